@@ -1,0 +1,86 @@
+"""What an encoder is: an ordered tuple of stages plus a pool, so that sharing can be written once over stages."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Key
+
+Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
+
+
+class Encoder(NamedTuple):
+    """An encoder.
+
+    Attributes:
+      stages: Linen modules with ``__call__(x, *, train)``, applied in order.
+      pool: a Linen module that turns the last stage's output into vectors [B, width]; None if it already is.
+      spec: the call that made it; None if that is no literal.
+    """
+
+    stages: tuple[nn.Module, ...]
+    pool: nn.Module | None = None
+    spec: str | None = None
+
+
+def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+    """A key that depends on the name alone, so that adding or reordering parts changes no other part's draws."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tuple[str, nn.Module]]:
+    """(name, module) of the stages ``first:last``; the pool goes with the last stage."""
+    last = len(encoder.stages) if last is None else last
+    chosen = [(f"stage_{i}", encoder.stages[i]) for i in range(first, last)]
+    if last == len(encoder.stages) and encoder.pool is not None:
+        chosen.append(("pool", encoder.pool))
+    return chosen
+
+
+def init_layers(
+    named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str
+) -> tuple[dict, dict, Any]:
+    """Initialises modules in order: ({name: params}, {name: state}, output). `prefix` names the keys."""
+    params, state = {}, {}
+    for name, module in named:
+        own = named_key(key, f"{prefix}/{name}")
+        x, variables = module.init_with_output({"params": own, "dropout": own}, x, train=False)
+        variables = nn.meta.unbox(dict(variables))
+        weights = variables.pop("params", {})
+        if weights:
+            params[name] = weights
+        if variables:
+            state[name] = variables
+    return params, state, x
+
+
+def apply_layers(
+    named: list[tuple[str, nn.Module]],
+    params: dict,
+    state: dict,
+    x: Any,
+    *,
+    train: Train,
+    key: Key[Array, ""] | None,
+    prefix: str,
+) -> tuple[Any, dict]:
+    """Applies modules in order: (output, {name: new state} of those that changed any).
+
+    `train` may answer per path, so that a frozen module keeps its batch statistics and drops nothing.
+    """
+    changed = {}
+    for name, module in named:
+        path = f"{prefix}/{name}"
+        on = train(path) if callable(train) else train
+        variables = {"params": params.get(name, {}), **state.get(name, {})}
+        if not on:
+            x = module.apply(variables, x, train=False)
+            continue
+        rngs = None if key is None else {"dropout": named_key(key, path)}
+        mutable = list(state.get(name, {}))
+        x, new = module.apply(variables, x, train=True, rngs=rngs, mutable=mutable)
+        if new:
+            changed[name] = dict(new)
+    return x, changed

@@ -1,0 +1,66 @@
+"""Convolutional network: each stage is a convolution, normalisation, activation, dropout and max pooling."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from mtl_jax import parts
+from mtl_jax.encoders import layers
+from mtl_jax.encoders.base import Encoder
+
+
+class ConvStage(nn.Module):
+    """Convolution, `layers.Finish`, then max pooling with window and stride `window`."""
+
+    width: int
+    kernel: int
+    window: int
+    finish: layers.Finish
+    dtype: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch h w width"]:
+        bias = self.finish.norm != "batch"
+        x = nn.Conv(self.width, (self.kernel, self.kernel), use_bias=bias, dtype=self.dtype, name="conv")(x)
+        x = self.finish(x, train=train)
+        return nn.max_pool(x, (self.window, self.window), (self.window, self.window)) if self.window > 1 else x
+
+
+class Pool(nn.Module):
+    """Images to vectors: "mean" over positions, or "flatten" which keeps where things are."""
+
+    how: str
+
+    def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch width"]:
+        return x.mean((1, 2)) if self.how == "mean" else layers.flat(x)
+
+
+@parts.recorded()
+def cnn(
+    features: tuple[int, ...] = (32, 64),
+    kernel: int = 3,
+    window: int = 2,
+    pool: str = "flatten",
+    norm: str = "none",
+    dropout: float = 0.0,
+    activation: str = "relu",
+    dtype: str | None = None,
+) -> Encoder:
+    """A CNN with one stage per entry of `features`. Inputs are images [B, H, W, C].
+
+    Args:
+      features: channels of the stages.
+      kernel: side of the convolutions, which keep height and width.
+      window: side and stride of the max pooling that ends a stage; 1 for none.
+      pool: "flatten", or "mean" over positions.
+      norm: "none", "batch" or "layer", in front of the activation.
+      dropout: rate behind the activation.
+      activation: one of `layers.ACTIVATIONS`.
+      dtype: computation dtype such as "bfloat16"; parameters stay float32.
+    """
+    widths = layers.check(features, norm, activation, dropout, "cnn")
+    if pool not in ("flatten", "mean"):
+        raise parts.unknown("pool of cnn", pool, ("flatten", "mean"))
+    if kernel < 1 or window < 1:
+        raise ValueError(f"cnn: kernel={kernel!r} and window={window!r} must be at least 1")
+    finish = layers.Finish(norm, activation, dropout, dtype)
+    return Encoder(tuple(ConvStage(w, kernel, window, finish, dtype) for w in widths), Pool(pool))

@@ -1,0 +1,96 @@
+"""Exact ranking metrics: areas under the ROC and the precision-recall curve, from sorted scores.
+
+No binning: a state keeps every row's score and label, so ties and order are those of the whole split. The cost is one
+sort per label, O(N log N). Counts are int32; ranks enter sums only as fractions, since float32 stops counting at 2^24.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+
+class Scored(NamedTuple):
+    """Rows with their scores; a trailing label axis where the task is multi-label.
+
+    Attributes:
+      scores: [row] or [row, label] float; any increasing function of the probability will do, such as the logit.
+      positive: bool, same shape; True where the label is 1.
+      labelled: bool, same shape; False where there is no label.
+    """
+
+    scores: Array
+    positive: Array
+    labelled: Array
+
+
+def measure(
+    outputs: Float[Array, "row *label"], targets: Shaped[Array, "row *label"], labelled: Bool[Array, "row *label"]
+):
+    """The rows of one batch. What stands in rows without a label, even nan, has no effect."""
+    return Scored(jnp.where(labelled, outputs, 0), labelled & (targets > 0.5), labelled)
+
+
+def merge(states: Scored) -> Scored:
+    """Rows of several batches [batch, row, ...] as one long batch [batch * row, ...]."""
+    return jax.tree.map(lambda rows: rows.reshape((-1, *rows.shape[2:])), states)
+
+
+def roc_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label"]]:
+    """Area under the ROC curve, and whether it is defined: there are positives and negatives.
+
+    The probability that a positive scores above a negative, ties counting half: the Mann-Whitney statistic (Hanley and
+    McNeil, "The meaning and use of the area under a ROC curve", 1982).
+    """
+
+    def area(scores, positive, labelled):
+        negative = labelled & ~positive
+        positives, negatives = _count(positive), _count(negative)
+        won = _mean(_below(scores, negative) / jnp.maximum(negatives, 1), positive)
+        lost = _mean(_below(scores, positive) / jnp.maximum(positives, 1), negative)
+        return 0.5 + 0.5 * (won - lost), (positives > 0) & (negatives > 0)
+
+    return _per_label(area, state)
+
+
+def average_precision(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label"]]:
+    """Mean over the positives of the precision at their score, and whether it is defined: there are positives.
+
+    The sum over thresholds of (recall_n - recall_{n-1}) precision_n, without interpolation, as scikit-learn's
+    `average_precision_score`; rows of equal score pass the threshold together.
+    """
+
+    def area(scores, positive, labelled):
+        found = _count(positive) - _below(scores, positive)
+        taken = _count(labelled) - _below(scores, labelled)
+        return _mean(found / jnp.maximum(taken, 1), positive), _count(positive) > 0
+
+    return _per_label(area, state)
+
+
+def _per_label(curve: Callable, state: Scored):
+    """Runs `curve` on rows sorted by score, for each label; a labelled nan makes the value nan, not the best score."""
+
+    def one(state: Scored):
+        value, defined = curve(*jax.lax.sort(state, num_keys=1))
+        return jnp.where(jnp.isnan(state.scores).any(), jnp.nan, value), defined
+
+    return one(state) if state.scores.ndim == 1 else jax.vmap(one, in_axes=1)(state)
+
+
+def _below(scores: Float[Array, " row"], counted: Bool[Array, " row"]) -> Int[Array, " row"]:
+    """For each row, how many counted rows score strictly lower; rows are sorted by score."""
+    before = jnp.cumsum(counted, dtype=jnp.int32) - counted.astype(jnp.int32)
+    first = jnp.concatenate([jnp.ones((1,), bool), scores[1:] != scores[:-1]])
+    # Rows of a tie share the count at its first row; counts only grow, so the running maximum carries it along.
+    return jax.lax.cummax(jnp.where(first, before, 0))
+
+
+def _count(rows: Bool[Array, " row"]) -> Int[Array, ""]:
+    return rows.sum(dtype=jnp.int32)
+
+
+def _mean(values: Float[Array, " row"], rows: Bool[Array, " row"]) -> Float[Array, ""]:
+    return jnp.where(rows, values, 0).sum() / jnp.maximum(_count(rows), 1).astype(values.dtype)

@@ -1,0 +1,112 @@
+"""Parts named in call syntax: ``"cagrad(c=0.4)"``, ``"mlp(features=(64, 64))"``.
+
+One grammar serves configs, flags, saved runs and tables. A name is looked up in a registry, arguments are Python
+literals, and nothing is ever evaluated.
+"""
+
+import ast
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that is not in a registry: suggests the nearest one and lists all."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return ValueError(f"unknown {kind} {name!r}{hint} ({', '.join(allowed)})")
+
+
+def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
+    """Splits ``"name(1, key=(2, 3))"`` into name, positional and keyword arguments.
+
+    Raises:
+      ValueError: if `text` is not a name or a call of a name with literal arguments.
+    """
+    wrong = f"{kind} {text!r} is not of the form name or name(key=value, ...) with literal values"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, (), {}
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            raise ValueError(wrong)
+        if any(k.arg is None for k in node.keywords):
+            raise ValueError(wrong)
+        args = tuple(ast.literal_eval(a) for a in node.args)
+        return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(wrong) from error
+
+
+def lookup(name: str, registry: Mapping[str, Callable], kind: str) -> Callable:
+    """The function called `name`, or an error that lists the allowed names."""
+    if name not in registry:
+        raise unknown(kind, name, registry)
+    return registry[name]
+
+
+def build(text: str, registry: Mapping[str, Callable], kind: str, *args, **extra) -> Any:
+    """Calls the registry's function that `text` names, with `args` in front and `extra` as further keywords.
+
+    Raises:
+      ValueError: for an unknown name or argument; the message lists the allowed ones.
+    """
+    name, own, keywords = parse(text, kind)
+    function = lookup(name, registry, kind)
+    signature = inspect.signature(function)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    settable = [p for i, p in enumerate(signature.parameters) if i >= len(args) and p not in extra]
+    for key in keywords:
+        if key not in settable and not takes_any:
+            raise unknown(f"argument of {kind} {name!r}", key, settable)
+    try:
+        signature.bind(*args, *own, **keywords, **extra)
+    except TypeError as error:
+        raise ValueError(f"{kind} {text!r}: {error}; arguments are {signature}") from error
+    return function(*args, *own, **keywords, **extra)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether `value` survives ``ast.literal_eval(repr(value))``."""
+    try:
+        return ast.literal_eval(repr(value)) == value
+    except (SyntaxError, ValueError, TypeError):
+        return False
+
+
+def call(name: str, keywords: Mapping[str, Any]) -> str:
+    """The text that `parse` reads back: ``call("cnn", {"features": (8,)}) == "cnn(features=(8,))"``."""
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in keywords.items())})"
+
+
+def recorded(*skip: str) -> Callable[[Callable], Callable]:
+    """Decorates a constructor so that what it returns carries the call that made it, in its field ``spec``.
+
+    `skip` names arguments that are not part of the text (an encoder, the tasks). A call with an argument that is not
+    a literal, such as a Python function, is recorded as None: it cannot be rebuilt from text.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def constructor(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            given = {}
+            for key, value in bound.arguments.items():
+                if key in skip or signature.parameters[key].default is value:
+                    continue
+                kind = signature.parameters[key].kind
+                if kind is inspect.Parameter.VAR_KEYWORD:
+                    given.update(value)
+                else:
+                    given[key] = tuple(value) if isinstance(value, list) else value
+            spec = call(function.__name__, given) if all(map(is_literal, given.values())) else None
+            return function(*args, **kwargs)._replace(spec=spec)
+
+        return constructor
+
+    return decorate

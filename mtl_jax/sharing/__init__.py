@@ -1,0 +1,19 @@
+"""How tasks share an encoder. `NAMES` lists the architectures that a config can name."""
+
+from collections.abc import Sequence
+
+from mtl_jax import parts
+from mtl_jax.encoders import Encoder
+from mtl_jax.sharing.hard import hard, independent
+from mtl_jax.sharing.model import MultiTaskModel, forward, merge, spread
+from mtl_jax.tasks import Task
+
+NAMES = {"hard": hard, "independent": independent}
+
+
+def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
+    """The model that `text` names, such as ``"hard(shared_stages=1)"``, over an encoder and tasks."""
+    return parts.build(text, NAMES, "sharing", encoder, tasks)
+
+
+__all__ = ["NAMES", "MultiTaskModel", "build", "forward", "hard", "independent", "merge", "spread"]

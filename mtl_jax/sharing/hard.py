@@ -1,0 +1,115 @@
+"""Hard parameter sharing (Caruana 1993): a common trunk, then what each task has for itself.
+
+How many stages are common is a choice. With none, the tasks are independent networks in one program, which is the
+single-task baseline.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Array, Key
+
+from mtl_jax import heads, parts
+from mtl_jax.batch import Batch, PerTask, inputs_of
+from mtl_jax.encoders import base
+from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.tasks import Task, check_names
+
+
+def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: int) -> MultiTaskModel:
+    """Stages ``:shared_stages`` in common; the rest, and a head, per task. The pool goes with the last stage."""
+    tasks = check_names(tasks)
+    trunk = base.layers(encoder, 0, shared_stages) if shared_stages else []
+    branch = base.layers(encoder, shared_stages) if shared_stages < len(encoder.stages) else []
+    modules = {t.name: heads.build(t) for t in tasks}
+
+    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+        params: dict[str, Any] = {"shared": {}, "tasks": {}}
+        state: dict[str, Any] = {"shared": {}, "tasks": {}}
+        for t in tasks:
+            prefix = f"tasks/{t.name}"
+            # The trunk's keys are the same for every task, so that each draws the same trunk.
+            weights, trunk_state, x = base.init_layers(
+                trunk, rng, inputs_of(batch.inputs, t.name), "shared/encoder"
+            )
+            own, own_state, x = base.init_layers(branch, rng, x, f"{prefix}/encoder")
+            head, _, _ = base.init_layers([("head", modules[t.name])], rng, x, prefix)
+            if weights:
+                params["shared"]["encoder"] = weights
+            params["tasks"][t.name] = {**({"encoder": own} if own else {}), **head}
+            # Inputs of each task's own have statistics of each task's own.
+            if isinstance(batch.inputs, PerTask):
+                own_state = {**trunk_state, **own_state}
+            elif trunk_state:
+                state["shared"]["encoder"] = trunk_state
+            if own_state:
+                state["tasks"][t.name] = {"encoder": own_state}
+        return {"params": params, "state": state}
+
+    def run_trunk(variables: Any, x: Any, owner: str, train: Train, rng: Any) -> tuple[Any, dict]:
+        params = variables["params"]["shared"].get("encoder", {})
+        state = variables["state"]
+        state = (state["shared"] if owner == "shared" else state["tasks"].get(owner, {})).get("encoder", {})
+        return base.apply_layers(trunk, params, state, x, train=train, key=rng, prefix="shared/encoder")
+
+    def encode(
+        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
+    ) -> tuple[Any, dict, dict]:
+        if not isinstance(batch.inputs, PerTask):
+            x, changed = run_trunk(variables, batch.inputs, "shared", train, rng)
+            return x, {"shared": {"encoder": changed}} if changed else {}, NO_AUX
+        features, new_state = {}, {}
+        for name in modules if tasks is None else tasks:
+            key = None if rng is None else base.named_key(rng, name)
+            features[name], changed = run_trunk(variables, batch.inputs[name], name, train, key)
+            if changed:
+                new_state[name] = {"encoder": changed}
+        return PerTask(features), {"tasks": new_state} if new_state else {}, NO_AUX
+
+    def decode(
+        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
+    ) -> tuple[dict[str, Array], dict]:
+        outputs, new_state = {}, {}
+        for name, x in features.items():
+            params, prefix = variables["params"]["tasks"][name], f"tasks/{name}"
+            state = variables["state"]["tasks"].get(name, {}).get("encoder", {})
+            x, changed = base.apply_layers(
+                branch, params.get("encoder", {}), state, x, train=train, key=rng, prefix=f"{prefix}/encoder"
+            )
+            outputs[name], _ = base.apply_layers(
+                [("head", modules[name])], params, {}, x, train=train, key=rng, prefix=prefix
+            )
+            if changed:
+                new_state[name] = {"encoder": changed}
+        return outputs, {"tasks": new_state} if new_state else {}
+
+    return MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
+
+
+@parts.recorded("encoder", "tasks")
+def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = None) -> MultiTaskModel:
+    """A trunk that all tasks share and a head per task.
+
+    Args:
+      encoder: its first `shared_stages` stages are the trunk; each task has the others for itself.
+      tasks: the tasks, on common inputs or (`PerTask`) each on inputs of its own.
+      shared_stages: how many stages are shared; None for all, with the pool.
+
+    Raises:
+      ValueError: if `shared_stages` is not between 1 and the number of stages, or two tasks share a name.
+    """
+    count = len(encoder.stages)
+    shared_stages = count if shared_stages is None else shared_stages
+    if not 1 <= shared_stages <= count:
+        raise ValueError(
+            f"hard: shared_stages={shared_stages} must lie in 1..{count}, the encoder's stages; "
+            "for none use sharing 'independent'"
+        )
+    return trunk_and_branches(encoder, tasks, shared_stages)
+
+
+@parts.recorded("encoder", "tasks")
+def independent(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
+    """A network of its own for every task, all in one program: the single-task baseline. ``shared`` is empty."""
+    return trunk_and_branches(encoder, tasks, 0)

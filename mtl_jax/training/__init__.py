@@ -1,0 +1,1 @@
+"""Training: one compiled step, the loop around it, and the run that comes out."""

@@ -1,0 +1,172 @@
+"""Optimizers: any of optax by name, one state per owner, and decay, factors and clipping by path."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool
+
+from mtl_jax import parts, partition
+
+
+class PerOwner(NamedTuple):
+    """An optimizer with a state of its own for ``shared`` and for every task.
+
+    A task without labels in a batch must not move: zero gradients are not enough, since momentum and weight decay
+    would move its head. With a state per owner, update and state are both kept by selection.
+
+    Attributes:
+      init: ({path: leaf}) -> {owner: state}.
+      update: (gradients, state, params, present) -> (new params, new state), all but the state {path: leaf};
+        `present` is {owner: bool scalar}, owners that it lacks always move.
+    """
+
+    init: Callable
+    update: Callable
+
+
+def groups(leaves: dict[str, Array]) -> dict[str, dict[str, Array]]:
+    """{owner: {path: leaf}}."""
+    by_owner: dict[str, dict[str, Array]] = {}
+    for path, leaf in leaves.items():
+        by_owner.setdefault(partition.owner(path), {})[path] = leaf
+    return by_owner
+
+
+def per_owner(
+    optimizer: optax.GradientTransformation,
+    *,
+    clip_norm: float | None = None,
+    factors: partition.Rules = (),
+) -> PerOwner:
+    """Applies an optax optimizer to each owner's leaves.
+
+    Args:
+      optimizer: sees one owner's trainable leaves at a time, so a schedule in it counts the steps in which that owner
+        had labels.
+      clip_norm: the gradient of all trainable leaves together is scaled down to this norm; frozen leaves do not count.
+      factors: rules from path to a factor on the update, for learning rates by layer.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(leaves: dict[str, Array]) -> dict[str, Any]:
+        partition.match(factors, list(leaves), 1.0)  # a rule that matches nothing is an error
+        return {name: optimizer.init(group) for name, group in groups(leaves).items()}
+
+    def update(
+        gradients: dict[str, Array],
+        state: dict[str, Any],
+        params: dict[str, Array],
+        present: dict[str, Bool[Array, ""]],
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        if clip_norm is not None:
+            norm = optax.global_norm(gradients)
+            scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
+            gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
+        factor = partition.match(factors, list(params), 1.0) if factors else None
+        new_params, new_state = dict(params), {}
+        for name, group in groups(gradients).items():
+            mine = {p: params[p] for p in group}
+            step, inner = optimizer.update(group, state[name], mine)
+            if factor is not None:
+                step = {p: u * factor[p] for p, u in step.items()}
+            moved = optax.apply_updates(mine, step)
+            if name in present:
+                moved, inner = keep_unless(present[name], (moved, inner), (mine, state[name]))
+            new_params |= moved
+            new_state[name] = inner
+        return new_params, new_state
+
+    return PerOwner(init, update)
+
+
+def keep_unless(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """`new` where the condition holds, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def _takes_learning_rate(function: Any) -> bool:
+    try:
+        return inspect.isfunction(function) and next(iter(inspect.signature(function).parameters)) == "learning_rate"
+    except StopIteration:
+        return False
+
+
+OPTIMIZERS = {
+    name: getattr(module, name)
+    for module in (optax.contrib, optax)  # where both have a name, optax's own wins
+    for name in dir(module)
+    if not name.startswith("_") and _takes_learning_rate(getattr(module, name))
+}
+
+SCHEDULES = {
+    name.removesuffix("_schedule"): getattr(optax, name)
+    for name in dir(optax)
+    if name.endswith("_schedule") and inspect.isfunction(getattr(optax, name)) and name != "inject_hyperparams_schedule"
+}
+
+
+def build_schedule(text: str | None, learning_rate: float, num_steps: int) -> float | Callable:
+    """The learning rate over steps.
+
+    `text` names one of `SCHEDULES`, such as ``"cosine_decay"`` or ``"warmup_cosine_decay(warmup_steps=100)"``. What
+    it leaves out follows from the run: the peak (or constant, or initial) value is `learning_rate`, warm-up starts at
+    0 and lasts a tenth, decay lasts all steps.
+    """
+    if text is None or text in ("", "constant"):
+        return learning_rate
+    name, _, given = parts.parse(text, "schedule")
+    function = parts.lookup(name, SCHEDULES, "schedule")
+    takes = inspect.signature(function).parameters
+    peak = "peak_value" if "peak_value" in takes else "value" if "value" in takes else "init_value"
+    known = {
+        "init_value": 0.0,
+        "warmup_steps": max(1, num_steps // 10),
+        "decay_steps": num_steps,
+        "transition_steps": num_steps,
+        "end_value": 0.0,
+        peak: learning_rate,
+    }
+    filled = {k: v for k, v in known.items() if k in takes and k not in given}
+    return parts.build(text, SCHEDULES, "schedule", **filled)
+
+
+def build_optimizer(
+    text: str, learning_rate: float | Callable = 1e-3, decay: partition.Rules = ()
+) -> optax.GradientTransformation:
+    """The optax optimizer that `text` names, such as ``"adamw(weight_decay=0.01)"``.
+
+    Args:
+      text: the name of any optax optimizer whose first argument is its learning rate, with further arguments.
+      learning_rate: a value or a schedule.
+      decay: ordered (regex, bool) rules over parameter paths that say where its weight decay applies.
+
+    Raises:
+      ValueError: for an unknown name or argument, or decay rules for an optimizer that takes no mask.
+    """
+    name, _, given = parts.parse(text, "optimizer")
+    function = parts.lookup(name, OPTIMIZERS, "optimizer")
+    extra: dict[str, Any] = {} if "learning_rate" in given else {"learning_rate": learning_rate}
+    if decay:
+        takes = inspect.signature(function).parameters
+        mask = next((m for m in ("mask", "weight_decay_mask") if m in takes), None)
+        if mask is None:
+            raise ValueError(f"optimizer {name!r} has no weight-decay mask, so decay rules do not apply; use 'adamw'")
+        extra[mask] = lambda group: decay_mask(decay, group)
+    return parts.build(text, OPTIMIZERS, "optimizer", **extra)
+
+
+def decay_mask(rules: partition.Rules, group: dict[str, Array]) -> dict[str, bool]:
+    """{path: does weight decay apply}; a rule may match nothing in one owner's group, so misses are no error here."""
+    matching = [r for r in rules if _matches(r[0], group)]
+    return {p: bool(v) for p, v in partition.match(matching, list(group), True).items()}
+
+
+def _matches(pattern: str, group: dict[str, Array]) -> bool:
+    try:
+        return bool(partition.match([(pattern, True)], list(group), False))
+    except ValueError:
+        return False

@@ -1,0 +1,51 @@
+"""Everything a step changes, in one pytree: checkpointed, restored, vmapped and sharded as a whole."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mtl_jax import partition
+from mtl_jax.balancing.base import Balancer
+from mtl_jax.training.optimizers import PerOwner
+
+
+class TrainState(NamedTuple):
+    """The state of training.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      params, state: the model's variables, frozen leaves included.
+      opt_state: {owner: state of the optimizer over its trainable leaves}.
+      balancer_state: of the balancing method.
+      key: the run's random key; step i draws from ``fold_in(key, i)``.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    state: Any
+    opt_state: Any
+    balancer_state: Any
+    key: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the model's functions take."""
+        return {"params": self.params, "state": self.state}
+
+
+def create(
+    variables: Any, num_tasks: int, optimizer: PerOwner, balancer: Balancer, trainable: frozenset[str], key: Any
+) -> TrainState:
+    """The state before the first step. Optimizer and balancer hold nothing for frozen leaves."""
+    leaves = {p: v for p, v in partition.flatten(variables["params"]).items() if p in trainable}
+    template = {p: v for p, v in leaves.items() if partition.owner(p) == "shared"}
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        variables["params"],
+        variables["state"],
+        optimizer.init(leaves),
+        balancer.init(num_tasks, template),
+        jax.random.clone(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key,
+    )
