@@ -17,7 +17,7 @@ from mtl_jax import metrics_ranking
 
 
 class Metric(NamedTuple):
-    """A metric as a mergeable pytree, computed inside the compiled step.
+    """How a metric is measured on batches, merged and computed.
 
     Outputs are logits (classification [N, classes], binary [N], multi-label [N, labels]) or regression values in the
     target's own units ([N] or [N, dims]); targets and masks are as in `batch.Batch`.
@@ -52,7 +52,7 @@ class Confusion(NamedTuple):
     actual: Array
 
 
-class Spread(NamedTuple):
+class Variation(NamedTuple):
     """Errors and targets of a regression; shape [] or [dim]."""
 
     count: Array  # int32
@@ -60,6 +60,10 @@ class Spread(NamedTuple):
     offset: Array  # mean of target - low
     target_ss: Array  # sum of squares of the targets about their mean
     error_ss: Array  # sum of squared errors
+
+
+def _add(states: Any) -> Any:
+    return jax.tree.map(lambda s: s.sum(0, dtype=s.dtype), states)
 
 
 def accuracy() -> Metric:
@@ -70,7 +74,7 @@ def accuracy() -> Metric:
             return _in_top(outputs, targets, 1)
         return jnp.where(targets > 0.5, outputs > 0, outputs <= 0)
 
-    return _mean_metric("accuracy", right, higher_is_better=True)
+    return _mean_metric("accuracy", right, True)
 
 
 def top_k(k: int = 5) -> Metric:
@@ -79,19 +83,17 @@ def top_k(k: int = 5) -> Metric:
     Of equal logits the lower class goes first, as in `jax.lax.top_k`, so that k = 1 is the accuracy.
 
     Raises:
-      ValueError: if k < 1; when measured, if the task is no classification or has no more than k classes.
+      ValueError: if k is not 1, 2, ...; when measured, if the task is no classification or has no more than k classes.
     """
-    if k < 1:
-        raise ValueError(f"top_k: k={k!r} must be at least 1")
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"top_k: k={k!r} must be an integer of at least 1")
 
     def right(outputs: Float[Array, "*row classes"], targets: Num[Array, "..."]) -> Bool[Array, "*row"]:
-        if not _is_classification(outputs, targets):
-            raise ValueError(f"top_{k} is for classification; outputs {outputs.shape} have the shape of the targets")
-        if outputs.shape[-1] <= k:
-            raise ValueError(f"top_{k} is always 1 for {outputs.shape[-1]} classes; choose k below their number")
+        if not _is_classification(outputs, targets) or outputs.shape[-1] <= k:
+            raise ValueError(f"top_{k} is for classification with more than {k} classes, not outputs {outputs.shape}")
         return _in_top(outputs, targets, k)
 
-    return _mean_metric(f"top_{k}", right, higher_is_better=True)
+    return _mean_metric(f"top_{k}", right, True)
 
 
 def macro_f1() -> Metric:
@@ -111,10 +113,9 @@ def macro_f1() -> Metric:
             if targets.ndim == 1:
                 predicted = jnp.stack([outputs <= 0, predicted], axis=-1)
                 actual = jnp.stack([~actual, actual], axis=-1)
-        labelled = _spread(mask, actual)
-        rows = tuple(range(actual.ndim - 1))
-        counted = (predicted & actual, predicted, actual)
-        return Confusion(*((c & labelled).sum(rows, dtype=jnp.int32) for c in counted))
+        labelled = _expand(mask, actual)
+        counted = (rows & labelled for rows in (predicted & actual, predicted, actual))
+        return Confusion(*(rows.sum(tuple(range(rows.ndim - 1)), dtype=jnp.int32) for rows in counted))
 
     def compute(state: Confusion) -> Float[Array, ""]:
         hit, predicted, actual = (n.astype(jnp.float32) for n in state)  # the sum of two could pass int32
@@ -136,100 +137,87 @@ def average_precision() -> Metric:
 
 def mae() -> Metric:
     """Mean absolute error, in the target's units."""
-    return _mean_metric(
-        "mae", lambda outputs, targets: jnp.abs(_error("mae", outputs, targets)), higher_is_better=False
-    )
+    return _error_metric("mae", jnp.abs)
 
 
 def rmse() -> Metric:
     """Root of the mean squared error, in the target's units; of a vector, the mean over its dims of their roots."""
-
-    def square(outputs: Float[Array, "..."], targets: Num[Array, "..."]) -> Float[Array, "..."]:
-        return _error("rmse", outputs, targets) ** 2
-
-    return _mean_metric("rmse", square, jnp.sqrt, higher_is_better=False)
+    return _error_metric("rmse", jnp.square, jnp.sqrt)
 
 
 def r2() -> Metric:
     """Coefficient of determination, 1 - error_ss / target_ss; undefined for fewer than two rows or constant targets.
 
-    Sums of squares are about each batch's mean and are merged by the rule of Chan, Golub and LeVeque ("Algorithms for
+    Sums of squares about each batch's mean are merged by the rule of Chan, Golub and LeVeque ("Algorithms for
     computing the sample variance", 1983), with means kept relative to the smallest target: targets of 10000 +- 1 lose
     nothing in float32, and constant targets have a sum of squares of exactly 0.
     """
 
-    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Spread:
-        mask = _spread(mask, targets)
-        targets, error = _wide(targets), _error("r2", _wide(outputs), targets)
-        count = mask.sum(0, dtype=jnp.int32)
-        low = jnp.where(count > 0, jnp.where(mask, targets, jnp.inf).min(0), 0)
-        above = jnp.where(mask, targets - low, 0)
-        offset = above.sum(0) / jnp.maximum(count, 1).astype(above.dtype)
-        target_ss = jnp.where(mask, (above - offset) ** 2, 0).sum(0)
-        return Spread(count, low, offset, target_ss, jnp.where(mask, error**2, 0).sum(0))
-
-    def merge(states: Spread) -> Spread:
+    def merge(states: Variation) -> Variation:
         count, seen = states.count.sum(0, dtype=jnp.int32), states.count > 0
         low = jnp.where(count > 0, jnp.where(seen, states.low, jnp.inf).min(0), 0)
         offsets = jnp.where(seen, states.low - low + states.offset, 0)
         rows = states.count.astype(offsets.dtype)
         offset = (rows * offsets).sum(0) / jnp.maximum(count, 1).astype(offsets.dtype)
         between = jnp.where(seen, rows * (offsets - offset) ** 2, 0)
-        return Spread(count, low, offset, (states.target_ss + between).sum(0), states.error_ss.sum(0))
+        return Variation(count, low, offset, (states.target_ss + between).sum(0), states.error_ss.sum(0))
 
-    def compute(state: Spread) -> Float[Array, ""]:
+    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Variation:
+        _check_same_shape("r2", outputs, targets)
+        outputs, targets, mask = _wide(outputs), _wide(targets), _expand(mask, targets)
+        none, squares = jnp.zeros_like(targets), jnp.where(mask, (outputs - targets) ** 2, 0)
+        return merge(Variation(mask.astype(jnp.int32), targets, none, none, squares))  # each row is a batch of one
+
+    def compute(state: Variation) -> Float[Array, ""]:
         defined = (state.count > 1) & (state.target_ss != 0)
         return _macro(1 - state.error_ss / jnp.where(defined, state.target_ss, 1), defined)
 
     return Metric("r2", measure, merge, compute, True)
 
 
-def _mean_metric(
-    name: str, values: Callable, finish: Callable = lambda mean: mean, *, higher_is_better: bool
-) -> Metric:
+def _mean_metric(name: str, values: Callable, higher_is_better: bool, finish: Callable = lambda mean: mean) -> Metric:
     """`finish` of the mean over rows of ``values(outputs, targets)``, for each label or dim, averaged over these."""
 
     def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Mean:
-        mask, found = _spread(mask, targets), values(_wide(outputs), targets)
+        mask, found = _expand(mask, targets), values(_wide(outputs), targets)
         if _is_classification(outputs, targets):  # rows may be tokens or pixels
             mask, found = mask.reshape(-1), found.reshape(-1)
         dtype = jnp.int32 if found.dtype == bool else found.dtype
         return Mean(jnp.where(mask, found, 0).sum(0, dtype=dtype), mask.sum(0, dtype=jnp.int32))
 
     def compute(state: Mean) -> Float[Array, ""]:
-        mean = _wide(state.total) / _wide(jnp.maximum(state.count, 1))
-        return _macro(finish(mean), state.count > 0)
+        return _macro(finish(_wide(state.total) / _wide(jnp.maximum(state.count, 1))), state.count > 0)
 
     return Metric(name, measure, _add, compute, higher_is_better)
 
 
+def _error_metric(name: str, cost: Callable, finish: Callable = lambda mean: mean) -> Metric:
+    def values(outputs, targets):
+        _check_same_shape(name, outputs, targets)
+        return cost(outputs - targets)
+
+    return _mean_metric(name, values, False, finish)
+
+
 def _ranking_metric(name: str, area: Callable) -> Metric:
-    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]):
-        if outputs.shape != targets.shape:
-            raise ValueError(
-                f"{name} is for binary and multi-label tasks; outputs {outputs.shape}, targets {targets.shape}"
-            )
-        return metrics_ranking.measure(_wide(outputs), targets, _spread(mask, targets))
+    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Any:
+        _check_same_shape(name, outputs, targets)
+        return metrics_ranking.measure(_wide(outputs), targets, _expand(mask, targets))
 
     return Metric(name, measure, metrics_ranking.merge, lambda state: _macro(*area(state)), True)
 
 
 def _is_classification(outputs: Array, targets: Array) -> bool:
-    """Whether outputs are [..., classes] for integer targets [...]; if not, both must have the same shape."""
+    """Whether outputs are [..., classes] for integer targets [...]; if not, they must have the targets' shape."""
     if outputs.shape[:-1] == targets.shape and jnp.issubdtype(targets.dtype, jnp.integer):
         return True
-    _check_same_shape("a metric without classes", outputs, targets)
+    _check_same_shape(f"a metric of {targets.dtype} targets", outputs, targets)
     return False
 
 
 def _check_same_shape(name: str, outputs: Array, targets: Array) -> None:
     if outputs.shape != targets.shape:
         raise ValueError(f"{name} needs outputs and targets of the same shape, not {outputs.shape} and {targets.shape}")
-
-
-def _error(name: str, outputs: Float[Array, "..."], targets: Num[Array, "..."]) -> Float[Array, "..."]:
-    _check_same_shape(name, outputs, targets)
-    return outputs - targets
 
 
 def _in_top(outputs: Float[Array, "*row classes"], targets: Num[Array, "*row"], k: int) -> Bool[Array, "*row"]:
@@ -240,17 +228,13 @@ def _in_top(outputs: Float[Array, "*row classes"], targets: Num[Array, "*row"], 
     return (~behind).sum(-1, dtype=jnp.int32) < k
 
 
-def _spread(mask: Bool[Array, "..."], like: Shaped[Array, "..."]) -> Bool[Array, "..."]:
+def _expand(mask: Bool[Array, "..."], like: Shaped[Array, "..."]) -> Bool[Array, "..."]:
     """A mask whose shape is a prefix of `like`'s, in `like`'s shape."""
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), like.shape)
 
 
 def _wide(values: Num[Array, "..."]) -> Float[Array, "..."]:
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
-
-
-def _add(states: Any) -> Any:
-    return jax.tree.map(lambda s: s.sum(0, dtype=s.dtype), states)
 
 
 def _macro(values: Float[Array, "*label"], defined: Bool[Array, "*label"]) -> Float[Array, ""]:

@@ -27,8 +27,8 @@ class Scored(NamedTuple):
 
 
 def measure(
-    outputs: Float[Array, "row *label"], targets: Shaped[Array, "row *label"], labelled: Bool[Array, "row *label"]
-):
+    outputs: Float[Array, " row *label"], targets: Num[Array, " row *label"], labelled: Bool[Array, " row *label"]
+) -> Scored:
     """The rows of one batch. What stands in rows without a label, even nan, has no effect."""
     return Scored(jnp.where(labelled, outputs, 0), labelled & (targets > 0.5), labelled)
 

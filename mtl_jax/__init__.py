@@ -1,0 +1,37 @@
+"""mtl_jax: multi-task and transfer learning in JAX.
+
+Several related prediction problems are learned by one model, and what was learned is carried to new tasks. Names are
+imported when they are first used, so that importing the package is quick.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_FROM = {
+    "Batch": "batch",
+    "PerTask": "batch",
+    "Task": "tasks",
+    "JointLoss": "balancing.engine",
+    "fit": "training.loop",
+    "Run": "training.run",
+    "evaluate": "training.run",
+    "load_run": "training.run",
+    "describe": "reporting.describe",
+}
+_ROOMS = ("balancing", "data", "encoders", "heads", "losses", "metrics", "parallel", "partition", "reporting",
+          "sharing", "tasks", "training", "transfer")  # fmt: skip
+
+__all__ = [*_FROM, *_ROOMS]
+
+
+def __getattr__(name: str):
+    if name in _FROM:
+        return getattr(importlib.import_module(f"mtl_jax.{_FROM[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"mtl_jax.{name}")
+    raise AttributeError(f"module 'mtl_jax' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,94 @@
+"""Many steps per dispatch: the training split lies on the devices, rows are gathered inside the compiled program."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.data.sampling import Sampler, task_seed
+from mtl_jax.parallel import DATA_AXIS, replicated, split_rows
+
+PARALLEL = ("jit", "pmap")
+
+
+class Feed:
+    """Which rows each step reads: a pure function of (seed, step), so that resuming needs no state.
+
+    Rows are int32 [steps, batch], or {task: such an array} where each task has inputs of its own.
+    """
+
+    def __init__(self, split: Batch, batch_size: int, seed: int):
+        if isinstance(split.inputs, PerTask):
+            self.samplers = {
+                t: Sampler(num_rows(split, t), batch_size, task_seed(seed, t)) for t in sorted(split.inputs)
+            }
+        else:
+            self.samplers = {None: Sampler(num_rows(split), batch_size, seed)}
+
+    def rows(self, start_step: int, num_steps: int) -> Any:
+        """The rows of steps ``start_step : start_step + num_steps``."""
+        drawn = {t: s.indices(start_step, num_steps) for t, s in self.samplers.items()}
+        return drawn[None] if None in drawn else drawn
+
+
+def gather(split: Batch, rows: Any) -> Batch:
+    """The batch of one step's rows."""
+
+    def take(tree: Any, index: Any) -> Any:
+        return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), tree)
+
+    if not isinstance(rows, dict):
+        return take(split, rows)
+    return Batch(
+        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
+        {t: take(y, rows[t]) for t, y in split.targets.items()},
+        {t: take(m, rows[t]) for t, m in split.masks.items()},
+    )
+
+
+def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bool = False) -> Callable:
+    """The compiled function (state, split, rows) -> (state, records with a leading step axis).
+
+    Args:
+      step: from `make_train_step`.
+      mesh: the devices that share each batch.
+      parallel: "jit" (arrays are global, XLA divides the work) or "pmap" (each device computes its rows, sums are
+        taken explicitly).
+      members: whether state and rows have a leading axis of runs that train side by side (`vmap`).
+    """
+    if parallel not in PARALLEL:
+        raise ValueError(f"unknown parallel {parallel!r}; ({', '.join(PARALLEL)})")
+    whole, divided = replicated(mesh), split_rows(mesh)
+
+    def run(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
+        def one(state: Any, rows: Any) -> tuple[Any, Any]:
+            batch = gather(split, rows)
+            if parallel == "jit" and mesh.size > 1:
+                batch = jax.lax.with_sharding_constraint(batch, divided)
+            return step(state, batch)
+
+        return jax.lax.scan(one, state, rows)
+
+    if parallel == "jit":
+        many = jax.vmap(run, in_axes=(0, None, 0), spmd_axis_name=None) if members else run
+        return jax.jit(many, donate_argnums=0, out_shardings=whole)
+
+    def on_device(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
+        return jax.vmap(run, in_axes=(0, None, 0))(state, split, rows) if members else run(state, split, rows)
+
+    mapped = jax.pmap(
+        on_device, DATA_AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat)
+    )
+
+    def dispatch(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
+        return mapped(state, split, jax.tree.map(lambda r: _by_device(np.asarray(r), mesh.size), rows))
+
+    return dispatch
+
+
+def _by_device(rows: np.ndarray, devices: int) -> np.ndarray:
+    """[..., batch] -> [device, ..., batch / device]."""
+    return np.moveaxis(rows.reshape(*rows.shape[:-1], devices, -1), -2, 0)

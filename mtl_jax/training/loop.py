@@ -1,0 +1,310 @@
+"""`fit`: from a model and a data set to a run. A function of (config, seed): killed and resumed, it ends the same."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtl_jax import balancing as methods
+from mtl_jax import parallel as devices
+from mtl_jax import partition
+from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.engine import JointLoss
+from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.sampling import padded_batches
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import Task
+from mtl_jax.training import records, selection, state
+from mtl_jax.training.dispatch import Feed, make_dispatch
+from mtl_jax.training.evaluation import baseline_losses, make_evaluate
+from mtl_jax.training.interrupts import Interrupts
+from mtl_jax.training.optimizers import build_optimizer, per_owner
+from mtl_jax.training.progress import Progress
+from mtl_jax.training.run import Run, write_description
+from mtl_jax.training.start import Adapted, initial_variables, resolve_tasks, small_batch
+from mtl_jax.training.step import make_train_step
+
+
+def fit(
+    model: MultiTaskModel | Adapted,
+    data: Dataset,
+    *,
+    balancer: Balancer | str | None = None,
+    optimizer: optax.GradientTransformation | str | None = None,
+    num_steps: int = 1000,
+    batch_size: int = 128,
+    seed: int | Sequence[int] = 0,
+    freeze: Any = None,
+    clip_norm: float | None = None,
+    learning_rate_factors: partition.Rules = (),
+    l1: float = 0.0,
+    l2: float = 0.0,
+    joint_losses: Sequence[JointLoss] = (),
+    engine: str | int = "map",
+    eval_every: int | None = None,
+    steps_per_dispatch: int | None = None,
+    log_every: int | None = None,
+    checkpoint_every: int | None = None,
+    patience: int | None = None,
+    nonfinite: str = "stop",
+    workdir: str | pathlib.Path | None = None,
+    config: dict[str, Any] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    parallel: str = "jit",
+    progress: bool | None = None,
+) -> Run:
+    """Trains a model and keeps the variables that are best on validation (the last ones, without validation data).
+
+    Args:
+      model: what to train, or what `transfer.adapt` returned.
+      data: its tasks must be among the model's, by name.
+      balancer: a balancing method or its text; None means `balancing.equal()`.
+      optimizer: an optax optimizer or its text, applied to ``shared`` and to each task apart; None means adam(1e-3).
+      num_steps: steps in all, those before a resume included.
+      batch_size: rows per step over all devices (per task, where tasks have inputs of their own).
+      seed: of initial parameters, row order and draws. Several seeds train side by side in one program; the run then
+        has a leading axis of members.
+      freeze: regex, several, or (regex, trains) rules over parameter paths. Frozen modules run as in inference.
+      clip_norm: bound on the norm of the gradient of all trainable leaves together.
+      learning_rate_factors: (regex, factor) rules over parameter paths.
+      l1, l2: penalties on trainable kernels, outside the balancer.
+      joint_losses: losses over several tasks' outputs, outside the balancer.
+      engine: how per-task gradients are pulled (`balancing.engine.linearize`).
+      eval_every: steps between validations; about a tenth of the run by default.
+      steps_per_dispatch: steps per compiled call; must divide the other intervals. By default at most 50.
+      log_every: steps between training records; by default about fifty in all.
+      checkpoint_every: steps between checkpoints, if there is a workdir; by default `eval_every`.
+      patience: stop after this many validations in a row without improvement; None: never.
+      nonfinite: "stop" or "skip_task" (`make_train_step`).
+      workdir: where config, records and checkpoints go. Running again there resumes.
+      config: what identifies the run, for config.json; the arguments by default.
+      mesh: the devices that share each batch; all by default.
+      parallel: "jit" or "pmap".
+      progress: show a progress line; by default where stderr is a terminal.
+
+    Raises:
+      ValueError: for arguments or data that do not fit, or a workdir that holds another config's run.
+      FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
+    """
+    started = time.perf_counter()
+    adapted = model if isinstance(model, Adapted) else None
+    model = adapted.model if adapted else model
+    tasks = resolve_tasks(model.tasks, data)
+    names = tuple(t.name for t in tasks)
+    seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
+    members = not isinstance(seed, int | np.integer)
+    mesh = devices.make_mesh() if mesh is None else mesh
+    devices.check_batch_size(batch_size, mesh)
+    spans = intervals(num_steps, steps_per_dispatch, eval_every, checkpoint_every, log_every)
+    balancer = methods.build(balancer) if isinstance(balancer, str) else balancer or methods.equal()
+    named_optimizer = optimizer if isinstance(optimizer, str) else None if optimizer else "adam"
+    optimizer = build_optimizer(named_optimizer) if named_optimizer else optimizer
+    freeze = freeze if freeze is not None else adapted.freeze if adapted else None
+
+    # --- what identifies the run -----------------------------------------------------------------------------------
+    if config is None:
+        config = {
+            "data": data.spec or data.name, "tasks": list(names), "sharing": model.spec,
+            "encoder": model.encoder.spec if model.encoder else None, "balancer": balancer.spec,
+            "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
+            "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
+            "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, **spans,
+        }  # fmt: skip
+    workdir = None if workdir is None else pathlib.Path(workdir)
+    if workdir is not None:
+        records.check_same_config(workdir / "config.json", config)
+
+    # --- variables, step and dispatch ------------------------------------------------------------------------------
+    example = small_batch(data.train)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+
+    def create(key: jax.Array, given: Any) -> tuple[state.TrainState, selection.Best]:
+        variables = initial_variables(model, example, jax.random.fold_in(key, 1), given)
+        new = state.create(variables, len(names), owners, balancer, trainable, jax.random.fold_in(key, 2))
+        return new, selection.start(new.variables, len(names))
+
+    given = adapted.variables if adapted else {}
+    shapes = jax.eval_shape(
+        lambda key: initial_variables(model, example, key, adapted.member(0) if adapted else {}), keys[0]
+    )
+    trainable = partition.trainable_paths(shapes["params"], freeze)
+    owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors)
+    whole = devices.replicated(mesh)
+    per_member = 0 if adapted and adapted.members else None
+    if adapted and adapted.members and adapted.members != len(seeds):
+        raise ValueError(f"the adapted run has {adapted.members} members; give as many seeds, not {len(seeds)}")
+    if members:
+        make = jax.vmap(create, in_axes=(0, per_member))
+    else:
+        keys, make = keys[0], create
+    train, best = jax.jit(make, out_shardings=whole)(keys, given)
+
+    step = make_train_step(
+        model, owners, balancer, trainable, tasks=tasks, mode=engine, l1=l1, l2=l2, joint=joint_losses,
+        nonfinite=nonfinite,
+    )  # fmt: skip
+    dispatch = make_dispatch(step, mesh, parallel, members)
+    evaluate = make_evaluate(model, tasks, members)
+    baselines = jnp.asarray(baseline_losses(tasks, data.train))
+    choose = make_choose(names, patience, members, whole)
+    split = jax.device_put(data.select(names).train, whole)
+    validation = None
+    if data.val is not None:
+        validation = jax.device_put(padded_batches(data.select(names).val, 256), whole)
+    feeds = [Feed(data.train, batch_size, s) for s in seeds]
+
+    # --- resume ----------------------------------------------------------------------------------------------------
+    run = Run(model, tasks, {}, [], example, data.spec, members=len(seeds) if members else None, config=config)
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if workdir is not None:
+            from mtl_jax.checkpoint import Checkpoints
+
+            checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
+            if (found := checkpoints.latest()) is not None:
+                loaded = checkpoints.restore(found, {"train": train, "best": best})
+                train, best = loaded["train"], loaded["best"]
+                run.history = records.load_history(workdir / "metrics.jsonl", found)
+                run.resumed_from = found
+            else:
+                records.load_history(workdir / "metrics.jsonl", -1)
+            records.write_json(workdir / "config.json", config)
+            write_description(workdir, run)
+        at = int(np.max(np.asarray(train.step)))
+
+        def log(record: dict) -> None:
+            run.history.append(record)
+            if workdir is not None:
+                records.append(workdir / "metrics.jsonl", record)
+
+        def save() -> None:
+            if checkpoints is not None:
+                checkpoints.save(at, {"train": train, "best": best})
+
+        # --- the loop ----------------------------------------------------------------------------------------------
+        interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(Progress(num_steps, progress))
+        waiting, saved = [], at if run.resumed_from is not None else None
+        stopped = bool(np.all(np.asarray(best.stopped)))
+        size = spans["steps_per_dispatch"]
+        compiled = None
+        while at < num_steps and not stopped:
+            rows = [feed.rows(at, size) for feed in feeds]
+            rows = jax.tree.map(lambda *r: np.stack(r), *rows) if members else rows[0]
+            if compiled is None:
+                rows_like = rows
+                compiled, run.cost = compile_once(dispatch, train, split, rows_like)
+            train, new = compiled(train, split, rows)
+            at += size
+            waiting.append(new)
+            validate = validation is not None and (at % spans["eval_every"] == 0 or at == num_steps)
+            keep = checkpoints is not None and at % spans["checkpoint_every"] == 0
+            if at % spans["log_every"] == 0 or validate or keep or interrupts.caught or at == num_steps:
+                joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], int(members)) for k in new}
+                check_finite(joined, at, names, nonfinite, saved, workdir)
+                log(records.train_record(at, names, joined))
+                bar.update(at, run.history[-1]["losses"])
+                waiting = []
+            if validate:
+                losses, metrics = evaluate(train.variables, validation)
+                best = choose(best, train.variables, losses, baselines, train.step)
+                log(records.eval_record(at, "val", names, losses, metrics))
+                stopped = bool(np.all(np.asarray(best.stopped)))
+            if keep or interrupts.caught or stopped or at == num_steps:
+                save()
+                saved = at
+            if interrupts.caught:
+                run.interrupted = interrupts.caught
+                break
+    final = best if validation is not None and np.isfinite(np.asarray(best.scores)).any() else train
+    run.variables = {"params": final.params, "state": final.state}
+    run.state, run.best, run.trainable = train, best, trainable
+    run.seconds = time.perf_counter() - started
+    return run
+
+
+def intervals(
+    num_steps: int,
+    steps_per_dispatch: int | None,
+    eval_every: int | None,
+    checkpoint_every: int | None,
+    log_every: int | None,
+) -> dict[str, int]:
+    """The four intervals; what is None is chosen so that steps_per_dispatch divides everything."""
+    given = {"num_steps": num_steps, "eval_every": eval_every, "checkpoint_every": checkpoint_every,
+             "log_every": log_every}  # fmt: skip
+    for key, value in {**given, "steps_per_dispatch": steps_per_dispatch}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{key}={value} must be positive")
+    if steps_per_dispatch is None:
+        common = np.gcd.reduce([v for v in given.values() if v is not None])
+        steps_per_dispatch = max(d for d in range(1, 51) if common % d == 0)
+    for key, value in given.items():
+        if value is not None and value % steps_per_dispatch:
+            raise ValueError(f"{key}={value} is not a multiple of steps_per_dispatch={steps_per_dispatch}")
+
+    def about(part: int) -> int:
+        return max(1, round(num_steps / part / steps_per_dispatch)) * steps_per_dispatch
+
+    eval_every = eval_every or about(10)
+    return {
+        "steps_per_dispatch": int(steps_per_dispatch),
+        "eval_every": int(eval_every),
+        "checkpoint_every": int(checkpoint_every or eval_every),
+        "log_every": int(log_every or about(50)),
+    }
+
+
+def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:
+    """The compiled `selection.update`."""
+
+    def choose(best, variables, losses, baselines, step):
+        return selection.update(best, variables, losses, baselines, step, names=names, patience=patience)
+
+    return jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)) if members else choose, out_shardings=sharding)
+
+
+def compile_once(dispatch: Callable, *args: Any) -> tuple[Callable, dict[str, float]]:
+    """The compiled dispatch, and what XLA says of it: compile seconds, and peak bytes of one dispatch."""
+    if not hasattr(dispatch, "lower"):  # pmap compiles at its first call
+        return dispatch, {}
+    began = time.perf_counter()
+    compiled = dispatch.lower(*args).compile()
+    cost = {"compile_seconds": time.perf_counter() - began}
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        cost["peak_bytes"] = float(held + memory.temp_size_in_bytes)
+    return compiled, cost
+
+
+def check_finite(
+    joined: dict[str, np.ndarray],
+    at: int,
+    names: Sequence[str],
+    nonfinite: str,
+    saved: int | None,
+    workdir: pathlib.Path | None,
+) -> None:
+    """An error that names the first step and task whose loss is not finite. That step was not applied."""
+    if nonfinite != "stop" or joined["finite"].all():
+        return
+    count = joined["finite"].shape[-2]
+    bad = np.argwhere(~joined["finite"])
+    first = bad[np.argmin(bad[:, -2])]
+    step, task = at - count + int(first[-2]), names[first[-1]]
+    value = joined["losses"][tuple(first)]
+    where = "no checkpoint was asked for"
+    if workdir is not None:
+        where = "there is no checkpoint yet"
+        if saved is not None:
+            where = f"last good checkpoint is step {saved} in {workdir / 'checkpoints'}"
+    raise FloatingPointError(f"step {step}: loss of task {task!r} is {value}; the step was not applied; {where}")
+
+
+__all__ = ["Task", "fit"]

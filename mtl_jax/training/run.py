@@ -1,0 +1,288 @@
+"""A trained model and what inference needs of it: predict, evaluate, save and load."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax import encoders, partition, sharing
+from mtl_jax.batch import Batch, PerTask
+from mtl_jax.data.sampling import padded_batches
+from mtl_jax.sharing.model import MultiTaskModel, forward
+from mtl_jax.tasks import Scaler, Task, prediction
+from mtl_jax.training import records
+from mtl_jax.training.evaluation import make_evaluate
+
+
+@dataclasses.dataclass
+class Run:
+    """What `fit` returns and `load_run` brings back.
+
+    Attributes:
+      model, tasks: the model, and its tasks with scalers and class names.
+      variables: the best on validation; with a leading axis if there are members.
+      history: a dict per record: step, split, losses, metrics, weights, norms, conflict.
+      example: two rows, whose shapes the model is initialised from.
+      data: the call that loads the data set again, or None.
+      members: how many runs were trained side by side; None for a plain run.
+      config: what identifies the run.
+      state: the training state after the last step; None in a loaded run.
+      best: scores and steps of what was selected; None in a loaded run.
+      trainable: paths that trained.
+      interrupted: the signal that ended it early.
+      resumed_from: the step that it was resumed from.
+      cost: compile seconds and peak bytes of a dispatch.
+      seconds: wall time of `fit`.
+    """
+
+    model: MultiTaskModel
+    tasks: tuple[Task, ...]
+    variables: dict[str, Any]
+    history: list[dict]
+    example: Batch
+    data: str | None = None
+    members: int | None = None
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    state: Any = None
+    best: Any = None
+    trainable: frozenset[str] = frozenset()
+    interrupted: str | None = None
+    resumed_from: int | None = None
+    cost: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        steps = self.history[-1]["step"] if self.history else 0
+        return f"Run(tasks={[t.name for t in self.tasks]}, steps={steps}, members={self.members})"
+
+    @property
+    def params(self) -> Any:
+        """The partitioned parameters."""
+        return self.variables["params"]
+
+    def member(self, index: int) -> "Run":
+        """One of several runs that were trained side by side."""
+        if self.members is None or not 0 <= index < self.members:
+            raise IndexError(f"there is no member {index} in a run with members={self.members}")
+        take = jax.tree.map(lambda x: x[index], (self.variables, self.state, self.best))
+        return dataclasses.replace(
+            self, variables=take[0], state=take[1], best=take[2], members=None, _compiled={}
+        )
+
+    def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, np.ndarray]:
+        """{task: probabilities, or values in the target's units} of every row.
+
+        Args:
+          inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`.
+          batch_size: rows per compiled call; the last call is padded.
+
+        Returns:
+          Arrays [N, ...]; with members [members, N, ...].
+
+        Raises:
+          ValueError: if rows are not of the shape that the model was trained on.
+        """
+        self._check_inputs(inputs)
+        if "predict" not in self._compiled:
+
+            def predict(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+                outputs, _, _ = forward(self.model, variables, batch)
+                return {t.name: prediction(t, outputs[t.name]) for t in self.tasks}
+
+            self._compiled["predict"] = jax.jit(jax.vmap(predict, (0, None)) if self.members else predict)
+        rows_axis = 1 if self.members else 0
+        padded = padded_batches(Batch(inputs, {}, {}), batch_size)
+        count = jax.tree.leaves(padded.inputs)[0].shape[0]
+        found = [
+            self._compiled["predict"](self.variables, jax.tree.map(lambda x, i=i: x[i], padded))
+            for i in range(count)
+        ]
+        joined = {t.name: np.concatenate([np.asarray(f[t.name]) for f in found], rows_axis) for t in self.tasks}
+        rows = {
+            t.name: len(jax.tree.leaves(inputs[t.name] if isinstance(inputs, PerTask) else inputs)[0])
+            for t in self.tasks
+        }
+        return {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
+
+    def _check_inputs(self, inputs: Any) -> None:
+        wanted, given = partition.flatten(self.example.inputs), partition.flatten(inputs)
+        shown = {k: tuple(np.shape(v)[1:]) for k, v in wanted.items()}
+        if wanted.keys() != given.keys() or any(np.shape(given[k])[1:] != s for k, s in shown.items()):
+            got = {k or "inputs": tuple(np.shape(v)) for k, v in given.items()}
+            raise ValueError(f"inputs have shapes {got}; the model takes rows of { {k or 'inputs': s for k, s in shown.items()} }")  # noqa: E501
+
+    def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
+        """{task: {"loss" and each metric: value}} on a split; values are lists with members."""
+        if "evaluate" not in self._compiled:
+            self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None)
+        missing = [t.name for t in self.tasks if t.name not in split.targets]
+        if missing:
+            raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
+        names = [t.name for t in self.tasks]
+        chosen = Batch(split.inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+        losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
+        losses = np.asarray(losses)
+        return {
+            n: {"loss": _number(losses[..., i])} | {m: _number(v) for m, v in metrics[n].items()}
+            for i, n in enumerate(names)
+        }
+
+    def save(self, directory: str | pathlib.Path) -> None:
+        """Writes what `load_run` needs: config.json, data.json and a checkpoint."""
+        from mtl_jax.checkpoint import Checkpoints
+
+        directory = pathlib.Path(directory)
+        if self.members:
+            raise ValueError(f"this run has {self.members} members; save one with run.member(i).save(...)")
+        step = self.history[-1]["step"] if self.history else 0
+        if (directory / "checkpoints").exists():
+            with Checkpoints(directory / "checkpoints") as found:
+                if found.latest() is not None:
+                    raise FileExistsError(f"{directory} already holds a run; save to another directory")
+        records.write_json(directory / "config.json", self.config)
+        write_description(directory, self)
+        with Checkpoints(directory / "checkpoints") as checkpoints:
+            checkpoints.save(step, {"best": self.variables})
+
+
+def _number(value: Any) -> Any:
+    value = np.asarray(value)
+    return value.tolist() if value.ndim else float(value)
+
+
+def evaluate(run: Run, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
+    """{task: {"loss" and each metric: value}} of a run on a split."""
+    return run.evaluate(split, batch_size)
+
+
+def write_description(directory: pathlib.Path, run: Run) -> None:
+    """data.json (tasks with class names and scalers, shapes of inputs) and environment.json."""
+    inputs = {p: {"shape": list(np.shape(x)[1:]), "dtype": str(x.dtype)} for p, x in _named_inputs(run.example)}
+    tasks = []
+    for task in run.tasks:
+        entry = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+        entry["scaler"] = None if task.scaler is None else dataclasses.asdict(task.scaler)
+        if not isinstance(task.loss, str | None):
+            entry["loss"] = None  # a function; only training needs it
+        entry["metrics"] = None if task.metrics is None else [m for m in task.metrics if isinstance(m, str)]
+        tasks.append(entry)
+    content = {
+        "data": run.data,
+        "tasks": tasks,
+        "inputs": inputs,
+        "per_task_inputs": isinstance(run.example.inputs, PerTask),
+        "encoder": run.model.encoder.spec if run.model.encoder else None,
+        "sharing": run.model.spec,
+    }
+    records.write_json(directory / "data.json", content)
+    records.write_json(directory / "environment.json", environment())
+
+
+def _named_inputs(example: Batch) -> list[tuple[str, Any]]:
+    return list(partition.flatten(example.inputs).items())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and, in a clone, the commit."""
+    packages = ("mtl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    here = pathlib.Path(__file__).parent
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+        commit = git.stdout.strip() or None
+    except OSError:
+        commit = None
+    devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+    return {"python": platform.python_version(), "packages": versions, "devices": devices, "commit": commit}
+
+
+def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None) -> Run:
+    """A run that was saved, or the newest checkpoint of a working directory, ready to predict and to adapt.
+
+    Args:
+      directory: from `Run.save`, or a `fit` with a workdir.
+      model: needed only where the model was made of parts that cannot be written as text.
+
+    Raises:
+      FileNotFoundError: if there is no run.
+      ValueError: if the checkpoint does not fit the model, listing the paths.
+    """
+    from mtl_jax.checkpoint import Checkpoints
+
+    directory = pathlib.Path(directory)
+    if not (directory / "data.json").exists():
+        raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
+    content = records.read_json(directory / "data.json")
+    tasks = tuple(_task(entry) for entry in content["tasks"])
+    if model is None:
+        if content["encoder"] is None or content["sharing"] is None:
+            raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
+        model = sharing.build(content["sharing"], encoders.build(content["encoder"]), tasks)
+    example = Batch(_inputs(content), {}, {})
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        step = checkpoints.latest()
+        if step is None:
+            raise FileNotFoundError(f"{directory / 'checkpoints'} holds no complete checkpoint")
+        stored = checkpoints.shapes(step, "best")
+        extra = {"scores", "steps", "stale", "stopped"} & stored.keys()
+        if stored.get("stale"):
+            raise ValueError(f"{directory} holds {stored['stale'][0]} runs side by side; save one with Run.member")
+        target = dict(shapes)
+        for name in extra:  # selection state of a working directory
+            target[name] = jax.ShapeDtypeStruct(stored[name], _dtype(name))
+        best = checkpoints.restore(step, {"best": target})["best"]
+        # Without a validation split nothing was selected: the training state's own variables count.
+        if "scores" in extra and not np.isfinite(np.asarray(best["scores"])).any():
+            best = _last_variables(checkpoints, step, shapes)
+    config = records.read_json(directory / "config.json")
+    history = records.load_history(directory / "metrics.jsonl", step) if not extra else []
+    return Run(
+        model, tasks, {"params": best["params"], "state": best["state"]}, history, example, content["data"],
+        config=config,
+    )  # fmt: skip
+
+
+def _dtype(name: str) -> Any:
+    return {"scores": jnp.float32, "steps": jnp.int32, "stale": jnp.int32, "stopped": bool}[name]
+
+
+def _last_variables(checkpoints: Any, step: int, shapes: Any) -> Any:
+    loaded = checkpoints.restore_part(step, "train", {"params": shapes["params"], "state": shapes["state"]})
+    return loaded
+
+
+def _task(entry: dict[str, Any]) -> Task:
+    fields = dict(entry)
+    if fields["scaler"] is not None:
+        fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
+    for key in ("metrics", "classes"):
+        fields[key] = tuple(fields[key]) if fields[key] is not None else None
+    return Task(**fields)
+
+
+def _inputs(content: dict[str, Any]) -> Any:
+    arrays = {p: np.zeros((2, *i["shape"]), i["dtype"]) for p, i in content["inputs"].items()}
+    if not content["per_task_inputs"]:
+        return arrays[""] if "" in arrays else arrays
+    by_task: dict[str, Any] = {}
+    for path, array in arrays.items():
+        task, _, rest = path.partition("/")
+        if rest:
+            by_task.setdefault(task, {})[rest] = array
+        else:
+            by_task[task] = array
+    return PerTask(by_task)

@@ -1,0 +1,5 @@
+"""Transfer: what was learned is carried to new tasks."""
+
+from mtl_jax.transfer.adapt import adapt
+
+__all__ = ["adapt"]

@@ -1,0 +1,80 @@
+"""Carry a run's shared parameters to new tasks: frozen, or as the point to fine-tune from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtl_jax import partition, sharing
+from mtl_jax.batch import Batch
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import Task
+from mtl_jax.training.run import Run
+from mtl_jax.training.start import Adapted
+
+
+def adapt(
+    run: Run,
+    tasks: Sequence[Task],
+    *,
+    freeze: Any = None,
+    load: partition.Rules = (("shared/.*", True),),
+    model: MultiTaskModel | None = None,
+) -> Adapted:
+    """A model of the same make on `tasks`, to be given to `fit`, with parameters and statistics of `run`.
+
+    Args:
+      run: where the parameters come from; with members, each member hands on its own.
+      tasks: the new tasks; one with a name that `run` has may keep its head if `load` says so.
+      freeze: regex, several, or (regex, trains) rules for what `fit` leaves as it is.
+      load: ordered (regex, bool) rules over the new model's paths: which are taken from `run` if it has them.
+      model: the new model, where it is of another make than the run's.
+
+    Raises:
+      ValueError: if a path to load has another shape in `run`, nothing can be loaded, or a rule matches nothing.
+    """
+    if model is None:
+        if run.model.encoder is None or run.model.spec is None:
+            raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
+        model = sharing.build(run.model.spec, run.model.encoder, tasks)
+    example = Batch(run.example.inputs, {}, {})
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+    axis = 1 if run.members else 0
+    given: dict[str, dict[str, Any]] = {}
+    report: dict[str, list[str]] = {"loaded": [], "initialised": [], "left": []}
+    reshaped = []
+    for kind in ("params", "state"):
+        new, old = partition.flatten(shapes[kind]), partition.flatten(run.variables[kind])
+        # Statistics follow the parameters beside them; they need no rules of their own.
+        wanted = (
+            partition.match(load, list(new), False)
+            if kind == "params"
+            else {p: _follows(p, report["loaded"]) for p in new}
+        )
+        given[kind] = {}
+        for path, leaf in new.items():
+            if not wanted[path] or path not in old:
+                if kind == "params":
+                    report["initialised"].append(path)
+                continue
+            if tuple(old[path].shape[axis:]) != tuple(leaf.shape):
+                reshaped.append(f"{path} {tuple(old[path].shape[axis:])} -> {tuple(leaf.shape)}")
+                continue
+            given[kind][path] = np.asarray(old[path])
+            if kind == "params":
+                report["loaded"].append(path)
+        if kind == "params":
+            report["left"] = [p for p in old if p not in given[kind]]
+    if reshaped:
+        raise ValueError(f"the run's parameters do not fit the new model: reshaped {', '.join(reshaped)}")
+    if not report["loaded"]:
+        raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
+    partition.trainable_paths(shapes["params"], freeze)
+    return Adapted(model, given, freeze, report, run.members or 0)
+
+
+def _follows(path: str, loaded: list[str]) -> bool:
+    """Whether parameters of the module that holds a statistic were loaded: both lie under the same stage."""
+    stage = path.split("/batch_stats/")[0]
+    return any(p.startswith(stage + "/") for p in loaded)
