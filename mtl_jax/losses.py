@@ -37,10 +37,10 @@ def cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[float] |
     if weights is not None and not any(weights):
         raise ValueError(f"class_weights={weights!r} must hold at least one factor above 0")
 
-    def loss(outputs: Float[Array, "*row classes"], targets: Integer[Array, "*row"]) -> Float[Array, "*row"]:
+    def loss(outputs: Float[Array, "*row classes"], targets: Integer[Array, "..."]) -> Float[Array, "*row"]:
         if outputs.shape[:-1] != targets.shape:
             raise ValueError(f"cross_entropy: targets {targets.shape} do not fit logits {outputs.shape} [..., classes]")
-        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        outputs = outputs.astype(_wide(outputs))
         if label_smoothing:
             one_hot = jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
             values = optax.losses.softmax_cross_entropy(outputs, optax.losses.smooth_labels(one_hot, label_smoothing))
@@ -74,7 +74,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0, pos_weight: float | Seque
     for factor in weight if per_label else (weight,):
         _check("pos_weight", factor, "above 0")
 
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "*row"]) -> Float[Array, "*row"]:
+    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
         outputs, targets = _matched("binary_cross_entropy", outputs, targets)
         if per_label and (outputs.ndim < 2 or len(weight) != outputs.shape[-1]):
             labels = outputs.shape[-1] if outputs.ndim > 1 else "no"
@@ -92,7 +92,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0, pos_weight: float | Seque
 def mse() -> Loss:
     """Squared error, without the factor 1/2 that `optax.losses.l2_loss` has; outputs and targets of the same shape."""
 
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "*row"]) -> Float[Array, "*row"]:
+    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
         return optax.losses.squared_error(*_matched("mse", outputs, targets))
 
     return loss
@@ -101,7 +101,7 @@ def mse() -> Loss:
 def mae() -> Loss:
     """Absolute error; outputs and targets of the same shape. Its gradient at an error of 0 is 0."""
 
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "*row"]) -> Float[Array, "*row"]:
+    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
         outputs, targets = _matched("mae", outputs, targets)
         error = outputs - targets
         return error * jnp.sign(error)  # jnp.abs has gradient 1 at 0, which would push a perfect fit away
@@ -120,7 +120,7 @@ def huber(delta: float = 1.0) -> Loss:
     """
     _check("delta", delta, "above 0")
 
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "*row"]) -> Float[Array, "*row"]:
+    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
         return optax.losses.huber_loss(*_matched("huber", outputs, targets), delta=delta)
 
     return loss
@@ -129,7 +129,7 @@ def huber(delta: float = 1.0) -> Loss:
 def hinge() -> Loss:
     """max(0, 1 - y output) with y = 2 target - 1, for binary logits and targets 0 or 1 of the same shape."""
 
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "*row"]) -> Float[Array, "*row"]:
+    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
         outputs, targets = _matched("hinge", outputs, targets)
         return optax.losses.hinge_loss(outputs, 2 * targets - 1)
 
@@ -148,8 +148,13 @@ def _matched(name: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
     """Both in one float type; an error where NumPy would broadcast [N] against [N, 1] to [N, N]."""
     if outputs.shape != targets.shape:
         raise ValueError(f"{name}: outputs {outputs.shape} and targets {targets.shape} must have the same shape")
-    dtype = jnp.promote_types(jnp.promote_types(outputs.dtype, targets.dtype), jnp.float32)
+    dtype = _wide(outputs, targets)
     return outputs.astype(dtype), targets.astype(dtype)
+
+
+def _wide(*arrays: Array) -> Any:
+    """The type to compute in: float32, or float64 where that is used."""
+    return jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32
 
 
 NAMES: dict[str, Callable[..., Loss]] = {

@@ -183,7 +183,7 @@ def _mean_metric(name: str, values: Callable, higher_is_better: bool, finish: Ca
         if _is_classification(outputs, targets):  # rows may be tokens or pixels
             mask, found = mask.reshape(-1), found.reshape(-1)
         dtype = jnp.int32 if found.dtype == bool else found.dtype
-        return Mean(jnp.where(mask, found, 0).sum(0, dtype=dtype), mask.sum(0, dtype=jnp.int32))
+        return Mean(found.sum(0, dtype=dtype, where=mask), mask.sum(0, dtype=jnp.int32))
 
     def compute(state: Mean) -> Float[Array, ""]:
         return _macro(finish(_wide(state.total) / _wide(jnp.maximum(state.count, 1))), state.count > 0)
@@ -234,7 +234,7 @@ def _expand(mask: Bool[Array, "..."], like: Shaped[Array, "..."]) -> Bool[Array,
 
 
 def _wide(values: Num[Array, "..."]) -> Float[Array, "..."]:
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values if values.dtype == jnp.float64 else values.astype(jnp.float32)
 
 
 def _macro(values: Float[Array, "*label"], defined: Bool[Array, "*label"]) -> Float[Array, ""]:

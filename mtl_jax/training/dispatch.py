@@ -1,5 +1,6 @@
 """Many steps per dispatch: the training split lies on the devices, rows are gathered inside the compiled program."""
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mtl_jax.batch import Batch, PerTask, num_rows
-from mtl_jax.data.sampling import Sampler, task_seed
+from mtl_jax.data.sampling import Sampler
 from mtl_jax.parallel import DATA_AXIS, replicated, split_rows
 
 PARALLEL = ("jit", "pmap")
@@ -23,7 +24,7 @@ class Feed:
     def __init__(self, split: Batch, batch_size: int, seed: int):
         if isinstance(split.inputs, PerTask):
             self.samplers = {
-                t: Sampler(num_rows(split, t), batch_size, task_seed(seed, t)) for t in sorted(split.inputs)
+                t: Sampler(num_rows(split, t), batch_size, (seed << 32) | zlib.crc32(t.encode())) for t in sorted(split.inputs)
             }
         else:
             self.samplers = {None: Sampler(num_rows(split), batch_size, seed)}

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The tests from a bare clone: makes .venv if needed, installs the test extra, runs pytest. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+prepare_environment test
+exec "$VENV/bin/python" -m pytest "$@"
