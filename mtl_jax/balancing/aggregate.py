@@ -1,0 +1,48 @@
+"""A balancing method on a plain matrix, for tests, notebooks and comparison with other libraries."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mtl_jax.balancing.base import Balancer, Needs, Signal
+from mtl_jax.balancing.gramian import combine, gramian
+
+
+def aggregate(
+    balancer: Balancer,
+    jacobian: Float[Array, "task param"],
+    losses: Float[Array, " task"] | None = None,
+    mask: Bool[Array, " task"] | None = None,
+    state: Any = None,
+    key: Array | None = None,
+) -> tuple[Float[Array, " param"], Float[Array, " task"] | None, Any]:
+    """Runs one update.
+
+    Args:
+      balancer: the method.
+      jacobian: a gradient per task.
+      losses: ones by default.
+      mask: present tasks; all by default. Rows of absent tasks may hold anything, nan included.
+      state: the method's state; by default what its `init` gives.
+      key: for methods that draw; ``jax.random.key(0)`` by default.
+
+    Returns:
+      (direction, weights or None, new state).
+    """
+    jacobian = jnp.asarray(jacobian)
+    count = jacobian.shape[0]
+    mask = jnp.ones(count, bool) if mask is None else jnp.asarray(mask)
+    losses = jnp.ones(count, jacobian.dtype) if losses is None else jnp.asarray(losses)
+    held = {"": jnp.where(mask[:, None], jacobian, 0)}
+    state = balancer.init(count, {"": jacobian[0]}) if state is None else state
+    signal = Signal(
+        jnp.where(mask, losses, 0),
+        gramian(held) if balancer.needs is Needs.GRAMIAN else None,
+        held if balancer.needs is Needs.JACOBIAN else None,
+    )
+    key = jax.random.key(0) if key is None else key
+    result, state = balancer.update(signal, state, mask=mask, key=key)
+    direction = combine(result.weights, held) if result.direction is None else result.direction
+    return direction[""], result.weights, state

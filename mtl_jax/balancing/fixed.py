@@ -1,0 +1,31 @@
+"""Fixed weights: gradient descent on sum_t w_t L_t."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result
+
+
+@parts.recorded()
+def fixed(weights: Sequence[float]) -> Balancer:
+    """The given weights, one per task in the model's order, for trunk and heads.
+
+    Raises:
+      ValueError: if a weight is negative, or (when training starts) their number is not that of the tasks.
+    """
+    weights = tuple(float(w) for w in weights)
+    if not weights or min(weights) < 0:
+        raise ValueError(f"fixed: weights={weights} must be non-negative, one per task")
+
+    def init(num_tasks, template):
+        if len(weights) != num_tasks:
+            raise ValueError(f"fixed: {len(weights)} weights were given for {num_tasks} tasks")
+        return ()
+
+    def update(signal, state, *, mask, key):
+        chosen = jnp.where(mask, jnp.asarray(weights, signal.losses.dtype), 0)
+        return Result(chosen, head_weights=chosen), state
+
+    return Balancer(init, update, Needs.LOSSES)

@@ -1,0 +1,123 @@
+"""Small quadratic programs for balancing: fixed shape, masked, batched over rows, and returning their residual.
+
+Both programs are non-negative quadratic programs of a K x K matrix, solved by block principal pivoting (Portugal,
+Judice and Vicente 1994; Kim and Park 2011): guess which variables are zero, solve for the others, exchange all that
+have the wrong sign, and fall back to exchanging one at a time, which ends for a positive definite matrix.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+PATIENCE = 3  # exchanges of whole blocks without progress before single exchanges
+
+
+def nonnegative_qp(
+    matrix: Float[Array, "task task"], linear: Float[Array, "row task"], mask: Bool[Array, " task"]
+) -> tuple[Float[Array, "row task"], Float[Array, " row"]]:
+    """min over z >= 0 of z'Mz / 2 + c'z, one program per row c of `linear`.
+
+    Args:
+      matrix: M, symmetric positive definite on the present tasks, of entries around 1.
+      linear: the rows c.
+      mask: present tasks; the others get z = 0.
+
+    Returns:
+      z, and the residual max_i |min(z_i, (Mz + c)_i)| of each row, relative to max |c|.
+    """
+    size = matrix.shape[0]
+    matrix = jnp.where(mask[:, None] & mask[None, :], matrix, 0)
+    linear = jnp.where(mask, linear, 0)
+    scale = jnp.maximum(jnp.abs(linear).max(-1, keepdims=True), jnp.finfo(matrix.dtype).tiny)
+    linear = linear / scale
+    identity = jnp.eye(size, dtype=matrix.dtype)
+    tolerance = 16 * jnp.finfo(matrix.dtype).eps
+
+    def solve(free: Bool[Array, "row task"]) -> tuple[Array, Array]:
+        both = free[:, :, None] & free[:, None, :]
+        system = jnp.where(both, matrix, identity)
+        z = jnp.linalg.solve(system, jnp.where(free, -linear, 0)[..., None])[..., 0]
+        z = jnp.where(free, z, 0)
+        return z, jnp.where(free, 0, z @ matrix + linear)
+
+    def wrong(free: Array, z: Array, slope: Array) -> Bool[Array, "row task"]:
+        limit = tolerance * jnp.maximum(1, jnp.abs(z).max(-1, keepdims=True))
+        return mask & jnp.where(free, z < -limit, slope < -limit)
+
+    def unfinished(carry: tuple) -> Array:
+        bad, count = carry[3], carry[6]
+        return bad.any() & (count < 4 * size + 16)
+
+    def exchange(carry: tuple) -> tuple:
+        free, z, slope, bad, fewest, patience, count = carry
+        number = bad.sum(-1)
+        progress = number < fewest
+        fewest = jnp.where(progress, number, fewest)
+        patience = jnp.where(progress, PATIENCE, patience - 1)
+        # Murty's rule: exchanging only the last wrong index cannot cycle.
+        last = jnp.arange(size) == size - 1 - jnp.argmax(bad[:, ::-1], -1, keepdims=True)
+        block = progress | (patience > 0)
+        free = free ^ jnp.where(block[:, None], bad, bad & last)
+        z, slope = solve(free)
+        return free, z, slope, wrong(free, z, slope), fewest, patience, count + 1
+
+    rows = linear.shape[0]
+    free = jnp.broadcast_to(mask, linear.shape) & (linear < 0)
+    z, slope = solve(free)
+    start = (
+        free, z, slope, wrong(free, z, slope), jnp.full((rows,), size + 1), jnp.full((rows,), PATIENCE), jnp.zeros((), int)
+    )  # fmt: skip
+    z = jnp.maximum(jax.lax.while_loop(unfinished, exchange, start)[1], 0)
+    residual = jnp.abs(jnp.where(mask, jnp.minimum(z, z @ matrix + linear), 0)).max(-1)
+    return z * scale, residual
+
+
+def dual_cone(
+    gramian: Float[Array, "task task"], lower: Float[Array, "row task"], mask: Bool[Array, " task"]
+) -> tuple[Float[Array, "row task"], Float[Array, " row"]]:
+    """min over v >= u of v'Gv, one program per row u of `lower`: J'v is the projection of J'u onto the dual cone.
+
+    Args:
+      gramian: G, positive definite on the present tasks, of entries around 1.
+      lower: the rows u.
+      mask: present tasks; the others get v = 0.
+
+    Returns:
+      v, and the residual of each row as in `nonnegative_qp`.
+    """
+    lower = jnp.where(mask, lower, 0)
+    gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
+    z, residual = nonnegative_qp(gramian, lower @ gramian, mask)
+    return lower + z, residual
+
+
+def min_norm_point(
+    gramian: Float[Array, "task task"], mask: Bool[Array, " task"], regularization: float = 1e-6
+) -> tuple[Float[Array, " task"], Float[Array, ""]]:
+    """min over w in the simplex of w'Gw: the weights of the shortest vector in the convex hull of the rows of J.
+
+    With y = |g_i| z_i the optimality conditions become those of a non-negative program in the matrix of cosines, so
+    that rows of very different lengths do no harm.
+
+    Args:
+      gramian: G = J J', of any scale.
+      mask: present tasks; the others get weight 0. Without any, all weights are 0.
+      regularization: added to the diagonal of the cosines, which makes the solution unique.
+
+    Returns:
+      The weights, and the residual max_i (w'Gw - (Gw)_i) relative to the largest squared length: 0 at the optimum.
+    """
+    gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
+    length = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
+    longest = jnp.maximum(length.max(), jnp.finfo(gramian.dtype).tiny)
+    # A zero row is the shortest vector by itself; a tiny length gives it all the weight.
+    length = jnp.where(mask, jnp.maximum(length / longest, 1e-9), 1)
+    cosines = gramian / longest / longest / length[:, None] / length[None, :]
+    shortest = jnp.where(mask, length, jnp.inf).min()
+    pull = jnp.where(mask, shortest / length, 0)
+    y, _ = nonnegative_qp(cosines + regularization * jnp.eye(len(mask)), -pull[None], mask)
+    weights = y[0] * pull
+    weights = weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+    scaled = gramian / longest / longest
+    slope = scaled @ weights
+    return weights, jnp.where(mask, weights @ slope - slope, 0).max()

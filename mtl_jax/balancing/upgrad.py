@@ -1,0 +1,40 @@
+"""UPGrad, Jacobian descent without conflict (Quinton and Rey 2024, arXiv:2406.16232)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.gramian import pairs
+from mtl_jax.balancing.solvers import dual_cone
+
+
+@parts.recorded()
+def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e-4) -> Balancer:
+    """Projects each task's gradient onto the dual cone of all of them and adds the projections up.
+
+    Row i solves min v'Gv over v >= p_i e_i; the weights are the sum of the solutions. No present task's loss rises to
+    first order. G is divided by its trace over the present tasks, so the direction is linear in the Jacobian's scale.
+
+    Args:
+      preference: p, one per task; None for 1 / number of present tasks.
+      regularization: added to the diagonal of the scaled G.
+    """
+    preference = None if preference is None else tuple(float(p) for p in preference)
+
+    def init(num_tasks, template):
+        if preference is not None and len(preference) != num_tasks:
+            raise ValueError(f"upgrad: {len(preference)} preferences were given for {num_tasks} tasks")
+        return ()
+
+    def update(signal, state, *, mask, key):
+        gram = jnp.where(pairs(mask), signal.gramian, 0)
+        trace = jnp.trace(gram)
+        gram = gram / jnp.where(trace > 0, trace, 1) + regularization * jnp.eye(len(mask), dtype=gram.dtype)
+        chosen = 1 / jnp.maximum(mask.sum(), 1) if preference is None else jnp.asarray(preference)
+        chosen = jnp.where(mask, chosen, 0).astype(gram.dtype)
+        solutions, _ = dual_cone(gram, jnp.diag(chosen), mask)
+        return Result(solutions.sum(0)), state
+
+    return Balancer(init, update, Needs.GRAMIAN)
