@@ -1,0 +1,39 @@
+"""Data sets. `NAMES` lists those that a config can name; own data comes in by `from_arrays` and its kin."""
+
+import inspect
+import pathlib
+
+from mtl_jax import parts
+from mtl_jax.data.arrays import from_arrays
+from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.multi_digits import multi_digits
+from mtl_jax.data.sampling import Sampler, padded_batches
+from mtl_jax.data.tables import from_csv, from_dataframe
+from mtl_jax.data.tox21 import tox21
+
+NAMES = {"multi_digits": multi_digits, "tox21": tox21, "from_csv": from_csv}
+
+
+def load(text: str, data_dir: str | pathlib.Path | None = None, **arguments) -> Dataset:
+    """The data set that `text` names, such as ``"multi_digits"`` or ``"from_csv(path='a.csv', targets=('y',))"``.
+
+    Args:
+      text: a name of `NAMES`, or a call of one with literal arguments.
+      data_dir: where sets lie that do not come with the project; by default the environment's MTL_JAX_DATA.
+      **arguments: further arguments of the call, such as ``tasks=("left",)``.
+    """
+    name, _, _ = parts.parse(text, "data set")
+    function = parts.lookup(name, NAMES, "data set")
+    takes = inspect.signature(function).parameters
+    for key in arguments:
+        if key not in takes:
+            raise parts.unknown(f"argument of data set {name!r}", key, takes)
+    if data_dir is not None and "data_dir" in takes:
+        arguments["data_dir"] = data_dir
+    return parts.build(text, NAMES, "data set", **arguments)
+
+
+__all__ = [
+    "NAMES", "Dataset", "Sampler", "from_arrays", "from_csv", "from_dataframe", "load", "multi_digits",
+    "padded_batches", "tox21",
+]  # fmt: skip

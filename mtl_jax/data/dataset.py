@@ -2,12 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch
-from mtl_jax.tasks import Task
+from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.data.checks import check_dataset
+from mtl_jax.tasks import Scaler, Task
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Dataset:
       tasks: their order is the order of every task axis.
       train, val, test: NumPy batches of whole splits; val and test may be None.
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
+      columns: for tables, what turned columns into inputs (`tables.Columns`), to encode further rows with; else None.
     """
 
     name: str
@@ -27,13 +33,80 @@ class Dataset:
     val: Batch | None = None
     test: Batch | None = None
     spec: str | None = None
+    columns: Any = None
+
+    def __repr__(self) -> str:
+        rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
+        return f"Dataset({self.name!r}, tasks={[t.name for t in self.tasks]}, rows={rows})"
 
     def select(self, names: Sequence[str]) -> "Dataset":
         """The same rows with these tasks only, in this order."""
         by_name = {t.name: t for t in self.tasks}
         for name in names:
             if name not in by_name:
-                raise parts.unknown("task", name, by_name)
-        tasks = tuple(by_name[n] for n in names)
-        splits = {k: select_tasks(getattr(self, k), names) for k in ("train", "val", "test")}
-        return dataclasses.replace(self, tasks=tasks, spec=None, **splits)
+                raise parts.unknown(f"task of data set {self.name!r}", name, by_name)
+        if tuple(names) == tuple(by_name):
+            return self
+        splits = {k: select_tasks(getattr(self, k), names) for k in SPLITS}
+        return dataclasses.replace(self, tasks=tuple(by_name[n] for n in names), spec=None, **splits)
+
+    def take(self, count: int, seed: int = 0, val: int = 0) -> "Dataset":
+        """The data set with only `count` training rows, drawn with `seed`; scalers are fitted to those anew.
+
+        Validation rows have labels too, so of them only `val` are kept (0: no validation split). The test split stays.
+        """
+        kept = take_rows(self.train, count, seed)
+        val_split = take_rows(self.val, val, seed + 1) if val and self.val is not None else None
+        scalers = {t.name: fit_scaler(t, kept) if t.scaler else None for t in self.tasks}
+        tasks = tuple(dataclasses.replace(t, scaler=scalers[t.name]) for t in self.tasks)
+        new = dataclasses.replace(self, tasks=tasks, train=kept, val=val_split, spec=None)
+        check_dataset(new)
+        return new
+
+
+def select_tasks(split: Batch | None, names: Sequence[str]) -> Batch | None:
+    """A split with the labels, and where each task has its own the inputs, of these tasks only."""
+    if split is None:
+        return None
+    inputs = PerTask({n: split.inputs[n] for n in names}) if isinstance(split.inputs, PerTask) else split.inputs
+    return Batch(inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+
+
+def take_rows(split: Batch, count: int, seed: int) -> Batch:
+    """`count` rows of a split (of each task's rows, where each has its own), in the order that `seed` draws."""
+
+    def rows(task: str | None) -> np.ndarray:
+        total = num_rows(split, task)
+        if not 1 <= count <= total:
+            raise ValueError(f"{count} rows were asked for; there are {total}" + (f" of task {task!r}" if task else ""))
+        return np.random.default_rng(seed).permutation(total)[:count]
+
+    return gather_rows(split, {t: rows(t) for t in split.inputs} if isinstance(split.inputs, PerTask) else rows(None))
+
+
+def gather_rows(split: Batch, rows: Any) -> Batch:
+    """The rows of a split at an index array, or at {task: index array} where each task has inputs of its own."""
+
+    def take(tree: Any, index: np.ndarray) -> Any:
+        return jax.tree.map(lambda x: np.asarray(x)[index], tree)
+
+    if not isinstance(rows, dict):
+        return take(split, rows)
+    return Batch(
+        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
+        {t: take(y, rows[t]) for t, y in split.targets.items()},
+        {t: take(m, rows[t]) for t, m in split.masks.items()},
+    )
+
+
+def fit_scaler(task: Task, train: Batch) -> Scaler:
+    """Mean and standard deviation of a regression target over its training labels, per dimension."""
+    target, mask = np.asarray(train.targets[task.name], np.float64), np.asarray(train.masks[task.name])
+    target = target.reshape(len(target), -1)
+    mask = np.broadcast_to(mask.reshape(len(mask), -1), target.shape)
+    count = np.maximum(mask.sum(0), 1)
+    mean = np.where(mask, target, 0).sum(0) / count
+    std = np.sqrt(np.where(mask, (target - mean) ** 2, 0).sum(0) / count)
+    # A constant target has nothing to scale by.
+    std = np.where(std > 0, std, 1.0)
+    return Scaler(tuple(map(float, mean)), tuple(map(float, std)))

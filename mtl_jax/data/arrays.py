@@ -1,0 +1,201 @@
+"""Data sets from arrays: kinds are read off the labels where they are not given, missing labels become masks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from mtl_jax import parts
+from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.data.checks import check_dataset
+from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows
+from mtl_jax.tasks import KINDS, Task
+
+
+def from_arrays(
+    inputs: Any,
+    targets: Mapping[str, Any],
+    *,
+    masks: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, str | Task] | None = None,
+    val: float | tuple = 0.15,
+    test: float | tuple = 0.15,
+    seed: int = 0,
+    name: str = "arrays",
+) -> Dataset:
+    """A data set from arrays in memory.
+
+    A label is missing where its float is nan, its text is empty or None, or its mask is False. Where `kinds` is silent,
+    a kind is read off the labels: bool, or floats that are all 0 or 1: binary (multilabel, if [N, labels]); integers
+    and text: classification; other floats: regression. Text becomes classes in alphabetical order.
+
+    Args:
+      inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either.
+      targets: {task: array}, [N] or [N, labels or dims]; their order is the order of tasks.
+      masks: {task: bool array}, True where there is a label.
+      kinds: {task: kind, or a whole `Task`}.
+      val, test: the share of the rows to hold out, or (inputs, targets) or (inputs, targets, masks) of their own;
+        0 for none.
+      seed: of the split.
+      name: for tables and messages.
+
+    Raises:
+      ValueError: for what does not fit, naming task, split, row and value.
+    """
+    splits = {"train": read(inputs, targets, masks)}
+    held_out = {"val": val, "test": test}
+    fractions = {k: v for k, v in held_out.items() if not isinstance(v, tuple)}
+    for key, given in held_out.items():
+        if isinstance(given, tuple):
+            splits[key] = read(*given)
+    raw = divide(splits, fractions, seed)
+    return finish(raw, tuple(targets), kinds or {}, name)
+
+
+def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Batch:
+    """One split as given: arrays as NumPy, float64 as float32 and int64 as int32, every missing label masked."""
+    if not targets:
+        raise ValueError("targets is empty; give {task: labels}")
+    inputs = jax.tree.map(narrow, inputs)
+    unknown = set(masks or {}) - set(targets)
+    if unknown:
+        raise parts.unknown("task in masks", sorted(unknown)[0], targets)
+    labels, present = {}, {}
+    for task, values in targets.items():
+        values = np.asarray(values)
+        if values.dtype == object or values.dtype.kind in "US":
+            there = np.array([v is not None and v == v and v != "" for v in values.ravel()], bool).reshape(values.shape)
+        elif values.dtype.kind == "f":
+            there = ~np.isnan(values)
+        else:
+            there = np.ones(values.shape, bool)
+        if masks is not None and task in masks:
+            mask = np.asarray(masks[task])
+            if mask.dtype != bool or mask.shape != values.shape[: mask.ndim]:
+                raise ValueError(
+                    f"task {task!r}: the mask is {mask.dtype} {mask.shape}; it must be bool, of a shape that begins "
+                    f"the target's, {values.shape}"
+                )
+            there = there & mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+        labels[task], present[task] = values, there
+    split = Batch(inputs, labels, present)
+    for task, values in labels.items():
+        if len(values) != num_rows(split, task):
+            raise ValueError(f"task {task!r} has {len(values)} labels for {num_rows(split, task)} rows of inputs")
+    return split
+
+
+def narrow(x: Any) -> np.ndarray:
+    """An input as the model takes it: float32, int32, or small integers (images) as they are."""
+    x = np.asarray(x)
+    wide = {"f": np.float32, "b": np.float32}.get(x.dtype.kind)
+    if wide is None and x.dtype.kind in "iu" and x.dtype.itemsize > 2:
+        wide = np.int32
+    return x if wide is None else x.astype(wide)
+
+
+def divide(splits: dict[str, Batch], fractions: dict[str, float], seed: int) -> dict[str, Batch]:
+    """Holds shares of the training rows out, by a permutation drawn with `seed`."""
+    for key, share in fractions.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1)")
+    if sum(fractions.values()) >= 1:
+        raise ValueError(f"val + test = {sum(fractions.values()):g} leaves no rows to train on")
+    if not any(fractions.values()):
+        return splits
+    whole = splits["train"]
+
+    def parts_of(total: int) -> dict[str, np.ndarray]:
+        order, start, found = np.random.default_rng(seed).permutation(total), 0, {}
+        for key, share in fractions.items():
+            count = round(share * total)
+            found[key] = np.sort(order[start : start + count])
+            start += count
+        return {**found, "train": np.sort(order[start:])}
+
+    if isinstance(whole.inputs, PerTask):
+        by_task = {t: parts_of(num_rows(whole, t)) for t in whole.inputs}
+        rows = {k: {t: p[k] for t, p in by_task.items()} for k in (*fractions, "train")}
+    else:
+        rows = parts_of(num_rows(whole))
+    for key, share in fractions.items():
+        if share:
+            splits = {**splits, key: gather_rows(whole, rows[key])}
+    return {**splits, "train": gather_rows(whole, rows["train"])}
+
+
+def finish(raw: dict[str, Batch], names: tuple[str, ...], kinds: Mapping[str, str | Task], name: str, **more) -> Dataset:
+    """Kinds, class names and scalers, labels in their final dtypes, and the checks."""
+    for given in kinds:
+        if given not in names:
+            raise parts.unknown("task in kinds", given, names)
+    for key, split in raw.items():
+        for task in names:
+            if task not in split.targets:
+                raise ValueError(f"task {task!r} has no targets in {key}")
+    tasks = tuple(make_task(n, kinds.get(n), raw) for n in names)
+    splits = {k: encode_labels(tasks, s, k) for k, s in raw.items()}
+    scaled = tuple(
+        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if t.kind == "regression" and not t.scaler else t
+        for t in tasks
+    )
+    data = Dataset(name, scaled, **{k: splits.get(k) for k in SPLITS}, **more)
+    check_dataset(data)
+    return data
+
+
+def make_task(name: str, given: str | Task | None, raw: dict[str, Batch]) -> Task:
+    """The task as given, or with kind, size and classes read off its labels."""
+    if isinstance(given, Task):
+        return given if given.name == name else dataclasses.replace(given, name=name)
+    observed = np.concatenate([s.targets[name][s.masks[name]].ravel() for s in raw.values()])
+    shape, kind_of = raw["train"].targets[name].shape, raw["train"].targets[name].dtype.kind
+    text = kind_of in "OUS"
+    if given is None:
+        zero_one = not text and bool(np.isin(observed, (0, 1)).all())
+        if kind_of == "b" or (kind_of == "f" and zero_one):
+            given = "multilabel" if len(shape) > 1 else "binary"
+        else:
+            given = "regression" if kind_of == "f" or len(shape) > 1 else "classification"
+            if kind_of in "iu" and len(shape) > 1 and zero_one:
+                given = "multilabel"
+    parts.lookup(given, KINDS, f"kind of task {name!r}:")
+    if text and given != "classification":
+        raise ValueError(f"task {name!r}: labels are text such as {observed[:1].tolist()}; {given} takes numbers")
+    if given == "classification":
+        if text:
+            return Task(name, given, classes=tuple(sorted({str(v) for v in observed})))
+        return Task(name, given, size=int(observed.max(initial=0)) + 1)
+    return Task(name, given, size=shape[1] if len(shape) > 1 else None)
+
+
+def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
+    """Labels in the dtype of their kind; a missing one holds 0. Masks lose axes on which they are constant."""
+    targets, masks = {}, {}
+    for task in tasks:
+        values, mask = split.targets[task.name], split.masks[task.name]
+        if values.dtype.kind in "OUS":
+            index = {c: i for i, c in enumerate(task.classes)}
+            for row in np.flatnonzero(mask):
+                if str(values[row]) not in index:
+                    raise parts.unknown(f"label of task {task.name!r} in row {row} of {where}:", str(values[row]), index)
+            values = np.array([index.get(str(v), 0) if m else 0 for v, m in zip(values, mask, strict=True)], np.int32)
+        elif task.kind == "classification":
+            if values.dtype.kind == "f":
+                whole = values[mask]
+                if (whole != np.round(whole)).any():
+                    row = int(np.flatnonzero(mask)[np.argmax(whole != np.round(whole))])
+                    raise ValueError(
+                        f"task {task.name!r}: label {values[row]:g} in row {row} of {where} is {values.dtype}; "
+                        "classification takes integers"
+                    )
+            values = np.where(mask, values, 0).astype(np.int32)
+        else:
+            values = np.where(mask, values, 0).astype(np.float32)
+        if mask.ndim > 1 and (mask == mask[:, :1]).all():
+            mask = mask[:, 0]
+        targets[task.name], masks[task.name] = values, mask
+    return Batch(split.inputs, targets, masks)

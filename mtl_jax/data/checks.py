@@ -1,0 +1,83 @@
+"""What a data set must hold, checked once before training; each error names task, split, row and value."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtl_jax.batch import Batch, inputs_of, num_rows
+from mtl_jax.tasks import Task, check_names
+
+
+def check_dataset(data: Any) -> None:
+    """Checks the tasks and every split of a `Dataset`.
+
+    Raises:
+      ValueError: for rows that do not match, inputs or labels that are not finite, of the wrong dtype or shape or out
+        of range, and for a task without a single training label.
+    """
+    check_names(data.tasks)
+    for name in ("train", "val", "test"):
+        split = getattr(data, name)
+        if split is not None:
+            check_split(data.tasks, split, name)
+    for task in data.tasks:
+        if not np.asarray(data.train.masks[task.name]).any():
+            raise ValueError(f"task {task.name!r} has no label in train; leave it out, or give it labels")
+
+
+def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
+    """Checks one split."""
+    for key, leaf in jax.tree.leaves_with_path(split.inputs):
+        leaf = np.asarray(leaf)
+        where = jax.tree_util.keystr(key, simple=True, separator="/")
+        where = f"inputs {where!r} of {name}" if where else f"inputs of {name}"
+        if leaf.dtype == object or leaf.dtype.kind in "USMm":
+            raise ValueError(f"{where} have dtype {leaf.dtype}; they must be numbers")
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            row = int(np.argwhere(~np.isfinite(leaf))[0][0])
+            raise ValueError(f"{where} hold {leaf[row][~np.isfinite(leaf[row])].flat[0]} in row {row}")
+    for task in tasks:
+        for field in ("targets", "masks"):
+            if task.name not in getattr(split, field):
+                raise ValueError(f"task {task.name!r} has no {field} in {name}")
+        lengths = {len(x) for x in jax.tree.leaves(inputs_of(split.inputs, task.name))}
+        target, mask = np.asarray(split.targets[task.name]), np.asarray(split.masks[task.name])
+        lengths |= {len(target), len(mask)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"task {task.name!r}: {name} has {num_rows(split, task.name)} rows of inputs, {len(target)} targets "
+                f"and {len(mask)} masks"
+            )
+        check_labels(task, target, mask, name)
+
+
+def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -> None:
+    """Checks the labels of one task; what is masked may hold anything finite."""
+    if mask.dtype != bool or mask.shape != target.shape[: mask.ndim]:
+        raise ValueError(
+            f"task {task.name!r}: the mask of {split} is {mask.dtype} {mask.shape}; it must be bool, "
+            f"of a shape that begins the target's, {target.shape}"
+        )
+    row_shape = () if task.kind == "classification" else task.output_shape
+    if target.shape[1:] != row_shape:
+        raise ValueError(
+            f"task {task.name!r}: targets of {split} have shape {target.shape}; "
+            f"{task.kind} of size {task.size} takes {('rows', *row_shape)}"
+        )
+    wanted = "i" if task.kind == "classification" else "f"
+    if target.dtype.kind != wanted:
+        names = {"i": "integers (int32)", "f": "float32"}
+        raise ValueError(f"task {task.name!r}: targets of {split} are {target.dtype}; {task.kind} takes {names[wanted]}")
+    labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    if task.kind == "classification":
+        bad, allowed = (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
+    elif task.kind == "regression":
+        bad, allowed = ~np.isfinite(target), "not finite"
+    else:
+        bad, allowed = (target != 0) & (target != 1), "neither 0 nor 1"
+    bad &= labelled
+    if bad.any():
+        at = tuple(np.argwhere(bad)[0])
+        column = f", column {at[1]}" if len(at) > 1 else ""
+        raise ValueError(f"task {task.name!r}: label {target[at].item():g} in row {at[0]}{column} of {split} is {allowed}")
