@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.encoders.convolution import convolve, max_pool
 
 
 class ConvStage(nn.Module):
@@ -20,9 +21,13 @@ class ConvStage(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch h w width"]:
         bias = self.finish.norm != "batch"
-        x = nn.Conv(self.width, (self.kernel, self.kernel), use_bias=bias, dtype=self.dtype, name="conv")(x)
-        x = self.finish(x, train=train)
-        return nn.max_pool(x, (self.window, self.window), (self.window, self.window)) if self.window > 1 else x
+        side = (self.kernel, self.kernel)
+        x = nn.Conv(
+            self.width, side, use_bias=bias, dtype=self.dtype, conv_general_dilated=convolve, name="conv"
+        )(x)  # fmt: skip
+        if x.shape[1] < self.window or x.shape[2] < self.window:
+            raise ValueError(f"cnn: an image of {x.shape[1]} x {x.shape[2]} is too small to pool by {self.window}")
+        return max_pool(self.finish(x, train=train), self.window)
 
 
 class Pool(nn.Module):
