@@ -69,7 +69,11 @@ class Checkpoints:
         """Like `restore` for one item, of which `target` is only a part: what it does not name is not read."""
         wanted = partition.flatten(target)
         stored = self._checkpointer.checkpointables_metadata(step).metadata.get(item) or {}
-        check_fit(f"{self.directory.parent} (step {step}, item {item!r})", {p: stored[p] for p in wanted if p in stored}, wanted)
+        check_fit(
+            f"{self.directory.parent} (step {step}, item {item!r})",
+            {p: stored[p] for p in wanted if p in stored},
+            wanted,
+        )
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         with context:

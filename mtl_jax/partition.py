@@ -1,8 +1,8 @@
 """One parameter tree, split by who can reach a leaf, and the path grammar that names its leaves.
 
-``params = {"shared": ..., "tasks": {name: ...}}``. A leaf is named by its path, ``shared/encoder/stage_0/dense/kernel``.
-Ordered ``(regex, value)`` rules over full paths, first match wins, decide freezing, learning-rate factors and weight
-decay. A rule that matches nothing is an error.
+``params = {"shared": ..., "tasks": {name: ...}}``. A leaf is named by its path, such as
+``shared/encoder/stage_0/dense/kernel``. Ordered ``(regex, value)`` rules over full paths, first match wins, decide
+freezing, learning-rate factors and weight decay. A rule that matches nothing is an error.
 """
 
 import re

@@ -147,9 +147,7 @@ def linearize(
 
     # --- forward through the trunk -------------------------------------------------------------------------------
     def encode(shared: Gradient, private: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
-        features, new_state, aux = model.encode(
-            with_leaves(shared, private), batch, train=train, rng=rng, tasks=subset
-        )
+        features, new_state, aux = model.encode(with_leaves(shared, private), batch, train=train, rng=rng, tasks=subset)
         return (features, aux["losses"]), (new_state, aux["metrics"])
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
@@ -276,9 +274,7 @@ def linearize(
         shared_part, early_part = pull(jnp.ones(len(names), losses.dtype), by_task)
         return global_sum(shared_part | {p: private_part[p] + early_part[p] for p in private})
 
-    return Linearization(
-        losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, own, extra
-    )
+    return Linearization(losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, own, extra)
 
 
 MODES = ("map", "vmap", "columns")

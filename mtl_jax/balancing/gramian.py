@@ -26,9 +26,7 @@ def combine(
     weights: Float[Array, " task"], jacobian: dict[str, Float[Array, "task ..."]]
 ) -> dict[str, Float[Array, "..."]]:
     """J'w, leaf by leaf."""
-    return jax.tree.map(
-        lambda rows: jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest"), jacobian
-    )
+    return jax.tree.map(lambda rows: jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest"), jacobian)
 
 
 def pairs(mask: Bool[Array, " task"]) -> Bool[Array, "task task"]:

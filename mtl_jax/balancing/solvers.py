@@ -64,9 +64,8 @@ def nonnegative_qp(
     rows = linear.shape[0]
     free = jnp.broadcast_to(mask, linear.shape) & (linear < 0)
     z, slope = solve(free)
-    start = (
-        free, z, slope, wrong(free, z, slope), jnp.full((rows,), size + 1), jnp.full((rows,), PATIENCE), jnp.zeros((), int)
-    )  # fmt: skip
+    fewest, patience = jnp.full((rows,), size + 1), jnp.full((rows,), PATIENCE)
+    start = (free, z, slope, wrong(free, z, slope), fewest, patience, jnp.zeros((), int))
     z = jnp.maximum(jax.lax.while_loop(unfinished, exchange, start)[1], 0)
     residual = jnp.abs(jnp.where(mask, jnp.minimum(z, z @ matrix + linear), 0)).max(-1)
     return z * scale, residual

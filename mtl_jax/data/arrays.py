@@ -1,9 +1,8 @@
 """Data sets from arrays: kinds are read off the labels where they are not given, missing labels become masks."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
-
-import dataclasses
 
 import jax
 import numpy as np
@@ -127,7 +126,9 @@ def divide(splits: dict[str, Batch], fractions: dict[str, float], seed: int) -> 
     return {**splits, "train": gather_rows(whole, rows["train"])}
 
 
-def finish(raw: dict[str, Batch], names: tuple[str, ...], kinds: Mapping[str, str | Task], name: str, **more) -> Dataset:
+def finish(
+    raw: dict[str, Batch], names: tuple[str, ...], kinds: Mapping[str, str | Task], name: str, **more
+) -> Dataset:
     """Kinds, class names and scalers, labels in their final dtypes, and the checks."""
     for given in kinds:
         if given not in names:
@@ -181,7 +182,9 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
             index = {c: i for i, c in enumerate(task.classes)}
             for row in np.flatnonzero(mask):
                 if str(values[row]) not in index:
-                    raise parts.unknown(f"label of task {task.name!r} in row {row} of {where}:", str(values[row]), index)
+                    raise parts.unknown(
+                        f"label of task {task.name!r} in row {row} of {where}:", str(values[row]), index
+                    )
             values = np.array([index.get(str(v), 0) if m else 0 for v, m in zip(values, mask, strict=True)], np.int32)
         elif task.kind == "classification":
             if values.dtype.kind == "f":

@@ -68,7 +68,9 @@ def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -
     wanted = "i" if task.kind == "classification" else "f"
     if target.dtype.kind != wanted:
         names = {"i": "integers (int32)", "f": "float32"}
-        raise ValueError(f"task {task.name!r}: targets of {split} are {target.dtype}; {task.kind} takes {names[wanted]}")
+        raise ValueError(
+            f"task {task.name!r}: targets of {split} are {target.dtype}; {task.kind} takes {names[wanted]}"
+        )
     labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
     if task.kind == "classification":
         bad, allowed = (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
@@ -80,4 +82,6 @@ def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -
     if bad.any():
         at = tuple(np.argwhere(bad)[0])
         column = f", column {at[1]}" if len(at) > 1 else ""
-        raise ValueError(f"task {task.name!r}: label {target[at].item():g} in row {at[0]}{column} of {split} is {allowed}")
+        raise ValueError(
+            f"task {task.name!r}: label {target[at].item():g} in row {at[0]}{column} of {split} is {allowed}"
+        )

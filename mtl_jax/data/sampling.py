@@ -62,8 +62,10 @@ def padded_batches(split: Batch, batch_size: int) -> Batch:
         return np.concatenate([x, filler]).reshape(count, batch_size, *x.shape[1:])
 
     inputs = split.inputs
-    inputs = PerTask({t: jax.tree.map(pad, x) for t, x in inputs.items()}) if isinstance(inputs, PerTask) else (
-        jax.tree.map(pad, inputs)
+    inputs = (
+        PerTask({t: jax.tree.map(pad, x) for t, x in inputs.items()})
+        if isinstance(inputs, PerTask)
+        else (jax.tree.map(pad, inputs))
     )
     return Batch(
         inputs, {t: pad(y) for t, y in split.targets.items()}, {t: pad_mask(m) for t, m in split.masks.items()}

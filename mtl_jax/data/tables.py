@@ -168,7 +168,9 @@ def from_columns(
             labels[task] = np.array(["" if np.isnan(v) else f"{v:g}" for v in columns[task]], object)
             values = sorted({v for v in columns[task] if not np.isnan(v)})
             chosen[task] = Task(task, "classification", classes=tuple(f"{v:g}" for v in values))
-    raw = divide({"train": read({c: np.arange(len(columns[c])) for c in inputs[:1]}, labels)}, {"val": val, "test": test}, seed)
+    raw = divide(
+        {"train": read({c: np.arange(len(columns[c])) for c in inputs[:1]}, labels)}, {"val": val, "test": test}, seed
+    )
     rows = {k: s.inputs[inputs[0]] for k, s in raw.items()}
     encoding = fit_encoding({c: columns[c][rows["train"]] for c in inputs})
     encoded = {
@@ -202,11 +204,15 @@ def from_csv(
     Raises:
       FileNotFoundError, ValueError: naming file, line and column.
     """
-    data = from_columns(
-        read_csv(path), targets, inputs, kinds, val, test, seed, pathlib.Path(path).name, str(path)
-    )
+    data = from_columns(read_csv(path), targets, inputs, kinds, val, test, seed, pathlib.Path(path).name, str(path))
     given = {"path": str(path), "targets": tuple([targets] if isinstance(targets, str) else targets)}
-    options = {"inputs": inputs and tuple(inputs), "kinds": kinds and dict(kinds), "val": val, "test": test, "seed": seed}
+    options = {
+        "inputs": inputs and tuple(inputs),
+        "kinds": kinds and dict(kinds),
+        "val": val,
+        "test": test,
+        "seed": seed,
+    }
     defaults = {"inputs": None, "kinds": None, "val": 0.15, "test": 0.15, "seed": 0}
     given |= {k: v for k, v in options.items() if v != defaults[k]}
     spec = parts.call("from_csv", given) if all(map(parts.is_literal, given.values())) else None

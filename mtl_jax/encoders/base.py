@@ -39,9 +39,7 @@ def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tu
     return chosen
 
 
-def init_layers(
-    named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str
-) -> tuple[dict, dict, Any]:
+def init_layers(named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str) -> tuple[dict, dict, Any]:
     """Initialises modules in order: ({name: params}, {name: state}, output). `prefix` names the keys."""
     params, state = {}, {}
     for name, module in named:

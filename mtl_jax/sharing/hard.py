@@ -30,9 +30,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
         for t in tasks:
             prefix = f"tasks/{t.name}"
             # The trunk's keys are the same for every task, so that each draws the same trunk.
-            weights, trunk_state, x = base.init_layers(
-                trunk, rng, inputs_of(batch.inputs, t.name), "shared/encoder"
-            )
+            weights, trunk_state, x = base.init_layers(trunk, rng, inputs_of(batch.inputs, t.name), "shared/encoder")
             own, own_state, x = base.init_layers(branch, rng, x, f"{prefix}/encoder")
             head, _, _ = base.init_layers([("head", modules[t.name])], rng, x, prefix)
             if weights:

@@ -24,7 +24,8 @@ class Feed:
     def __init__(self, split: Batch, batch_size: int, seed: int):
         if isinstance(split.inputs, PerTask):
             self.samplers = {
-                t: Sampler(num_rows(split, t), batch_size, (seed << 32) | zlib.crc32(t.encode())) for t in sorted(split.inputs)
+                t: Sampler(num_rows(split, t), batch_size, (seed << 32) | zlib.crc32(t.encode()))
+                for t in sorted(split.inputs)
             }
         else:
             self.samplers = {None: Sampler(num_rows(split), batch_size, seed)}
@@ -80,9 +81,7 @@ def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bo
     def on_device(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
         return jax.vmap(run, in_axes=(0, None, 0))(state, split, rows) if members else run(state, split, rows)
 
-    mapped = jax.pmap(
-        on_device, DATA_AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat)
-    )
+    mapped = jax.pmap(on_device, DATA_AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat))
 
     def dispatch(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
         return mapped(state, split, jax.tree.map(lambda r: _by_device(np.asarray(r), mesh.size), rows))

@@ -38,9 +38,7 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
         sums, states = jax.lax.map(lambda batch: measure(variables, batch), batches)
         total, count = sums.sum(0).T
         metrics = {
-            t.name: {
-                m.name: m.compute(m.merge(s)) for m, s in zip(functions[t.name], states[t.name], strict=True)
-            }
+            t.name: {m.name: m.compute(m.merge(s)) for m, s in zip(functions[t.name], states[t.name], strict=True)}
             for t in tasks
         }
         return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan), metrics

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
-from mtl_jax import parts, partition
+from mtl_jax import partition, parts
 
 
 class PerOwner(NamedTuple):

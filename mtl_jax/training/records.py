@@ -36,9 +36,7 @@ def check_same_config(path: pathlib.Path, config: dict[str, Any]) -> None:
     """An error that says what differs, if the working directory belongs to a run of another config."""
     if not path.exists():
         return
-    old, new = (
-        {k: v for k, v in flat_config(c).items() if k not in FREE_TO_CHANGE} for c in (read_json(path), config)
-    )
+    old, new = ({k: v for k, v in flat_config(c).items() if k not in FREE_TO_CHANGE} for c in (read_json(path), config))
     differ = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old | new) if old.get(k) != new.get(k)]
     if differ:
         raise ValueError(

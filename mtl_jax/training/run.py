@@ -73,9 +73,7 @@ class Run:
         if self.members is None or not 0 <= index < self.members:
             raise IndexError(f"there is no member {index} in a run with members={self.members}")
         take = jax.tree.map(lambda x: x[index], (self.variables, self.state, self.best))
-        return dataclasses.replace(
-            self, variables=take[0], state=take[1], best=take[2], members=None, _compiled={}
-        )
+        return dataclasses.replace(self, variables=take[0], state=take[1], best=take[2], members=None, _compiled={})
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, np.ndarray]:
         """{task: probabilities, or values in the target's units} of every row.
@@ -102,8 +100,7 @@ class Run:
         padded = padded_batches(Batch(inputs, {}, {}), batch_size)
         count = jax.tree.leaves(padded.inputs)[0].shape[0]
         found = [
-            self._compiled["predict"](self.variables, jax.tree.map(lambda x, i=i: x[i], padded))
-            for i in range(count)
+            self._compiled["predict"](self.variables, jax.tree.map(lambda x, i=i: x[i], padded)) for i in range(count)
         ]
         joined = {t.name: np.concatenate([np.asarray(f[t.name]) for f in found], rows_axis) for t in self.tasks}
         rows = {
@@ -117,7 +114,9 @@ class Run:
         shown = {k: tuple(np.shape(v)[1:]) for k, v in wanted.items()}
         if wanted.keys() != given.keys() or any(np.shape(given[k])[1:] != s for k, s in shown.items()):
             got = {k or "inputs": tuple(np.shape(v)) for k, v in given.items()}
-            raise ValueError(f"inputs have shapes {got}; the model takes rows of { {k or 'inputs': s for k, s in shown.items()} }")  # noqa: E501
+            raise ValueError(
+                f"inputs have shapes {got}; the model takes rows of { {k or 'inputs': s for k, s in shown.items()} }"
+            )  # noqa: E501
 
     def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
         """{task: {"loss" and each metric: value}} on a split; values are lists with members."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mtl_jax import parts, partition
+from mtl_jax import partition, parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.sharing.model import MultiTaskModel
@@ -53,9 +53,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset) -> tuple[Task, ...]:
                 f"task {task.name!r} is {task.kind} of size {task.size} in the model, "
                 f"but {other.kind} of size {other.size} in data set {data.name!r}"
             )
-        new = dataclasses.replace(
-            task, scaler=task.scaler or other.scaler, classes=task.classes or other.classes
-        )
+        new = dataclasses.replace(task, scaler=task.scaler or other.scaler, classes=task.classes or other.classes)
         resolved.append(new)
     return tuple(resolved)
 

@@ -84,17 +84,13 @@ def make_train_step(
         params = partition.unflatten(updated, state.params)
         model_state = {
             "shared": keep_unless(moves["shared"], line.state["shared"], state.state["shared"]),
-            "tasks": {
-                n: keep_unless(moves[n], s, state.state["tasks"][n]) for n, s in line.state["tasks"].items()
-            },
+            "tasks": {n: keep_unless(moves[n], s, state.state["tasks"][n]) for n, s in line.state["tasks"].items()},
         }
         if balancer.after is not None:
             balancer_state = balancer.after(
                 line.losses, losses_at(params, model_state, batch, model_key), balancer_state, present
             )
-        new = state._replace(
-            params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state
-        )
+        new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
         if nonfinite == "stop":
             new = keep_unless((line.finite | ~line.labelled).all(), new._replace(key=None), state._replace(key=None))
         record |= {"losses": line.losses, "labelled": line.labelled, "finite": line.finite | ~line.labelled}
@@ -149,9 +145,7 @@ def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"]) -> 
     }
 
 
-def scale_heads(
-    own: dict[str, Array], weights: Float[Array, " task"] | None, names: Sequence[str]
-) -> dict[str, Array]:
+def scale_heads(own: dict[str, Array], weights: Float[Array, " task"] | None, names: Sequence[str]) -> dict[str, Array]:
     """Each task's own gradients times its head weight."""
     if weights is None:
         return own
