@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -38,7 +39,7 @@ class Checkpoints:
         self.wait()
         if self.latest() == step:
             return
-        flat = {name: partition.flatten(tree) for name, tree in items.items()}
+        flat = {name: {p: _bits(x) for p, x in partition.flatten(tree).items()} for name, tree in items.items()}
         self._pending = self._checkpointer.save_checkpointables_async(step, flat)
 
     def wait(self) -> None:
@@ -58,27 +59,23 @@ class Checkpoints:
           ValueError: listing missing, unexpected and reshaped paths, if the checkpoint does not fit.
         """
         stored = self._checkpointer.checkpointables_metadata(step).metadata
-        wanted = {name: partition.flatten(tree) for name, tree in items.items()}
+        wanted = {n: {p: _abstract(x) for p, x in partition.flatten(tree).items()} for n, tree in items.items()}
         for name, target in wanted.items():
             check_fit(f"{self.directory.parent} (step {step}, item {name!r})", stored.get(name) or {}, target)
-        abstract = {n: {p: _abstract(x) for p, x in t.items()} for n, t in wanted.items()}
-        loaded = self._checkpointer.load_checkpointables(step, abstract)
-        return {name: partition.unflatten(loaded[name], tree) for name, tree in items.items()}
+        loaded = self._checkpointer.load_checkpointables(step, wanted)
+        return {name: _like(loaded[name], tree) for name, tree in items.items()}
 
     def restore_part(self, step: int, item: str, target: Any) -> Any:
         """Like `restore` for one item, of which `target` is only a part: what it does not name is not read."""
-        wanted = partition.flatten(target)
+        wanted = {p: _abstract(x) for p, x in partition.flatten(target).items()}
         stored = self._checkpointer.checkpointables_metadata(step).metadata.get(item) or {}
-        check_fit(
-            f"{self.directory.parent} (step {step}, item {item!r})",
-            {p: stored[p] for p in wanted if p in stored},
-            wanted,
-        )
+        named = {p: stored[p] for p in wanted if p in stored}
+        check_fit(f"{self.directory.parent} (step {step}, item {item!r})", named, wanted)
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         with context:
-            loaded = self._checkpointer.load_checkpointables(step, {item: {p: _abstract(x) for p, x in wanted.items()}})
-        return partition.unflatten(loaded[item], target)
+            loaded = self._checkpointer.load_checkpointables(step, {item: wanted})
+        return _like(loaded[item], target)
 
     def shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
         """{path: shape} of one item on disk."""
@@ -91,9 +88,29 @@ class Checkpoints:
         self._checkpointer.close()
 
 
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _bits(leaf: Any) -> Any:
+    """A typed random key as the integers that it is stored as."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    shape = jax.eval_shape(_bits, leaf)
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+
+def _like(loaded: dict[str, Any], target: Any) -> Any:
+    """What was loaded, in the structure of `target`, with its keys typed again."""
+
+    def typed(key_path: tuple, leaf: Any) -> Any:
+        found = loaded[partition.path_name(key_path)]
+        return jax.random.wrap_key_data(found, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else found
+
+    return jax.tree.map_with_path(typed, target)
 
 
 def check_fit(where: str, stored: dict[str, Any], target: dict[str, Any]) -> None:
