@@ -16,14 +16,16 @@ from mtl_jax import parallel as devices
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.engine import JointLoss
+from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 from mtl_jax.training import records, selection, state
-from mtl_jax.training.dispatch import Feed, make_dispatch
+from mtl_jax.training.dispatch import Feed, compile_once, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
 from mtl_jax.training.interrupts import Interrupts
+from mtl_jax.training.intervals import intervals
 from mtl_jax.training.optimizers import build_optimizer, per_owner
 from mtl_jax.training.progress import Progress
 from mtl_jax.training.run import Run, write_description
@@ -97,6 +99,8 @@ def fit(
     model = adapted.model if adapted else model
     tasks = resolve_tasks(model.tasks, data)
     names = tuple(t.name for t in tasks)
+    source, data = data.spec, data.select(names)
+    check_dataset(data)
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
     members = not isinstance(seed, int | np.integer)
     mesh = devices.make_mesh() if mesh is None else mesh
@@ -110,7 +114,7 @@ def fit(
     # --- what identifies the run -----------------------------------------------------------------------------------
     if config is None:
         config = {
-            "data": data.spec or data.name, "tasks": list(names), "sharing": model.spec,
+            "data": source or data.name, "tasks": list(names), "sharing": model.spec,
             "encoder": model.encoder.spec if model.encoder else None, "balancer": balancer.spec,
             "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
             "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
@@ -153,14 +157,14 @@ def fit(
     evaluate = make_evaluate(model, tasks, members)
     baselines = jnp.asarray(baseline_losses(tasks, data.train))
     choose = make_choose(names, patience, members, whole)
-    split = jax.device_put(data.select(names).train, whole)
+    split = jax.device_put(data.train, whole)
     validation = None
     if data.val is not None:
-        validation = jax.device_put(padded_batches(data.select(names).val, 256), whole)
+        validation = jax.device_put(padded_batches(data.val, 256), whole)
     feeds = [Feed(data.train, batch_size, s) for s in seeds]
 
     # --- resume ----------------------------------------------------------------------------------------------------
-    run = Run(model, tasks, {}, [], example, data.spec, members=len(seeds) if members else None, config=config)
+    run = Run(model, tasks, {}, [], example, source, members=len(seeds) if members else None, config=config)
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if workdir is not None:
@@ -170,15 +174,17 @@ def fit(
             if (found := checkpoints.latest()) is not None:
                 loaded = checkpoints.restore(found, {"train": train, "best": best})
                 train, best = loaded["train"], loaded["best"]
-                run.history = records.load_history(workdir / "metrics.jsonl", found)
+                run.history = records.rewind_history(workdir / "metrics.jsonl", found)
                 run.resumed_from = found
             else:
-                records.load_history(workdir / "metrics.jsonl", -1)
+                records.rewind_history(workdir / "metrics.jsonl", -1)
             records.write_json(workdir / "config.json", config)
             write_description(workdir, run)
         at = int(np.max(np.asarray(train.step)))
+        started -= run.history[-1]["seconds"] if run.history else 0.0
 
         def log(record: dict) -> None:
+            record["seconds"] = round(time.perf_counter() - started, 3)
             run.history.append(record)
             if workdir is not None:
                 records.append(workdir / "metrics.jsonl", record)
@@ -228,38 +234,6 @@ def fit(
     return run
 
 
-def intervals(
-    num_steps: int,
-    steps_per_dispatch: int | None,
-    eval_every: int | None,
-    checkpoint_every: int | None,
-    log_every: int | None,
-) -> dict[str, int]:
-    """The four intervals; what is None is chosen so that steps_per_dispatch divides everything."""
-    given = {"num_steps": num_steps, "eval_every": eval_every, "checkpoint_every": checkpoint_every,
-             "log_every": log_every}  # fmt: skip
-    for key, value in {**given, "steps_per_dispatch": steps_per_dispatch}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{key}={value} must be positive")
-    if steps_per_dispatch is None:
-        common = np.gcd.reduce([v for v in given.values() if v is not None])
-        steps_per_dispatch = max(d for d in range(1, 51) if common % d == 0)
-    for key, value in given.items():
-        if value is not None and value % steps_per_dispatch:
-            raise ValueError(f"{key}={value} is not a multiple of steps_per_dispatch={steps_per_dispatch}")
-
-    def about(part: int) -> int:
-        return max(1, round(num_steps / part / steps_per_dispatch)) * steps_per_dispatch
-
-    eval_every = eval_every or about(10)
-    return {
-        "steps_per_dispatch": int(steps_per_dispatch),
-        "eval_every": int(eval_every),
-        "checkpoint_every": int(checkpoint_every or eval_every),
-        "log_every": int(log_every or about(50)),
-    }
-
-
 def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:
     """The compiled `selection.update`."""
 
@@ -267,20 +241,6 @@ def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sha
         return selection.update(best, variables, losses, baselines, step, names=names, patience=patience)
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)) if members else choose, out_shardings=sharding)
-
-
-def compile_once(dispatch: Callable, *args: Any) -> tuple[Callable, dict[str, float]]:
-    """The compiled dispatch, and what XLA says of it: compile seconds, and peak bytes of one dispatch."""
-    if not hasattr(dispatch, "lower"):  # pmap compiles at its first call
-        return dispatch, {}
-    began = time.perf_counter()
-    compiled = dispatch.lower(*args).compile()
-    cost = {"compile_seconds": time.perf_counter() - began}
-    memory = compiled.memory_analysis()
-    if memory is not None:
-        held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        cost["peak_bytes"] = float(held + memory.temp_size_in_bytes)
-    return compiled, cost
 
 
 def check_finite(

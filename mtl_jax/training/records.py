@@ -53,18 +53,26 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def load_history(path: pathlib.Path, last_step: int) -> list[dict]:
-    """The records up to `last_step`; later ones, and a line cut short by a kill, are dropped from the file too."""
+def read_history(path: pathlib.Path) -> list[dict]:
+    """The records of a file; a last line that a kill cut short is left out."""
     if not path.exists():
         return []
-    kept = []
-    for line in path.read_text().splitlines():
+    lines = path.read_text().splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["step"] <= last_step:
-            kept.append(record)
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from error
+    return found
+
+
+def rewind_history(path: pathlib.Path, last_step: int) -> list[dict]:
+    """The records up to `last_step`; later ones are dropped from the file too, as they will be written again."""
+    if not path.exists():
+        return []
+    kept = [record for record in read_history(path) if record["step"] <= last_step]
     draft = path.with_name(path.name + ".tmp")
     draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
     os.replace(draft, path)

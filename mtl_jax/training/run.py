@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,9 @@ from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Scaler, Task, prediction
 from mtl_jax.training import records
 from mtl_jax.training.evaluation import make_evaluate
+
+
+SAVED = "saved.json"  # marks a directory that `Run.save` made, and may replace
 
 
 @dataclasses.dataclass
@@ -135,21 +139,31 @@ class Run:
         }
 
     def save(self, directory: str | pathlib.Path) -> None:
-        """Writes what `load_run` needs: config.json, data.json and a checkpoint."""
+        """Writes what `load_run` needs: config, description, records and a checkpoint of the variables.
+
+        A run that was saved there before is replaced once this one is whole.
+
+        Raises:
+          FileExistsError: if the directory is the workdir of a `fit`, or holds something that is no saved run.
+        """
         from mtl_jax.checkpoint import Checkpoints
 
         directory = pathlib.Path(directory)
         if self.members:
             raise ValueError(f"this run has {self.members} members; save one with run.member(i).save(...)")
-        step = self.history[-1]["step"] if self.history else 0
-        if (directory / "checkpoints").exists():
-            with Checkpoints(directory / "checkpoints") as found:
-                if found.latest() is not None:
-                    raise FileExistsError(f"{directory} already holds a run; save to another directory")
-        records.write_json(directory / "config.json", self.config)
-        write_description(directory, self)
-        with Checkpoints(directory / "checkpoints") as checkpoints:
-            checkpoints.save(step, {"best": self.variables})
+        if directory.exists() and any(directory.iterdir()) and not (directory / SAVED).exists():
+            raise FileExistsError(f"{directory} holds something other than a saved run; save to another directory")
+        draft = directory.with_name(directory.name + ".tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        records.write_json(draft / "config.json", self.config)
+        write_description(draft, self)
+        for record in self.history:
+            records.append(draft / "metrics.jsonl", record)
+        with Checkpoints(draft / "checkpoints") as checkpoints:
+            checkpoints.save(self.history[-1]["step"] if self.history else 0, {"best": self.variables})
+        records.write_json(draft / SAVED, {"by": f"mtl_jax {importlib.metadata.version('mtl_jax')}"})
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
 
 
 def _number(value: Any) -> Any:
@@ -248,7 +262,7 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
         if "scores" in extra and not np.isfinite(np.asarray(best["scores"])).any():
             best = _last_variables(checkpoints, step, shapes)
     config = records.read_json(directory / "config.json")
-    history = records.load_history(directory / "metrics.jsonl", step) if not extra else []
+    history = records.read_history(directory / "metrics.jsonl")
     return Run(
         model, tasks, {"params": best["params"], "state": best["state"]}, history, example, content["data"],
         config=config,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from mtl_jax import partition
-from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.base import Balancer, Needs
 from mtl_jax.training.optimizers import PerOwner
 
 
@@ -38,9 +38,18 @@ class TrainState(NamedTuple):
 def create(
     variables: Any, num_tasks: int, optimizer: PerOwner, balancer: Balancer, trainable: frozenset[str], key: Any
 ) -> TrainState:
-    """The state before the first step. Optimizer and balancer hold nothing for frozen leaves."""
+    """The state before the first step. Optimizer and balancer hold nothing for frozen leaves.
+
+    Raises:
+      ValueError: if the balancer needs gradients of shared parameters and none trains.
+    """
     leaves = {p: v for p, v in partition.flatten(variables["params"]).items() if p in trainable}
     template = {p: v for p, v in leaves.items() if partition.owner(p) == "shared"}
+    if balancer.needs is not Needs.LOSSES and not template:
+        raise ValueError(
+            f"balancer {balancer.spec or 'given'} combines the tasks' gradients of shared parameters, and none trains "
+            "here (they are frozen, or the model has none); use 'equal', 'fixed' or 'uncertainty'"
+        )
     return TrainState(
         jnp.zeros((), jnp.int32),
         variables["params"],
