@@ -21,7 +21,6 @@ from mtl_jax.tasks import Scaler, Task, prediction
 from mtl_jax.training import records
 from mtl_jax.training.evaluation import make_evaluate
 
-
 SAVED = "saved.json"  # marks a directory that `Run.save` made, and may replace
 
 
