@@ -63,8 +63,12 @@ class Run:
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
-        steps = self.history[-1]["step"] if self.history else 0
-        return f"Run(tasks={[t.name for t in self.tasks]}, steps={steps}, members={self.members})"
+        return f"Run(tasks={[t.name for t in self.tasks]}, steps={self.steps}, members={self.members})"
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken."""
+        return self.history[-1]["step"] if self.history else 0
 
     @property
     def params(self) -> Any:
@@ -159,7 +163,7 @@ class Run:
         for record in self.history:
             records.append(draft / "metrics.jsonl", record)
         with Checkpoints(draft / "checkpoints") as checkpoints:
-            checkpoints.save(self.history[-1]["step"] if self.history else 0, {"best": self.variables})
+            checkpoints.save(self.steps, {"best": self.variables})
         records.write_json(draft / SAVED, {"by": f"mtl_jax {importlib.metadata.version('mtl_jax')}"})
         shutil.rmtree(directory, ignore_errors=True)
         draft.rename(directory)

@@ -1,0 +1,75 @@
+"""From a config to what it names: data, model, and the arguments of `fit`."""
+
+import ast
+from typing import Any
+
+import ml_collections
+
+import mtl_jax as mtl
+from experiments.configs import base
+from mtl_jax import parallel, parts
+from mtl_jax.training.optimizers import build_optimizer, build_schedule
+
+# Fields of the config that `fit` takes as they are.
+AS_THEY_ARE = (
+    "balancer", "batch_size", "num_steps", "steps_per_dispatch", "eval_every", "checkpoint_every", "log_every",
+    "clip_norm", "l1", "l2", "patience", "nonfinite", "parallel", "engine",
+)  # fmt: skip
+
+
+def resolve(config: ml_collections.ConfigDict, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The config as a plain dict with every field of `base`.
+
+    Args:
+      config: from a config file and flags.
+      extra: further fields that the program knows.
+
+    Raises:
+      ValueError: for a field that no one reads; the message lists those that are.
+    """
+    given, known = config.to_dict(), base.get_config().to_dict()
+    for field in given:
+        if field not in known and field not in extra:
+            raise parts.unknown("config field", field, [*known, *extra])
+    return {k: literal(k, v) for k, v in {**known, **given}.items()}
+
+
+def literal(field: str, value: Any) -> Any:
+    """A tuple that a flag passed as text, as a tuple: ``--config.freeze="()"`` gives ``("()",)``."""
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str) and value[0][:1] in ("(", "["):
+        try:
+            return tuple(ast.literal_eval(value[0]))
+        except (SyntaxError, ValueError, TypeError) as error:
+            raise ValueError(f"config field {field!r}: {value[0]!r} is not a tuple of literals") from error
+    return value
+
+
+def data_of(config: dict[str, Any]) -> mtl.data.Dataset:
+    """The data set that the config names."""
+    if not config["data"]:
+        raise ValueError(f"config field 'data' is empty; it names a data set ({', '.join(mtl.data.NAMES)})")
+    return mtl.data.load(config["data"], data_dir=config["data_dir"])
+
+
+def model_of(config: dict[str, Any], data: mtl.data.Dataset) -> Any:
+    """The model that the config names, on the data set's tasks."""
+    dtype = {} if config["dtype"] in ("", "float32") or "dtype=" in config["encoder"] else {"dtype": config["dtype"]}
+    encoder = mtl.encoders.build(config["encoder"], **dtype)
+    return mtl.sharing.build(config["sharing"], encoder, data.tasks)
+
+
+def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, Any]:
+    """The keyword arguments of `fit`."""
+    schedule = build_schedule(config["schedule"], config["learning_rate"], config["num_steps"])
+    optimizer = build_optimizer(config["optimizer"], schedule, config["weight_decay_rules"])
+    seed = config["seed"]
+    return {
+        **{k: config[k] for k in AS_THEY_ARE},
+        "optimizer": optimizer,
+        "seed": tuple(seed) if isinstance(seed, list | tuple) else seed,
+        "freeze": tuple(config["freeze"]) or None,
+        "learning_rate_factors": tuple(config["learning_rate_factors"]),
+        "mesh": parallel.make_mesh(config["mesh"]),
+        "config": config,
+        "workdir": workdir,
+    }

@@ -1,0 +1,37 @@
+"""Every field that a training config may have, with its default; a config overrides what differs."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The defaults."""
+    c = ml_collections.ConfigDict()
+    c.data = ""  # a data set's call, such as "multi_digits(num_train=2000)"
+    c.data_dir = config_dict.placeholder(str)  # None: the environment's MTL_JAX_DATA
+    c.encoder = "mlp"
+    c.sharing = "hard"
+    c.balancer = "equal"
+    c.optimizer = "adam"
+    c.learning_rate = 1e-3
+    c.schedule = "constant"  # an optax schedule, such as "warmup_cosine_decay(warmup_steps=100)"
+    c.batch_size = 128
+    c.num_steps = 1000
+    c.steps_per_dispatch = 50  # divides the next three
+    c.eval_every = 100
+    c.checkpoint_every = 100
+    c.log_every = 50
+    c.seed = 0
+    c.mesh = config_dict.placeholder(int)  # devices that share each batch; None: all
+    c.dtype = "float32"  # of the encoder's computation; parameters are float32
+    c.parallel = "jit"  # or "pmap"
+    c.engine = "map"  # how per-task gradients are pulled: map, vmap, columns, or a number of rows
+    c.freeze = ()  # regexes of parameter paths
+    c.clip_norm = config_dict.placeholder(float)
+    c.learning_rate_factors = ()  # ((regex, factor), ...) over parameter paths
+    c.weight_decay_rules = ()  # ((regex, bool), ...): where the optimizer's decay applies
+    c.l1 = 0.0
+    c.l2 = 0.0
+    c.patience = config_dict.placeholder(int)  # validations without improvement before stopping; None: never
+    c.nonfinite = "stop"  # or "skip_task"
+    return c

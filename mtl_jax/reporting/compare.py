@@ -1,0 +1,80 @@
+"""Is sharing worth it? Delta_m, and tables of means with spread over seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtl_jax.reporting.describe import table
+from mtl_jax.tasks import Task, metric_functions
+
+
+def headline(task: Task) -> tuple[str, bool]:
+    """(name, is higher better) of a task's first metric."""
+    metric = metric_functions(task)[0]
+    return metric.name, metric.higher_is_better
+
+
+def delta_m(
+    tasks: Sequence[Task], results: Mapping[str, Mapping[str, Any]], single: Mapping[str, Mapping[str, Any]]
+) -> np.ndarray:
+    """Delta_m in percent: the mean over tasks of the relative gain over single-task learning in the headline metric.
+
+    Maninis, Radosavovic and Kokkinos (CVPR 2019, arXiv:1904.08918), equation 4, with the sign turned for metrics
+    where lower is better.
+
+    Args:
+      tasks: what to average over.
+      results: {task: {metric: value, or one value per seed}}.
+      single: the same for the single-task baseline; its mean over seeds is what is compared with.
+
+    Returns:
+      [seeds], or [] where `results` holds single values. A baseline of 0 gives nan.
+    """
+    gains = []
+    for task in tasks:
+        name, higher = headline(task)
+        base = np.mean(np.asarray(single[task.name][name], np.float64))
+        value = np.asarray(results[task.name][name], np.float64)
+        gains.append((1 if higher else -1) * (value - base) / base if base else np.full(value.shape, np.nan))
+    return 100 * np.mean(gains, axis=0)
+
+
+def spread(values: Any, digits: int = 3) -> str:
+    """Mean and standard deviation (of a sample) over seeds, as text."""
+    values = np.atleast_1d(np.asarray(values, np.float64))
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def methods_table(
+    tasks: Sequence[Task],
+    results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    baseline: str | None = None,
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """A row per method, a column per task (its headline metric, mean and spread over seeds), and Delta_m.
+
+    Args:
+      tasks: the columns.
+      results: {method: {task: {metric: values}}}.
+      baseline: the method that Delta_m compares with; None for no such column.
+      extra: {column: {method: text}}, further columns.
+    """
+    columns = [headline(t) for t in tasks]
+    header = [
+        "method",
+        *(f"{t.name} {name} {'↑' if up else '↓'}" for t, (name, up) in zip(tasks, columns, strict=True)),
+    ]
+    header += ["Delta_m %"] if baseline else []
+    header += list(extra or {})
+    rows = []
+    for method, found in results.items():
+        row = [method, *(spread(found[t.name][name]) for t, (name, _) in zip(tasks, columns, strict=True))]
+        if baseline == method:
+            row.append("0")
+        elif baseline:
+            row.append(spread(delta_m(tasks, found, results[baseline]), 2))
+        rows.append((*row, *(column.get(method, "") for column in (extra or {}).values())))
+    return table(rows, tuple(header), right=tuple(range(1, len(header))))

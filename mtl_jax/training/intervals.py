@@ -1,0 +1,35 @@
+"""How often a run logs, validates and saves, in whole dispatches."""
+
+import numpy as np
+
+
+def intervals(
+    num_steps: int,
+    steps_per_dispatch: int | None,
+    eval_every: int | None,
+    checkpoint_every: int | None,
+    log_every: int | None,
+) -> dict[str, int]:
+    """The four intervals; what is None is chosen so that steps_per_dispatch divides everything."""
+    given = {"num_steps": num_steps, "eval_every": eval_every, "checkpoint_every": checkpoint_every,
+             "log_every": log_every}  # fmt: skip
+    for key, value in {**given, "steps_per_dispatch": steps_per_dispatch}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{key}={value} must be positive")
+    if steps_per_dispatch is None:
+        common = np.gcd.reduce([v for v in given.values() if v is not None])
+        steps_per_dispatch = max(d for d in range(1, 51) if common % d == 0)
+    for key, value in given.items():
+        if value is not None and value % steps_per_dispatch:
+            raise ValueError(f"{key}={value} is not a multiple of steps_per_dispatch={steps_per_dispatch}")
+
+    def about(part: int) -> int:
+        return max(1, round(num_steps / part / steps_per_dispatch)) * steps_per_dispatch
+
+    eval_every = eval_every or about(10)
+    return {
+        "steps_per_dispatch": int(steps_per_dispatch),
+        "eval_every": int(eval_every),
+        "checkpoint_every": int(checkpoint_every or eval_every),
+        "log_every": int(log_every or about(50)),
+    }
