@@ -31,7 +31,7 @@ class PerTask(Mapping):
 
     @classmethod
     def tree_unflatten(cls, keys, children):
-        return cls(zip(keys, children, strict=True))
+        return cls(dict(zip(keys, children, strict=True)))
 
 
 class Batch(NamedTuple):

@@ -41,8 +41,8 @@ def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
         raise ValueError(wrong) from error
 
 
-def lookup(name: str, registry: Mapping[str, Callable], kind: str) -> Callable:
-    """The function called `name`, or an error that lists the allowed names."""
+def lookup(name: str, registry: Mapping[str, Any], kind: str) -> Any:
+    """The entry called `name`, or an error that lists the allowed names."""
     if name not in registry:
         raise unknown(kind, name, registry)
     return registry[name]

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax.balancing.base import Balancer, Needs, Signal
@@ -12,9 +13,9 @@ from mtl_jax.balancing.gramian import combine, gramian
 
 def aggregate(
     balancer: Balancer,
-    jacobian: Float[Array, "task param"],
-    losses: Float[Array, " task"] | None = None,
-    mask: Bool[Array, " task"] | None = None,
+    jacobian: Float[Array | np.ndarray, "task param"],
+    losses: Float[Array | np.ndarray, " task"] | None = None,
+    mask: Bool[Array | np.ndarray, " task"] | None = None,
     state: Any = None,
     key: Array | None = None,
 ) -> tuple[Float[Array, " param"], Float[Array, " task"] | None, Any]:

@@ -1,0 +1,71 @@
+"""Solvers against SciPy's active-set method and the optimality conditions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from mtl_jax.balancing.solvers import dual_cone, min_norm_point, nonnegative_qp
+
+SIZES = (1, 3, 10, 40)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nonnegative_qp_against_scipy(size):
+    """min z'Mz / 2 + c'z over z >= 0 is non-negative least squares in a factor of M, which scipy.optimize.nnls solves."""
+    draw = np.random.default_rng(size)
+    factor = draw.normal(size=(size + 4, size)) / np.sqrt(size + 4)
+    target = draw.normal(size=(5, size + 4))
+    z, residual = jax.jit(nonnegative_qp)(
+        jnp.asarray(factor.T @ factor, jnp.float32), jnp.asarray(-target @ factor, jnp.float32), jnp.ones(size, bool)
+    )
+    expected = np.stack([nnls(factor, t)[0] for t in target])
+    np.testing.assert_allclose(z, expected, atol=2e-4 * max(1, np.abs(expected).max()))
+    assert np.asarray(residual).max() < 1e-4
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masked_programs_are_those_of_the_rest(size):
+    draw = np.random.default_rng(size)
+    jacobian = draw.normal(size=(size, size + 2)).astype(np.float32)
+    gram = jacobian @ jacobian.T / (size + 2)
+    mask = np.arange(size) % 3 != 1
+    lower = np.eye(size, dtype=np.float32)
+    hidden = np.where(mask[:, None] & mask[None], gram, 1e6).astype(np.float32)
+    v, residual = jax.jit(dual_cone)(hidden, lower, mask)
+    alone, _ = jax.jit(dual_cone)(gram[np.ix_(mask, mask)], lower[np.ix_(mask, mask)], np.ones(mask.sum(), bool))
+    np.testing.assert_allclose(np.asarray(v)[np.ix_(mask, mask)], alone, atol=1e-4)
+    assert (np.asarray(v)[:, ~mask] == 0).all() and np.asarray(residual).max() < 1e-4
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dual_cone_projects(size):
+    """v >= u, J'v in the dual cone, and complementary slackness, for a well-conditioned Gramian."""
+    draw = np.random.default_rng(size + 1)
+    jacobian = draw.normal(size=(size, 2 * size + 4)).astype(np.float32)
+    gram = (jacobian @ jacobian.T / (2 * size + 4)).astype(np.float32)
+    lower = np.eye(size, dtype=np.float32)
+    v, _ = jax.jit(dual_cone)(gram, lower, np.ones(size, bool))
+    v = np.asarray(v, np.float64)
+    slope = v @ gram
+    assert (v - lower).min() > -1e-6 and slope.min() > -1e-4
+    assert np.abs((v - lower) * slope).max() < 1e-4
+
+
+def test_min_norm_point_is_optimal():
+    """w'Gw <= (Gw)_i for all i: no vertex of the hull is closer to the origin in the direction of the point."""
+    for size, scale in ((1, 1.0), (2, 1e-6), (5, 1e4), (20, 1.0)):
+        jacobian = np.random.default_rng(size).normal(size=(size, 7)) * scale
+        gram = (jacobian @ jacobian.T).astype(np.float32)
+        weights, residual = jax.jit(min_norm_point)(gram, np.ones(size, bool))
+        weights = np.asarray(weights, np.float64)
+        assert abs(weights.sum() - 1) < 1e-5 and weights.min() >= 0
+        slope = gram @ weights
+        assert (weights @ slope - slope).max() <= 2e-5 * np.diag(gram).max()
+        assert float(residual) <= 2e-5
+
+
+def test_min_norm_point_of_a_zero_row_is_zero():
+    weights, _ = min_norm_point(jnp.diag(jnp.array([1.0, 0.0, 4.0])), jnp.ones(3, bool))
+    np.testing.assert_allclose(weights, [0, 1, 0], atol=1e-5)
