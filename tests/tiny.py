@@ -12,6 +12,8 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
 
+BATCH_NORM = "mlp(features=(8, 6), norm='batch')"
+
 
 @functools.cache
 def data(rows=120, missing=0.3, seed=0):
@@ -34,7 +36,7 @@ def per_task_data():
     return mtl.data.from_arrays(PerTask(x), targets, val=0.2, test=0.2)
 
 
-def model(tasks, sharing="hard", encoder="mlp(features=(8, 6), norm='batch')"):
+def model(tasks, sharing="hard", encoder="mlp(features=(8, 6))"):
     """A model of two small stages."""
     return mtl.sharing.build(sharing, mtl.encoders.build(encoder), tasks)
 
@@ -61,14 +63,14 @@ def double(tree):
 def fit(model, source=None, **arguments):
     """A short run on one device, whatever the number of devices."""
     defaults = {"num_steps": 20, "batch_size": 16, "steps_per_dispatch": 5, "eval_every": 10, "log_every": 5}
-    defaults |= {"mesh": parallel.make_mesh(1)}
+    defaults |= {"mesh": parallel.make_mesh(1), "optimizer": "adam(learning_rate=0.02)"}
     return mtl.fit(model, source or data(), **{**defaults, **arguments})
 
 
 def training(balancer="equal", source=None, freeze=None, optimizer=None, **arguments):
     """(step function, first state) of a model on one batch's shapes; `arguments` go to `make_train_step`."""
     source = source or data()
-    made = arguments.pop("model", None) or model(source.tasks)
+    made = arguments.pop("model", None) or model(source.tasks, encoder=BATCH_NORM)
     balancer = mtl.balancing.build(balancer) if isinstance(balancer, str) else balancer
     variables = init(made, batch(4, source))
     trainable = partition.trainable_paths(variables["params"], freeze)

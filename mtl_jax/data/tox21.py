@@ -2,7 +2,7 @@
 
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def tox21(
     return finish(raw, tasks, {t: "binary" for t in tasks}, "tox21", spec=spec)
 
 
-def hashed_ngrams(texts: Sequence[str], features: int, longest: int) -> np.ndarray:
+def hashed_ngrams(texts: Collection[str], features: int, longest: int) -> np.ndarray:
     """float32 [N, features], log(1 + count) of character n-grams hashed into buckets."""
     buckets: dict[str, int] = {}
     rows, columns = [], []

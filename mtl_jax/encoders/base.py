@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
@@ -41,7 +42,7 @@ def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tu
 
 def init_layers(named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str) -> tuple[dict, dict, Any]:
     """Initialises modules in order: ({name: params}, {name: state}, output). `prefix` names the keys."""
-    params, state = {}, {}
+    params, state, x = {}, {}, jax.tree.map(jnp.asarray, x)
     for name, module in named:
         own = named_key(key, f"{prefix}/{name}")
         x, variables = module.init_with_output({"params": own, "dropout": own}, x, train=False)

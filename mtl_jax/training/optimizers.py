@@ -63,7 +63,7 @@ def per_owner(
         present: dict[str, Bool[Array, ""]],
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         if clip_norm is not None:
-            norm = optax.global_norm(gradients)
+            norm = optax.tree.norm(gradients)
             scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
             gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
         factor = partition.match(factors, list(params), 1.0) if factors else None
@@ -147,9 +147,9 @@ def build_optimizer(
     Raises:
       ValueError: for an unknown name or argument, or decay rules for an optimizer that takes no mask.
     """
-    name, _, given = parts.parse(text, "optimizer")
+    name, positional, given = parts.parse(text, "optimizer")
     function = parts.lookup(name, OPTIMIZERS, "optimizer")
-    extra: dict[str, Any] = {} if "learning_rate" in given else {"learning_rate": learning_rate}
+    extra: dict[str, Any] = {} if positional or "learning_rate" in given else {"learning_rate": learning_rate}
     if decay:
         takes = inspect.signature(function).parameters
         mask = next((m for m in ("mask", "weight_decay_mask") if m in takes), None)

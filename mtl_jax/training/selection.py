@@ -34,7 +34,7 @@ def start(variables: Any, num_tasks: int) -> Best:
     return Best(
         copied["params"],
         copied["state"],
-        jnp.full((num_tasks,), -jnp.inf),
+        jnp.full((num_tasks,), -jnp.inf, jnp.float32),
         jnp.zeros((num_tasks,), jnp.int32),
         jnp.zeros((), jnp.int32),
         jnp.zeros((), bool),

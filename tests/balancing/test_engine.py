@@ -48,11 +48,9 @@ def film(tasks, features):
     return MultiTaskModel(tuple(tasks), features, init, encode, decode, penalty)
 
 
+DROPOUT = "mlp(features=(8, 6), norm='batch', dropout=0.3)"
 CASES = {
-    "hard": lambda: (
-        tiny.model(tiny.data().tasks, encoder="mlp(features=(8, 6), norm='batch', dropout=0.3)"),
-        tiny.data(),
-    ),
+    "hard": lambda: (tiny.model(tiny.data().tasks, encoder=DROPOUT), tiny.data()),
     "partly shared": lambda: (tiny.model(tiny.data().tasks, "hard(shared_stages=1)"), tiny.data()),
     "inputs per task": lambda: (tiny.model(tiny.per_task_data().tasks), tiny.per_task_data()),
     "film, one pull": lambda: (film(tiny.data().tasks, "per_task"), tiny.data()),
@@ -63,7 +61,8 @@ CASES = {
 @pytest.mark.parametrize(
     "name, mode",
     [("hard", "map"), ("hard", "vmap"), ("hard", 2), ("hard", "columns"), ("inputs per task", "vmap"),
-     ("inputs per task", "columns"), ("partly shared", "map"), ("film, one pull", "columns"), ("film, branched", "map")],
+     ("inputs per task", "columns"), ("partly shared", "map"), ("film, one pull", "columns"),
+     ("film, branched", "map")],
 )  # fmt: skip
 def test_engine_equals_jacrev(name, mode):
     model, data = CASES[name]()

@@ -13,7 +13,7 @@ SIZES = (1, 3, 10, 40)
 
 @pytest.mark.parametrize("size", SIZES)
 def test_nonnegative_qp_against_scipy(size):
-    """min z'Mz / 2 + c'z over z >= 0 is non-negative least squares in a factor of M, which scipy.optimize.nnls solves."""
+    """min z'Mz / 2 + c'z over z >= 0 is non-negative least squares in a factor of M: scipy.optimize.nnls."""
     draw = np.random.default_rng(size)
     factor = draw.normal(size=(size + 4, size)) / np.sqrt(size + 4)
     target = draw.normal(size=(5, size + 4))

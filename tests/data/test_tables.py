@@ -1,0 +1,104 @@
+"""CSV files and data frames: missing cells, categories and numbers, and errors that name file, line and column."""
+
+import gzip
+
+import numpy as np
+import pandas
+import pytest
+
+import mtl_jax as mtl
+
+TEXT = """area,city,rooms,price,sold,kind
+50,Bonn,2,100,1,flat
+,Köln,3,150,0,house
+70,,1,,1,flat
+90,Bonn,2,210,,
+60,Trier,3,180,0,house
+40,Köln,1,90,1,flat
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "homes.csv").write_text(TEXT, encoding="utf-8")
+    return tmp_path / "homes.csv"
+
+
+def test_columns_become_tasks_and_inputs(path):
+    data = mtl.data.from_csv(path, targets=["price", "sold", "kind"], val=0, test=0)
+    assert [(t.name, t.kind) for t in data.tasks] == [
+        ("price", "regression"), ("sold", "binary"), ("kind", "classification")
+    ]  # fmt: skip
+    assert data.tasks[2].classes == ("flat", "house")
+    assert {t: np.flatnonzero(~m).tolist() for t, m in data.train.masks.items()} == {
+        "price": [2], "sold": [3], "kind": [3]
+    }  # fmt: skip
+    assert data.columns.names == ("area", "area is missing", "rooms", "city=Bonn", "city=Köln", "city=Trier")
+    area = np.array([50, np.nan, 70, 90, 60, 40])
+    scaled = (area - np.nanmean(area)) / np.nanstd(area)
+    np.testing.assert_allclose(data.train.inputs[:, 0], np.nan_to_num(scaled), rtol=1e-5)
+    assert data.train.inputs[:, 1].tolist() == [0, 1, 0, 0, 0, 0]
+    assert data.train.inputs[2, 3:].tolist() == [0, 0, 0]  # a missing category is none of the known ones
+
+
+def test_new_rows_are_encoded_as_training_was(path):
+    data = mtl.data.from_csv(path, targets=["price"], inputs=["area", "city"], val=0, test=0)
+    columns = {"area": np.array([50.0, np.nan]), "city": np.array(["Bonn", "Aachen"], object)}
+    encoded = data.columns.encode(columns)
+    np.testing.assert_array_equal(encoded[0], data.train.inputs[0])
+    assert encoded[1].tolist() == [0, 1, 0, 0, 0]
+    with pytest.raises(ValueError, match="no column 'city'; columns are area"):
+        data.columns.encode({"area": np.zeros(1)})
+
+
+def test_the_call_is_recorded_and_loads_the_same(path):
+    data = mtl.data.from_csv(path, targets=["price"], val=0.2, test=0.2, seed=3)
+    again = mtl.data.load(data.spec)
+    np.testing.assert_array_equal(again.train.inputs, data.train.inputs)
+    assert again.tasks == data.tasks
+
+
+def test_kinds_override(path):
+    data = mtl.data.from_csv(path, targets=["rooms"], kinds={"rooms": "classification"}, val=0, test=0)
+    assert data.tasks[0].classes == ("1", "2", "3") and data.train.targets["rooms"].tolist() == [1, 2, 0, 1, 2, 0]
+
+
+def test_a_data_frame_is_read_alike(path):
+    frame = pandas.read_csv(path)
+    given = {"targets": ["price", "sold", "kind"], "val": 0, "test": 0}
+    one, other = mtl.data.from_dataframe(frame, **given), mtl.data.from_csv(path, **given)
+    np.testing.assert_array_equal(one.train.inputs, other.train.inputs)
+    assert one.tasks == other.tasks
+    for task in ("price", "sold", "kind"):
+        np.testing.assert_array_equal(one.train.targets[task], other.train.targets[task])
+        np.testing.assert_array_equal(one.train.masks[task], other.train.masks[task])
+
+
+def test_errors_name_file_line_and_column(path, tmp_path):
+    def loading(content, name="bad.csv", **arguments):
+        bad = tmp_path / name
+        bad.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return mtl.data.from_csv(bad, **{"targets": ["b"], **arguments})
+
+    with pytest.raises(ValueError, match="homes.csv: no column 'prize'; columns are area, city, rooms, price, sold"):
+        mtl.data.from_csv(path, targets=["prize"])
+    with pytest.raises(ValueError, match="column 'price' is both a target and an input"):
+        mtl.data.from_csv(path, targets=["price"], inputs=["price", "area"])
+    with pytest.raises(FileNotFoundError, match="there is no file .*nothing.csv"):
+        mtl.data.from_csv(tmp_path / "nothing.csv", targets=["b"])
+    with pytest.raises(ValueError, match="bad.csv, line 3: 3 cells, but the header has 2"):
+        loading("a,b\n1,2\n1,2,3\n")
+    with pytest.raises(ValueError, match="bad.csv, line 1: column 'a' is there twice"):
+        loading("a,a\n1,2\n")
+    with pytest.raises(ValueError, match="bad.csv is empty"):
+        loading("")
+    with pytest.raises(ValueError, match="bad.csv has a header but no rows"):
+        loading("a,b\n")
+    with pytest.raises(ValueError, match="bad.csv is not UTF-8 text"):
+        loading(b"a,b\n\xff,1\n")
+    packed = gzip.compress(b"a,b\n" + b"1,2\n" * 1000)
+    assert mtl.data.from_csv.__name__ and loading(packed, "good.csv.gz", kinds={"b": "regression"}).test is not None
+    with pytest.raises(ValueError, match="cut.csv.gz is truncated or damaged"):
+        loading(packed[:-10], "cut.csv.gz")
+    with pytest.raises(ValueError, match="column 'a' has no value in train"):
+        loading("a,b\n,1\n,2\n", val=0, test=0)

@@ -1,0 +1,31 @@
+"""The grammar of names with literal arguments."""
+
+import pytest
+
+from mtl_jax import encoders, parts
+
+
+def test_parse():
+    assert parts.parse("mlp") == ("mlp", (), {})
+    assert parts.parse("mlp((8, 8), norm='batch')") == ("mlp", ((8, 8),), {"norm": "batch"})
+
+
+@pytest.mark.parametrize("text", ["a.b()", "f(x)", "f(g())", "1 + 1", "f(**{})", "", "f(", "lambda: 0"])
+def test_nothing_but_a_call_with_literals(text):
+    with pytest.raises(ValueError, match="is not of the form name or name"):
+        parts.parse(text)
+
+
+def test_a_constructor_writes_the_text_that_rebuilds_it():
+    for text in ("mlp(features=(4, 4), norm='batch')", "cnn(features=(2,), window=1)", "linear()"):
+        assert encoders.build(text).spec == text
+        assert encoders.build(encoders.build(text).spec).spec == text
+
+
+def test_errors_list_what_there_is():
+    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(linear, mlp, cnn\)"):
+        encoders.build("mpl")
+    with pytest.raises(ValueError, match="unknown argument of encoder 'mlp' 'width'; .*features, norm, dropout"):
+        encoders.build("mlp(width=3)")
+    with pytest.raises(ValueError, match="encoder .*too many positional arguments"):
+        encoders.build("mlp(1, 'none', 0.0, 'relu', None, 3)")

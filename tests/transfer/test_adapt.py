@@ -1,0 +1,85 @@
+"""Carrying a trunk over: what is loaded, what stays frozen to the bit, and that frozen means cheap."""
+
+import jax
+import numpy as np
+import pytest
+
+import mtl_jax as mtl
+from mtl_jax import partition
+from mtl_jax.sharing.model import forward
+from tests import tiny
+
+NEW = [mtl.Task("sold", "binary")]
+
+
+@pytest.fixture(scope="module")
+def source():
+    data = tiny.data().select(["color", "price"])
+    return tiny.fit(tiny.model(data.tasks, encoder=tiny.BATCH_NORM), data)
+
+
+@pytest.mark.smoke
+def test_frozen_means_not_a_bit_changes(source):
+    """Parameters and batch statistics of the trunk, through training with momentum and weight decay."""
+    adapted = mtl.transfer.adapt(source, NEW, freeze="shared/.*")
+    run = tiny.fit(adapted, tiny.data(), optimizer="adamw(0.05, weight_decay=0.5)", num_steps=40)
+    for kind in ("params", "state"):
+        tiny.assert_same(run.variables[kind]["shared"], source.variables[kind]["shared"])
+        tiny.assert_same(run.state.variables[kind]["shared"], source.variables[kind]["shared"])
+    assert run.trainable == {"tasks/sold/head/out/bias", "tasks/sold/head/out/kernel"}
+    validated = [r["losses"]["sold"] for r in run.history if r["split"] == "val"]
+    assert validated[-1] < validated[0]
+
+
+def test_fine_tuning_starts_from_the_trunk(source):
+    adapted = mtl.transfer.adapt(source, NEW)
+    still = tiny.fit(adapted, tiny.data(), optimizer="sgd(learning_rate=0.0)", num_steps=5, eval_every=5)
+    tiny.assert_same(still.params["shared"], source.params["shared"])
+    moved = tiny.fit(adapted, tiny.data())
+    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(
+        jax.tree.leaves(moved.params["shared"]), jax.tree.leaves(source.params["shared"]), strict=True))  # fmt: skip
+
+
+def test_frozen_transfer_costs_no_backward_pass_of_the_trunk():
+    """XLA's count of a step's FLOPs: training all is about three forward passes, a frozen trunk about one."""
+    data = tiny.data().select(["sold"])
+    model = tiny.model(data.tasks, encoder="mlp(features=(64, 64))")
+    batch = tiny.batch(16, data)
+
+    def flops(function, *args):
+        return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+    counted = {}
+    for freeze in (None, "shared/.*"):
+        step, first = tiny.training("equal", source=data, model=model, freeze=freeze)
+        counted[freeze] = flops(step, first, batch)
+    forwards = flops(lambda v, b: forward(model, v, b)[0], first.variables, batch)
+    assert counted[None] > 2.4 * forwards
+    assert counted["shared/.*"] < 1.25 * forwards
+
+
+def test_the_report_says_where_everything_came_from(source):
+    adapted = mtl.transfer.adapt(source, NEW)
+    assert set(adapted.report["loaded"]) == {p for p in partition.flatten(source.params) if p.startswith("shared")}
+    assert set(adapted.report["initialised"]) == {"tasks/sold/head/out/bias", "tasks/sold/head/out/kernel"}
+    assert set(adapted.report["left"]) == {p for p in partition.flatten(source.params) if p.startswith("tasks")}
+
+
+def test_a_head_can_come_along(source):
+    adapted = mtl.transfer.adapt(source, [source.tasks[1]], load=((".*", True),), freeze="shared/.*")
+    assert "tasks/price/head/out/kernel" in adapted.report["loaded"]
+    run = tiny.fit(adapted, tiny.data(), optimizer="sgd(learning_rate=0.0)", num_steps=5, eval_every=5)
+    split = tiny.data().test
+    np.testing.assert_array_equal(run.predict(split.inputs)["price"], source.predict(split.inputs)["price"])
+
+
+def test_errors(source):
+    with pytest.raises(ValueError, match="rule 'share/.*' matches no parameter"):
+        mtl.transfer.adapt(source, NEW, freeze="share/.*")
+    with pytest.raises(ValueError, match="freezes every parameter"):
+        mtl.transfer.adapt(source, NEW, freeze=".*")
+    wider = tiny.model(NEW, encoder="mlp(features=(8, 7), norm='batch')")
+    with pytest.raises(ValueError, match=r"reshaped .*stage_1/dense/kernel \(8, 6\) -> \(8, 7\)"):
+        mtl.transfer.adapt(source, NEW, model=wider)
+    with pytest.raises(ValueError, match="nothing of the run was loaded"):
+        mtl.transfer.adapt(source, NEW, load=((".*", False),))
