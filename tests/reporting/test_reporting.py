@@ -1,0 +1,55 @@
+"""Tables, and Delta_m against the published formula worked by hand."""
+
+import numpy as np
+import pytest
+
+import mtl_jax as mtl
+from mtl_jax.reporting import compare
+from mtl_jax.reporting.summary import metrics_table, summarize
+from tests import tiny
+
+TASKS = [mtl.Task("a", "classification", 3), mtl.Task("b", "regression")]
+
+
+def test_delta_m_by_hand():
+    """Maninis et al. (2019), equation 4: accuracy 0.8 -> 0.9 is +12.5%, an error 2 -> 3 is -50%; the mean is -18.75%."""
+    single = {"a": {"accuracy": [0.7, 0.9]}, "b": {"mae": [1.0, 3.0]}}
+    found = {"a": {"accuracy": [0.9, 0.8]}, "b": {"mae": [3.0, 2.0]}}
+    np.testing.assert_allclose(compare.delta_m(TASKS, found, single), [-18.75, 0.0], atol=1e-12)
+    assert np.isnan(compare.delta_m(TASKS, found, {**single, "b": {"mae": [0.0]}})).all()
+
+
+def test_the_table_of_methods():
+    results = {
+        "single": {"a": {"accuracy": [0.8, 0.8]}, "b": {"mae": [2.0, 2.0]}},
+        "together": {"a": {"accuracy": [0.9, 0.7]}, "b": {"mae": [1.0, 1.0]}},
+    }
+    text = compare.methods_table(TASKS, results, "single", {"seconds": {"single": "3", "together": "2"}})
+    header, _, single, together = text.splitlines()
+    assert "a accuracy ↑" in header and "b mae ↓" in header and "Delta_m %" in header
+    assert single.split()[0] == "single" and "0.800 ± 0.000" in single and single.endswith("3")
+    assert "0.800 ± 0.141" in together and "1.000 ± 0.000" in together and "25.00 ± 8.84" in together
+
+
+@pytest.mark.smoke
+def test_describe_says_who_owns_what():
+    data = tiny.data()
+    text = str(mtl.describe(tiny.model(data.tasks), data, freeze="shared/encoder/stage_0/.*"))
+    lines = {line.split()[0]: line for line in text.splitlines() if line}
+    assert "(5, 8)" in lines["shared/encoder/stage_0/dense/kernel"]
+    assert lines["shared/encoder/stage_0/dense/kernel"].split()[-1] == "frozen"
+    assert lines["tasks/price/head/out/kernel"].split()[-2:] == ["price", "yes"]
+    count = 5 * 8 + 8 + 8 * 6 + 6 + (6 * 3 + 3) + 2 * (6 + 1)
+    assert f"total: {count} parameters, {count - 48} trainable" in text
+    assert "task price: regression" in text and "FLOPs per row" in text
+    assert repr(mtl.describe(tiny.model(data.tasks), data)).startswith("path")
+
+
+def test_a_summary_counts_and_measures():
+    data = tiny.data()
+    run = tiny.fit(tiny.model(data.tasks), num_steps=10, freeze="shared/encoder/stage_0/.*")
+    summary = summarize(run, data)
+    assert summary["steps"] == 10 and set(summary["best_steps"]) == {"color", "price", "sold"}
+    assert summary["parameters"]["total"] - summary["parameters"]["trainable"] == 48
+    assert summary["parameters"]["price"] == 7 and summary["flops"] > 100 and summary["peak_bytes"] > 1000
+    assert summary["test"] == run.evaluate(data.test) and "price" in metrics_table(summary["test"])
