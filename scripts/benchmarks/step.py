@@ -127,7 +127,7 @@ def tiny_fit() -> float:
 
 
 def import_time() -> dict[str, float]:
-    """Median seconds of importing mtl_jax with what its names need, and of jax and flax alone, each in new processes."""
+    """Median seconds of importing mtl_jax, with and without what fit needs, and of jax and flax, in new processes."""
     programs = {
         "own": "import mtl_jax as m; m.fit, m.sharing.hard, m.balancing.upgrad, m.encoders.mlp, m.data.load",
         "base": "import jax, flax, flax.linen, optax",

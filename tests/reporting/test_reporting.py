@@ -12,7 +12,7 @@ TASKS = [mtl.Task("a", "classification", 3), mtl.Task("b", "regression")]
 
 
 def test_delta_m_by_hand():
-    """Maninis et al. (2019), equation 4: accuracy 0.8 -> 0.9 is +12.5%, an error 2 -> 3 is -50%; the mean is -18.75%."""
+    """Maninis et al. (2019), equation 4: accuracy 0.8 -> 0.9 is +12.5%, an error 2 -> 3 -50%; the mean is -18.75%."""
     single = {"a": {"accuracy": [0.7, 0.9]}, "b": {"mae": [1.0, 3.0]}}
     found = {"a": {"accuracy": [0.9, 0.8]}, "b": {"mae": [3.0, 2.0]}}
     np.testing.assert_allclose(compare.delta_m(TASKS, found, single), [-18.75, 0.0], atol=1e-12)
