@@ -64,7 +64,7 @@ def main() -> int:
     from mtl_jax.reporting import compare
     from mtl_jax.reporting.summary import parameter_counts
     from mtl_jax.training import records
-    from mtl_jax.training.run import environment
+    from mtl_jax.training.description import environment
 
     began = time.perf_counter()
     seeds, workdir = tuple(range(SEEDS.value)), pathlib.Path(WORKDIR.value)

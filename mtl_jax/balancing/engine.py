@@ -74,31 +74,6 @@ def task_losses(
     return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 
-def reference_jacobian(
-    model: MultiTaskModel,
-    variables: Any,
-    batch: Batch,
-    *,
-    rng: Any = None,
-    train: Any = True,
-    tasks: Sequence[Task] | None = None,
-) -> tuple[Float[Array, " task"], Gradient]:
-    """(losses [K], {path: [K, ...]} over all leaves) by reverse mode through the whole model, the plainest way.
-
-    The reference that the engine is tested against.
-    """
-
-    def losses(params: Any) -> tuple[Array, Array]:
-        features, encoded, _ = model.encode({**variables, "params": params}, batch, train=train, rng=rng)
-        outputs, _ = model.decode({**variables, "params": params}, spread(model, features), train=train, rng=rng)
-        sums, counts = task_losses(tasks or model.tasks, outputs, batch)
-        values = sums / jnp.maximum(counts, 1)
-        return values, values
-
-    jacobian, values = jax.jacrev(losses, has_aux=True)(variables["params"])
-    return values, partition.flatten(jacobian)
-
-
 class Branch(NamedTuple):
     """One linearised computation of features: pull is its transpose, push its tangent map (columns mode only)."""
 
@@ -305,4 +280,4 @@ def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:
     return jax.lax.map(function, rows, batch_size=mode if isinstance(mode, int) and mode > 1 else None)
 
 
-__all__ = ["MODES", "JointLoss", "Linearization", "linearize", "reference_jacobian", "task_losses"]
+__all__ = ["MODES", "JointLoss", "Linearization", "linearize", "task_losses"]

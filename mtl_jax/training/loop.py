@@ -22,13 +22,14 @@ from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 from mtl_jax.training import records, selection, state
+from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feed, compile_once, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
 from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.intervals import intervals
 from mtl_jax.training.optimizers import build_optimizer, per_owner
 from mtl_jax.training.progress import Progress
-from mtl_jax.training.run import Run, write_description
+from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted, initial_variables, resolve_tasks, small_batch
 from mtl_jax.training.step import make_train_step
 

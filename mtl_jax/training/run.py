@@ -3,9 +3,7 @@
 import dataclasses
 import importlib.metadata
 import pathlib
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +15,8 @@ from mtl_jax import encoders, partition, sharing
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Scaler, Task, prediction
-from mtl_jax.training import records
+from mtl_jax.tasks import Task, prediction
+from mtl_jax.training import description, records
 from mtl_jax.training.evaluation import make_evaluate
 
 SAVED = "saved.json"  # marks a directory that `Run.save` made, and may replace
@@ -159,7 +157,7 @@ class Run:
         draft = directory.with_name(directory.name + ".tmp")
         shutil.rmtree(draft, ignore_errors=True)
         records.write_json(draft / "config.json", self.config)
-        write_description(draft, self)
+        description.write_description(draft, self)
         for record in self.history:
             records.append(draft / "metrics.jsonl", record)
         with Checkpoints(draft / "checkpoints") as checkpoints:
@@ -179,52 +177,6 @@ def evaluate(run: Run, split: Batch, batch_size: int = 256) -> dict[str, dict[st
     return run.evaluate(split, batch_size)
 
 
-def write_description(directory: pathlib.Path, run: Run) -> None:
-    """data.json (tasks with class names and scalers, shapes of inputs) and environment.json."""
-    inputs = {p: {"shape": list(np.shape(x)[1:]), "dtype": str(x.dtype)} for p, x in _named_inputs(run.example)}
-    tasks = []
-    for task in run.tasks:
-        entry = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
-        entry["scaler"] = None if task.scaler is None else dataclasses.asdict(task.scaler)
-        if not isinstance(task.loss, str | None):
-            entry["loss"] = None  # a function; only training needs it
-        entry["metrics"] = None if task.metrics is None else [m for m in task.metrics if isinstance(m, str)]
-        tasks.append(entry)
-    content = {
-        "data": run.data,
-        "tasks": tasks,
-        "inputs": inputs,
-        "per_task_inputs": isinstance(run.example.inputs, PerTask),
-        "encoder": run.model.encoder.spec if run.model.encoder else None,
-        "sharing": run.model.spec,
-    }
-    records.write_json(directory / "data.json", content)
-    records.write_json(directory / "environment.json", environment())
-
-
-def _named_inputs(example: Batch) -> list[tuple[str, Any]]:
-    return list(partition.flatten(example.inputs).items())
-
-
-def environment() -> dict[str, Any]:
-    """Versions, devices and, in a clone, the commit."""
-    packages = ("mtl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    here = pathlib.Path(__file__).parent
-    try:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-        commit = git.stdout.strip() or None
-    except OSError:
-        commit = None
-    devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
-    return {"python": platform.python_version(), "packages": versions, "devices": devices, "commit": commit}
-
-
 def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None) -> Run:
     """A run that was saved, or the newest checkpoint of a working directory, ready to predict and to adapt.
 
@@ -242,12 +194,12 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
     if not (directory / "data.json").exists():
         raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
     content = records.read_json(directory / "data.json")
-    tasks = tuple(_task(entry) for entry in content["tasks"])
+    tasks = tuple(description.read_task(entry) for entry in content["tasks"])
     if model is None:
         if content["encoder"] is None or content["sharing"] is None:
             raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
         model = sharing.build(content["sharing"], encoders.build(content["encoder"]), tasks)
-    example = Batch(_inputs(content), {}, {})
+    example = Batch(description.read_inputs(content), {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         step = checkpoints.latest()
@@ -279,26 +231,3 @@ def _dtype(name: str) -> Any:
 def _last_variables(checkpoints: Any, step: int, shapes: Any) -> Any:
     loaded = checkpoints.restore_part(step, "train", {"params": shapes["params"], "state": shapes["state"]})
     return loaded
-
-
-def _task(entry: dict[str, Any]) -> Task:
-    fields = dict(entry)
-    if fields["scaler"] is not None:
-        fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
-    for key in ("metrics", "classes"):
-        fields[key] = tuple(fields[key]) if fields[key] is not None else None
-    return Task(**fields)
-
-
-def _inputs(content: dict[str, Any]) -> Any:
-    arrays = {p: np.zeros((2, *i["shape"]), i["dtype"]) for p, i in content["inputs"].items()}
-    if not content["per_task_inputs"]:
-        return arrays[""] if "" in arrays else arrays
-    by_task: dict[str, Any] = {}
-    for path, array in arrays.items():
-        task, _, rest = path.partition("/")
-        if rest:
-            by_task.setdefault(task, {})[rest] = array
-        else:
-            by_task[task] = array
-    return PerTask(by_task)

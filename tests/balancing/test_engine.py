@@ -7,8 +7,9 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
-from mtl_jax.balancing.engine import JointLoss, linearize, reference_jacobian
+from mtl_jax.balancing.engine import JointLoss, linearize
 from mtl_jax.balancing.gramian import gramian
+from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.batch import PerTask
 from mtl_jax.sharing.model import MultiTaskModel
 from tests import tiny
