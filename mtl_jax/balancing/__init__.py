@@ -2,24 +2,60 @@
 
 from mtl_jax import parts
 from mtl_jax.balancing.aggregate import aggregate
+from mtl_jax.balancing.aligned_mtl import aligned_mtl
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
+from mtl_jax.balancing.cagrad import cagrad
+from mtl_jax.balancing.conflict_free import conflict_free
+from mtl_jax.balancing.db_mtl import db_mtl
+from mtl_jax.balancing.dual_proj import dual_proj
+from mtl_jax.balancing.dwa import dwa
 from mtl_jax.balancing.equal import equal
+from mtl_jax.balancing.excess_mtl import excess_mtl
+from mtl_jax.balancing.famo import famo
 from mtl_jax.balancing.fixed import fixed
+from mtl_jax.balancing.geometric import geometric
 from mtl_jax.balancing.graddrop import graddrop
+from mtl_jax.balancing.gradnorm import gradnorm
+from mtl_jax.balancing.gradvac import gradvac
+from mtl_jax.balancing.imtl import imtl, imtl_g, imtl_l
 from mtl_jax.balancing.mgda import mgda
+from mtl_jax.balancing.moco import moco
+from mtl_jax.balancing.nash import fairgrad, nash_mtl
 from mtl_jax.balancing.pcgrad import pcgrad
+from mtl_jax.balancing.random_weights import random_gradient, random_loss
+from mtl_jax.balancing.stch import stch
 from mtl_jax.balancing.uncertainty import uncertainty
 from mtl_jax.balancing.upgrad import upgrad
 
-# A method is one file and one line here.
+# A method is one file and one line here: first those that read losses, then Gramian, then Jacobian.
 NAMES = {
     "equal": equal,
     "fixed": fixed,
     "uncertainty": uncertainty,
+    "dwa": dwa,
+    "geometric": geometric,
+    "random_loss": random_loss,
+    "random_gradient": random_gradient,
+    "imtl_l": imtl_l,
+    "stch": stch,
+    "famo": famo,
     "upgrad": upgrad,
+    "dual_proj": dual_proj,
     "mgda": mgda,
+    "cagrad": cagrad,
+    "nash_mtl": nash_mtl,
+    "fairgrad": fairgrad,
     "pcgrad": pcgrad,
+    "gradvac": gradvac,
+    "imtl_g": imtl_g,
+    "imtl": imtl,
+    "aligned_mtl": aligned_mtl,
+    "conflict_free": conflict_free,
+    "gradnorm": gradnorm,
     "graddrop": graddrop,
+    "moco": moco,
+    "db_mtl": db_mtl,
+    "excess_mtl": excess_mtl,
 }
 
 

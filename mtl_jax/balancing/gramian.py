@@ -32,3 +32,22 @@ def combine(
 def pairs(mask: Bool[Array, " task"]) -> Bool[Array, "task task"]:
     """Which entries of a Gramian belong to two present tasks."""
     return mask[:, None] & mask[None, :]
+
+
+def scaled(
+    gramian: Float[Array, "task task"], mask: Bool[Array, " task"], regularization: float = 0.0
+) -> Float[Array, "task task"]:
+    """G over the present tasks divided by its trace, so that no tolerance depends on scale, plus r I on all."""
+    gramian = jnp.where(pairs(mask), gramian, 0)
+    trace = jnp.trace(gramian)
+    return gramian / jnp.where(trace > 0, trace, 1) + regularization * jnp.eye(len(mask), dtype=gramian.dtype)
+
+
+def cosines(
+    gramian: Float[Array, "task task"], mask: Bool[Array, " task"]
+) -> tuple[Float[Array, "task task"], Float[Array, " task"]]:
+    """(cosines between the rows of J, their lengths); both 0 for absent tasks and zero rows."""
+    length = jnp.where(mask, jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0)), 0)
+    there = length > 0
+    inverse = jnp.where(there, 1 / jnp.where(there, length, 1), 0)
+    return jnp.where(pairs(there), gramian, 0) * inverse[:, None] * inverse[None, :], length

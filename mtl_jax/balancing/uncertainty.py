@@ -1,21 +1,11 @@
 """Uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018, arXiv:1705.07115)."""
 
-from typing import Any, NamedTuple
-
-import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from mtl_jax import parts
+from mtl_jax.balancing import learned
 from mtl_jax.balancing.base import Balancer, Needs, Result
-
-
-class UncertaintyState(NamedTuple):
-    """Learned log variances, and an Adam state per task, so that an absent task's is left alone."""
-
-    log_variance: Float[Array, " task"]
-    adam: Any  # leaves [task]
 
 
 @parts.recorded()
@@ -31,16 +21,12 @@ def uncertainty(init_log_variance: float = 0.0, learning_rate: float = 0.01) -> 
     adam = optax.adam(learning_rate)
 
     def init(num_tasks, template):
-        log_variance = jnp.full((num_tasks,), init_log_variance, jnp.float32)
-        return UncertaintyState(log_variance, jax.vmap(adam.init)(log_variance))
+        return learned.start(num_tasks, init_log_variance, adam)
 
     def update(signal, state, *, mask, key):
-        weights = jnp.where(mask, jnp.exp(-state.log_variance) / 2, 0)
-        slope = 0.5 - weights * signal.losses.astype(jnp.float32)
-        steps, moments = jax.vmap(adam.update)(slope, state.adam)
-        new = UncertaintyState(state.log_variance + steps, moments)
-        new = jax.tree.map(lambda n, o: jnp.where(mask, n, o), new, state)
+        weights = jnp.where(mask, jnp.exp(-state.value) / 2, 0)
+        slope = 0.5 - weights * signal.losses
         weights = weights.astype(signal.losses.dtype)
-        return Result(weights, head_weights=weights), new
+        return Result(weights, head_weights=weights), learned.descend(state, slope, adam, mask)
 
     return Balancer(init, update, Needs.LOSSES)

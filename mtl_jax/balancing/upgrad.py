@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result
-from mtl_jax.balancing.gramian import pairs
+from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import dual_cone
 
 
@@ -29,9 +29,7 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
         return ()
 
     def update(signal, state, *, mask, key):
-        gram = jnp.where(pairs(mask), signal.gramian, 0)
-        trace = jnp.trace(gram)
-        gram = gram / jnp.where(trace > 0, trace, 1) + regularization * jnp.eye(len(mask), dtype=gram.dtype)
+        gram = scaled(signal.gramian, mask, regularization)
         chosen = 1 / jnp.maximum(mask.sum(), 1) if preference is None else jnp.asarray(preference)
         chosen = jnp.where(mask, chosen, 0).astype(gram.dtype)
         solutions, _ = dual_cone(gram, jnp.diag(chosen), mask)

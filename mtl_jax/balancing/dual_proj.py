@@ -1,0 +1,35 @@
+"""DualProj, the mean gradient projected onto the dual cone (from GEM, Lopez-Paz and Ranzato, NeurIPS 2017)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.gramian import scaled
+from mtl_jax.balancing.solvers import dual_cone
+
+
+@parts.recorded()
+def dual_proj(preference: Sequence[float] | None = None, regularization: float = 1e-4) -> Balancer:
+    """min v'Gv over v >= p: the vector nearest to J'p that conflicts with no task's gradient.
+
+    Args:
+      preference: p, one per task; None for 1 / number of present tasks.
+      regularization: added to the diagonal of G divided by its trace.
+    """
+    preference = None if preference is None else tuple(float(p) for p in preference)
+
+    def init(num_tasks, template):
+        if preference is not None and len(preference) != num_tasks:
+            raise ValueError(f"dual_proj: {len(preference)} preferences were given for {num_tasks} tasks")
+        return ()
+
+    def update(signal, state, *, mask, key):
+        gram = scaled(signal.gramian, mask, regularization)
+        chosen = 1 / jnp.maximum(mask.sum(), 1) if preference is None else jnp.asarray(preference)
+        chosen = jnp.where(mask, chosen, 0).astype(gram.dtype)
+        solution, _ = dual_cone(gram, chosen[None], mask)
+        return Result(solution[0]), state
+
+    return Balancer(init, update, Needs.GRAMIAN)

@@ -1,0 +1,87 @@
+"""GradVac, gradient vaccine (Wang et al., ICLR 2021, arXiv:2010.05874)."""
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.gramian import combine, gramian, pairs
+
+GROUPS = ("whole", "layer", "leaf")
+
+
+def groups_of(paths, groups):
+    """{group: [path]}: all in one, those of one module, or each by itself."""
+    found = {}
+    for path in sorted(paths):
+        name = {"whole": "", "layer": path.rpartition("/")[0], "leaf": path}[groups]
+        found.setdefault(name, []).append(path)
+    return found
+
+
+def vaccinate(gram, target, mask, key, beta):
+    """(weights [K], new targets [K, K]) of one group: cosines below their target are raised to it, in random order."""
+    gram = jnp.where(pairs(mask), gram, 0)
+    count = len(mask)
+    length = jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0))
+
+    def draws(task):
+        own = jax.random.fold_in(key, task)
+        return jax.vmap(lambda other: jax.random.uniform(jax.random.fold_in(own, other)))(jnp.arange(count))
+
+    def surgery(task, wanted):
+        order = jnp.argsort(draws(task))
+
+        def raise_cosine(i, carry):
+            coefficients, wanted = carry
+            other = order[i]
+            own = jnp.sqrt(jnp.maximum(coefficients @ gram @ coefficients, 0))
+            product = own * length[other]
+            usable = (other != task) & (product > 0) & mask[task] & mask[other]
+            cosine = jnp.clip((gram[other] @ coefficients) / jnp.where(product > 0, product, 1), -1, 1)
+            goal = wanted[other]
+            sine, goal_sine = jnp.sqrt(1 - cosine**2), jnp.sqrt(jnp.maximum(1 - goal**2, 1e-12))
+            added = own * (goal * sine - cosine * goal_sine) / (jnp.where(product > 0, length[other], 1) * goal_sine)
+            coefficients = coefficients.at[other].add(jnp.where(usable & (cosine < goal), added, 0))
+            return coefficients, wanted.at[other].set(jnp.where(usable, (1 - beta) * goal + beta * cosine, goal))
+
+        return jax.lax.fori_loop(0, count, raise_cosine, (jax.nn.one_hot(task, count, dtype=gram.dtype), wanted))
+
+    coefficients, target = jax.vmap(surgery)(jnp.arange(count), target.astype(gram.dtype))
+    weights = jnp.where(mask, jnp.where(mask[:, None], coefficients, 0).sum(0), 0)
+    return weights, target
+
+
+@parts.recorded()
+def gradvac(beta: float = 0.5, groups: str = "whole") -> Balancer:
+    """PCGrad with a goal for each pair's cosine, its moving average, in place of 0; the sum of what results.
+
+    Args:
+      beta: share of the newest cosine in the moving average, which starts at 0 (the first step is PCGrad's).
+      groups: cosines of the "whole" gradients, or "layer" by layer (the leaves of one module), or "leaf" by leaf.
+    """
+    if groups not in GROUPS:
+        raise parts.unknown("groups of gradvac", groups, GROUPS)
+    if not 0 <= beta <= 1:
+        raise ValueError(f"gradvac: beta={beta} must lie in [0, 1]")
+
+    def init(num_tasks, template):
+        count = 1 if groups == "whole" else len(groups_of(template, groups))
+        return jnp.zeros((count, num_tasks, num_tasks), jnp.float32)
+
+    def whole(signal, state, *, mask, key):
+        weights, target = vaccinate(signal.gramian, state[0], mask, key, beta)
+        return Result(weights), target[None].astype(state.dtype)
+
+    def grouped(signal, state, *, mask, key):
+        direction, targets = {}, []
+        for i, paths in enumerate(groups_of(signal.jacobian, groups).values()):
+            part = {p: signal.jacobian[p] for p in paths}
+            weights, target = vaccinate(gramian(part), state[i], mask, jax.random.fold_in(key, i), beta)
+            direction |= combine(weights, part)
+            targets.append(target.astype(state.dtype))
+        return Result(direction=direction), jnp.stack(targets)
+
+    if groups == "whole":
+        return Balancer(init, whole, Needs.GRAMIAN)
+    return Balancer(init, grouped, Needs.JACOBIAN)

@@ -1,0 +1,61 @@
+"""MoCo, multi-objective gradient correction (Fernando et al., ICLR 2023, arXiv:2210.12624)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.gramian import combine, gramian
+
+
+class MocoState(NamedTuple):
+    """Tracked task gradients {leaf: [K, ...]}, their weights, and the steps that each task took part in."""
+
+    tracked: dict[str, Any]
+    weights: Float[Array, " task"]
+    steps: Int[Array, " task"]
+
+
+@parts.recorded()
+def moco(
+    beta: float = 0.5, beta_sigma: float = 0.5, gamma: float = 0.1, gamma_sigma: float = 0.5, rho: float = 0.0
+) -> Balancer:
+    """Follows y'w, where y tracks the task gradients and w moves towards MGDA's weights of y.
+
+    y <- y - beta / n^beta_sigma (y - J); w <- softmax(w - gamma / n^gamma_sigma (y y' + rho) w), n the step.
+
+    Args:
+      beta, beta_sigma: rate of tracking and the power of its decay.
+      gamma, gamma_sigma: rate of the weights and the power of its decay.
+      rho: regularisation of the weights.
+    """
+
+    def init(num_tasks, template):
+        tracked = {p: jnp.zeros((num_tasks, *x.shape), x.dtype) for p, x in template.items()}
+        return MocoState(tracked, jnp.full((num_tasks,), 1 / num_tasks), jnp.zeros((num_tasks,), jnp.int32))
+
+    def update(signal, state, *, mask, key):
+        steps = state.steps + mask
+        count = jnp.maximum(steps, 1).astype(jnp.float32)
+
+        def follow(y, rows):
+            column = (len(mask),) + (1,) * (rows.ndim - 1)
+            rate = (beta / count**beta_sigma).reshape(column).astype(rows.dtype)
+            return jnp.where(mask.reshape(column), y - rate * (y - rows), y)
+
+        tracked = {p: follow(state.tracked[p], rows) for p, rows in signal.jacobian.items()}
+        both = mask[:, None] & mask[None, :]
+        gram = jnp.where(both, gramian(tracked) + rho * jnp.eye(len(mask)), 0)
+        # Absent tasks keep their weights; the present ones share what is left among them.
+        held = jnp.where(mask, state.weights, 0).sum()
+        current = jnp.where(mask, state.weights, 0) / jnp.maximum(held, 1e-30)
+        moved = current - gamma / count.max() ** gamma_sigma * (gram @ current)
+        share = jnp.where(mask, jax.nn.softmax(jnp.where(mask, moved, -jnp.inf), where=mask), 0)
+        weights = jnp.where(mask, (share * held).astype(state.weights.dtype), state.weights)
+        direction = combine(share.astype(signal.losses.dtype), tracked)
+        return Result(direction=direction), MocoState(tracked, weights, steps)
+
+    return Balancer(init, update, Needs.JACOBIAN)
