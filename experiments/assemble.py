@@ -51,11 +51,15 @@ def data_of(config: dict[str, Any]) -> mtl.data.Dataset:
     return mtl.data.load(config["data"], data_dir=config["data_dir"])
 
 
+def encoder_of(config: dict[str, Any]) -> mtl.encoders.Encoder:
+    """The encoder that the config names, in its dtype."""
+    dtype = {} if config["dtype"] in ("", "float32") or "dtype=" in config["encoder"] else {"dtype": config["dtype"]}
+    return mtl.encoders.build(config["encoder"], **dtype)
+
+
 def model_of(config: dict[str, Any], data: mtl.data.Dataset) -> Any:
     """The model that the config names, on the data set's tasks."""
-    dtype = {} if config["dtype"] in ("", "float32") or "dtype=" in config["encoder"] else {"dtype": config["dtype"]}
-    encoder = mtl.encoders.build(config["encoder"], **dtype)
-    return mtl.sharing.build(config["sharing"], encoder, data.tasks)
+    return mtl.sharing.build(config["sharing"], encoder_of(config), data.tasks)
 
 
 def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, Any]:

@@ -18,9 +18,10 @@ _FROM = {
     "evaluate": "training.run",
     "load_run": "training.run",
     "describe": "reporting.describe",
+    "compare": "analysis.compare",
 }
-_ROOMS = ("balancing", "data", "encoders", "heads", "losses", "metrics", "parallel", "partition", "reporting",
-          "sharing", "tasks", "training", "transfer")  # fmt: skip
+_ROOMS = ("analysis", "balancing", "data", "encoders", "heads", "losses", "metrics", "parallel", "partition",
+          "reporting", "sharing", "tasks", "training", "transfer")  # fmt: skip
 
 __all__ = [*_FROM, *_ROOMS]
 

@@ -1,6 +1,6 @@
 """Is sharing worth it? Delta_m, and tables of means with spread over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,35 @@ def spread(values: Any, digits: int = 3) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
+def interval(values: Any, digits: int = 3) -> str:
+    """Mean and half-width of the 95% t-interval over seeds, as text."""
+    from scipy import stats
+
+    values = np.atleast_1d(np.asarray(values, np.float64))
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+
+
+def mean_ranks(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    """{method: mean over tasks of its rank by the headline metric's mean over seeds}; 1 is best, ties share."""
+    from scipy import stats
+
+    total = np.zeros(len(results))
+    for task in tasks:
+        name, higher = headline(task)
+        means = [np.nanmean(np.asarray(found[task.name][name], np.float64)) for found in results.values()]
+        total += stats.rankdata([-m if higher else m for m in means])
+    return dict(zip(results, (total / len(tasks)).tolist(), strict=True))
+
+
 def methods_table(
     tasks: Sequence[Task],
     results: Mapping[str, Mapping[str, Mapping[str, Any]]],
     baseline: str | None = None,
     extra: Mapping[str, Mapping[str, str]] | None = None,
+    text: Callable[..., str] = spread,
 ) -> str:
     """A row per method, a column per task (its headline metric, mean and spread over seeds), and Delta_m.
 
@@ -61,6 +85,7 @@ def methods_table(
       results: {method: {task: {metric: values}}}.
       baseline: the method that Delta_m compares with; None for no such column.
       extra: {column: {method: text}}, further columns.
+      text: how values over seeds are written: `spread` or `interval`.
     """
     columns = [headline(t) for t in tasks]
     header = [
@@ -71,10 +96,10 @@ def methods_table(
     header += list(extra or {})
     rows = []
     for method, found in results.items():
-        row = [method, *(spread(found[t.name][name]) for t, (name, _) in zip(tasks, columns, strict=True))]
+        row = [method, *(text(found[t.name][name]) for t, (name, _) in zip(tasks, columns, strict=True))]
         if baseline == method:
             row.append("0")
         elif baseline:
-            row.append(spread(delta_m(tasks, found, results[baseline]), 2))
+            row.append(text(delta_m(tasks, found, results[baseline]), 2))
         rows.append((*row, *(column.get(method, "") for column in (extra or {}).values())))
     return table(rows, tuple(header), right=tuple(range(1, len(header))))

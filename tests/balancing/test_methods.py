@@ -120,7 +120,7 @@ def test_every_matrix_gives_a_finite_direction(name):
 def test_no_task_gets_worse(name):
     """J d >= 0, up to what regularisation r costs: (G / tr G + r I) w >= 0 gives (G w)_i >= -r tr(G) w_i.
 
-    MGDA regularises cosines, by 1e-6; UPGrad and DualProj the scaled Gramian, by 1e-4. Float32 adds rounding of the products.
+    MGDA regularises cosines, by 1e-6; UPGrad and DualProj the scaled Gramian, by 1e-4. Float32 adds rounding.
     """
     regularization = 1e-6 if name == "mgda" else 1e-4
     for label, matrix in MATRICES.items():

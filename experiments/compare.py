@@ -1,0 +1,59 @@
+"""Compares balancing methods on a config's data: seeds side by side, single-task baselines, chosen by validation.
+
+    python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/compare \
+        [--method=upgrad --method="mgda(normalization='l2')"] [--seeds=5] [--static=4] [--plot]
+
+A table is printed as each method ends; the last one, with every number behind it, goes to summary.json. The same
+command again goes on where it was interrupted.
+"""
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import launch
+
+flags.adopt_module_key_flags(launch)
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of experiments/configs; its balancer is not used.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and results go.")
+METHODS = flags.DEFINE_multi_string(
+    "method", ["equal", "uncertainty", "upgrad", "mgda", "cagrad", "pcgrad"], "A balancer; repeat for several."
+)
+SEEDS = flags.DEFINE_integer("seeds", 5, "Runs per method.", lower_bound=1)
+STATIC = flags.DEFINE_integer(
+    "static", 0, "Static weightings to try; the best on validation gets a row.", lower_bound=0
+)
+PLOT = flags.DEFINE_bool("plot", False, "Also write comparison.png.")
+
+
+def main() -> int:
+    import mtl_jax as mtl
+    from experiments import assemble
+    from mtl_jax.training import records
+    from mtl_jax.training.description import environment
+
+    config, workdir = assemble.resolve(CONFIG.value), pathlib.Path(WORKDIR.value)
+    data = assemble.data_of(config)
+    encoder = assemble.encoder_of(config)
+    own = ("balancer", "seed", "workdir")
+    arguments = {k: v for k, v in assemble.arguments_of_fit(config, None).items() if k not in own}
+    try:
+        found = mtl.compare(
+            encoder, data, METHODS.value, seeds=tuple(range(SEEDS.value)), static=STATIC.value, workdir=workdir,
+            report_progress=lambda known: print(f"{known.table()}\n", flush=True), **arguments,
+        )  # fmt: skip
+    except KeyboardInterrupt as interrupted:
+        print(f"{interrupted}")
+        return 0
+    records.write_json(workdir / "summary.json", {**found.content(), "config": config, "environment": environment()})
+    for method, chosen in found.chosen.items():
+        print(f"{method}: {chosen}")
+    if PLOT.value:
+        found.plot(workdir / "comparison.png")
+    print(f"{sum(found.seconds.values()):.0f} s of training in all; {workdir / 'summary.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    launch.run(main, required=("config", "workdir"))

@@ -1,0 +1,1 @@
+"""Evidence: which method, which sharing, which tasks."""

@@ -1,0 +1,222 @@
+"""Which method is worth its cost? Methods x seeds on one data set, beside single-task learning, chosen by validation.
+
+All seeds of a method train side by side in one program. Every method has a working directory of its own, so that a
+comparison that was interrupted goes on where it was.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtl_jax import balancing as methods_room
+from mtl_jax import parts, sharing
+from mtl_jax.data.dataset import Dataset
+from mtl_jax.encoders import Encoder
+from mtl_jax.reporting import compare as report
+from mtl_jax.tasks import Task
+from mtl_jax.training import records
+from mtl_jax.training.loop import fit
+
+BASELINE = "single-task"
+STATIC = "best static weights"
+
+
+@dataclasses.dataclass
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+      tasks: the columns.
+      test: {method: {task: {metric: [seeds]}}} on the test split.
+      validation: {method: [seeds]}, the score that variables were kept by: mean over tasks of 1 - loss / loss of the
+        best constant.
+      milliseconds: {method: per step and seed, validation and compilation left out}.
+      seconds: {method: wall time of all its seeds, compilation included}.
+      chosen: {method: what validation chose}, for those that stand for several.
+    """
+
+    tasks: tuple[Task, ...]
+    test: dict[str, Any] = dataclasses.field(default_factory=dict)
+    validation: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    milliseconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    chosen: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def table(self) -> str:
+        """Per-task test means with 95% intervals, Delta_m against single-task learning, mean rank and cost."""
+        ranks = report.mean_ranks(self.tasks, self.test)
+        baseline = BASELINE if BASELINE in self.test else None
+        extra = {
+            "mean rank": {m: f"{r:.2f}" for m, r in ranks.items()},
+            "validation": {m: report.interval(v) for m, v in self.validation.items()},
+            "ms/step": {m: f"{v:.2f}" for m, v in self.milliseconds.items()},
+        }
+        return report.methods_table(self.tasks, self.test, baseline, extra, report.interval)
+
+    def content(self) -> dict[str, Any]:
+        """For summary.json."""
+        found = {k: v for k, v in dataclasses.asdict(self).items() if k != "tasks"}
+        delta = {}
+        if BASELINE in self.test:
+            delta = {m: report.delta_m(self.tasks, r, self.test[BASELINE]) for m, r in self.test.items()}
+        return {
+            **{k: records.plain(v) if k != "chosen" else v for k, v in found.items()},
+            "delta_m": records.plain(delta),
+            "mean_rank": report.mean_ranks(self.tasks, self.test),
+            "table": self.table().splitlines(),
+        }
+
+    def plot(self, path: str | pathlib.Path) -> None:
+        """A panel per task: every method's test metric, seeds as points and the mean as a bar."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError("plotting needs matplotlib: pip install 'mtl_jax[plot]'") from error
+        names = list(self.test)
+        figure = Figure(figsize=(1 + 2.6 * len(self.tasks), 1.2 + 0.3 * len(names)), layout="constrained")
+        for axis, task in zip(figure.subplots(1, len(self.tasks), squeeze=False)[0], self.tasks, strict=True):
+            metric, higher = report.headline(task)
+            for row, name in enumerate(names):
+                values = np.atleast_1d(self.test[name][task.name][metric])
+                axis.plot(values, [row] * len(values), "o", color="C0", alpha=0.4, markersize=4)
+                axis.plot([values.mean()], [row], "|", color="C0", markersize=14, markeredgewidth=2)
+            axis.set(title=f"{task.name}: {metric} {'↑' if higher else '↓'}", ylim=(len(names) - 0.5, -0.5))
+            axis.set_yticks(range(len(names)), names if axis.get_subplotspec().is_first_col() else [""] * len(names))
+            axis.grid(axis="x", alpha=0.3)
+        figure.savefig(path, dpi=150)
+
+
+def compare(
+    encoder: Encoder,
+    data: Dataset,
+    methods: Sequence[str] | Mapping[str, tuple[str, str]],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    baseline: bool = True,
+    static: int = 0,
+    workdir: str | pathlib.Path | None = None,
+    report_progress: Callable[[Comparison], None] | None = None,
+    **arguments: Any,
+) -> Comparison:
+    """Trains every method with every seed and measures all on the test split.
+
+    Args:
+      encoder: what is shared.
+      data: with a validation split, by which each run's variables are chosen, and a test split.
+      methods: balancers by name, over hard sharing; or {name: (sharing, balancer)}.
+      seeds: trained side by side.
+      baseline: also train single-task networks, each chosen by its own task's validation.
+      static: how many static weightings to try, drawn evenly from the simplex with a fixed seed; the one that is best
+        on validation gets a row.
+      workdir: where runs and results go; running again there continues.
+      report_progress: called with what is known so far, after each method.
+      **arguments: of `fit`, the same for all.
+
+    Raises:
+      ValueError: for a name that is not known, data without validation or test split, or a workdir of another config.
+    """
+    if data.val is None or data.test is None:
+        raise ValueError(f"comparing needs a validation and a test split; {data!r} lacks one")
+    named = dict(methods) if isinstance(methods, Mapping) else {m: ("hard", m) for m in methods}
+    if baseline:
+        named = {BASELINE: ("independent", "equal"), **named}
+    for sharing_text, balancer in named.values():
+        methods_room.build(balancer)
+        sharing.build(sharing_text, encoder, data.tasks)
+    found = Comparison(data.tasks)
+    for name, (sharing_text, balancer) in named.items():
+        _add(found, name, _measure(encoder, data, sharing_text, balancer, seeds, workdir, name, arguments))
+        if report_progress is not None:
+            report_progress(found)
+    if static:
+        tried = {}
+        for i, weights in enumerate(static_weights(len(data.tasks), static)):
+            text = parts.call("fixed", {"weights": weights})
+            tried[text] = _measure(encoder, data, "hard", text, seeds, workdir, f"static {i}", arguments)
+        best = max(tried, key=lambda text: np.mean(tried[text]["validation"]))
+        _add(found, STATIC, tried[best])
+        found.chosen[STATIC] = best
+        found.seconds[STATIC] = sum(t["seconds"] for t in tried.values())
+        if report_progress is not None:
+            report_progress(found)
+    return found
+
+
+def static_weights(num_tasks: int, count: int) -> list[tuple[float, ...]]:
+    """`count` weightings that add up to the number of tasks, drawn evenly from the simplex with a fixed seed."""
+    draws = np.random.default_rng(0).dirichlet(np.ones(num_tasks), size=count) * num_tasks
+    return [tuple(round(float(w), 4) for w in row) for row in draws]
+
+
+def _add(found: Comparison, name: str, result: dict[str, Any]) -> None:
+    found.test[name] = result["test"]
+    found.validation[name] = result["validation"]
+    found.milliseconds[name] = result["milliseconds"]
+    found.seconds[name] = result["seconds"]
+
+
+def _measure(
+    encoder: Encoder,
+    data: Dataset,
+    sharing_text: str,
+    balancer: str,
+    seeds: Sequence[int],
+    workdir: str | pathlib.Path | None,
+    name: str,
+    arguments: dict[str, Any],
+) -> dict[str, Any]:
+    """The result of one method: from disk if it is there, else from a run that may be resumed."""
+    directory = None if workdir is None else pathlib.Path(workdir) / "methods" / file_name(name)
+    model = sharing.build(sharing_text, encoder, data.tasks)
+    described = {
+        k: v if parts.is_literal(v) else "given as an object"
+        for k, v in (arguments.get("config") or arguments).items()
+        if k not in SET_HERE
+    }
+    config = {
+        "data": data.spec or data.name, "encoder": encoder.spec, "sharing": sharing_text, "balancer": balancer,
+        "seeds": list(seeds), **described,
+    }  # fmt: skip
+    given = {k: v for k, v in arguments.items() if k != "config"}
+    if directory is not None:
+        records.check_same_config(directory / "config.json", config)
+        if (directory / "result.json").exists():
+            return records.read_json(directory / "result.json")
+    run = fit(model, data, balancer=balancer, seed=tuple(seeds), workdir=directory, config=config, **given)
+    if run.interrupted:
+        raise KeyboardInterrupt(f"{run.interrupted}: {name} is saved at step {run.steps}; run again to go on")
+    result = {
+        "test": records.plain(run.evaluate(data.test)),
+        "validation": records.plain(np.nanmean(np.asarray(run.best.scores), -1)),
+        "milliseconds": step_milliseconds(run.history) / len(seeds),
+        "seconds": run.seconds,
+    }
+    if directory is not None:
+        records.write_json(directory / "result.json", result)
+    return result
+
+
+# Fields of a config that the comparison sets itself, or that do not change the result.
+SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh")
+
+
+def file_name(name: str) -> str:
+    """A directory's name for a method: readable, and of its own."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def step_milliseconds(history: Sequence[dict[str, Any]]) -> float:
+    """The median over train records of milliseconds per step since the record before, validation left out."""
+    pairs = zip(history, history[1:], strict=False)
+    spans = [
+        (new["seconds"] - old["seconds"]) / (new["step"] - old["step"])
+        for old, new in pairs
+        if new["split"] == "train" and new["step"] > old["step"]
+    ]
+    return 1e3 * float(np.median(spans)) if spans else float("nan")

@@ -1,0 +1,44 @@
+"""README's table of balancing methods, from the registry itself."""
+
+import importlib
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax import balancing
+from mtl_jax.balancing import Needs
+
+COST = {
+    Needs.LOSSES: "a plain step",
+    Needs.GRAMIAN: "a pull of the trunk per task",
+    Needs.JACOBIAN: "a pull of the trunk per task, all held",
+}
+
+
+def keeps(balancer: balancing.Balancer) -> str:
+    """What its state holds: nothing, something per task, or as much as the Jacobian."""
+    sizes = [
+        sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda n=n: balancer.init(3, {"shared/w": jnp.zeros(n)}))))
+        for n in (5, 500)
+    ]
+    return "a Jacobian" if sizes[1] > sizes[0] else "a few numbers per task" if sizes[0] else "none"
+
+
+def methods_markdown() -> str:
+    """A row per method: what it does, what it reads and keeps, what a step costs, and the paper."""
+    rows = ["| balancer | what it does | reads | state | cost of a step | paper |", "|---|---|---|---|---|---|"]
+    for name, function in balancing.NAMES.items():
+        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        balancer = function((1.0, 1.0, 1.0)) if required else function()
+        first = inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
+        module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__)).replace("\n", " ")
+        papers = [
+            "; ".join(re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", p)) for p in re.findall(r"\(([^()]*)\)", module)
+        ]
+        paper = "; ".join(p for p in papers if p)
+        cost = COST[balancer.needs] + (" and a forward pass" if balancer.after else "")
+        cells = (f"`{name}`", first, balancer.needs.value, keeps(balancer), cost, paper)
+        rows.append(f"| {' | '.join(c.replace('|', '&#124;') for c in cells)} |")
+    return "\n".join(rows)

@@ -1,0 +1,89 @@
+"""Comparing: rows, the choice of static weights by validation alone, and going on after an interruption."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mtl_jax as mtl
+from mtl_jax import parallel
+from mtl_jax.analysis import compare as room
+from tests import tiny
+
+SHORT = {"num_steps": 40, "batch_size": 16, "steps_per_dispatch": 10, "eval_every": 20, "log_every": 10}
+ENCODER = mtl.encoders.mlp(features=(8, 6))
+
+
+def comparing(methods, workdir=None, **options):
+    mesh = parallel.make_mesh(1)
+    options = {**SHORT, "optimizer": "adam(0.02)", **options}
+    return mtl.compare(ENCODER, tiny.data(), methods, seeds=(0, 1), workdir=workdir, mesh=mesh, **options)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(scope="module")
+def found(workdir):
+    return comparing(["equal", "upgrad"], workdir, static=2)
+
+
+def test_every_method_has_a_row_and_every_seed_a_value(found):
+    assert list(found.test) == ["single-task", "equal", "upgrad", "best static weights"]
+    for result in found.test.values():
+        assert np.shape(result["color"]["accuracy"]) == (2,) and set(result) == {"color", "price", "sold"}
+    header, _, *rows = found.table().splitlines()
+    assert "Delta_m %" in header and "mean rank" in header and "ms/step" in header and len(rows) == 4
+    ranks = found.content()["mean_rank"]
+    assert sum(ranks.values()) == pytest.approx(1 + 2 + 3 + 4)
+    assert all(m > 0 for m in found.milliseconds.values())
+
+
+def test_a_row_is_what_fit_finds(found):
+    run = tiny.fit(tiny.model(tiny.data().tasks), balancer="upgrad", seed=(0, 1), optimizer="adam(0.02)", **SHORT)
+    expected = run.evaluate(tiny.data().test)
+    for task, metrics in expected.items():
+        for name, values in metrics.items():
+            np.testing.assert_allclose(found.test["upgrad"][task][name], values, rtol=1e-4, err_msg=f"{task} {name}")
+
+
+def test_static_weights_are_chosen_on_validation(found, workdir):
+    tried = [json.loads((workdir / "methods" / name / "result.json").read_text())
+             for name in map(room.file_name, ("static 0", "static 1"))]  # fmt: skip
+    best = int(np.argmax([np.mean(t["validation"]) for t in tried]))
+    assert found.test["best static weights"] == tried[best]["test"]
+    weights = room.static_weights(3, 2)[best]
+    assert found.chosen["best static weights"] == f"fixed(weights={weights!r})" and sum(weights) == pytest.approx(
+        3, abs=1e-3
+    )
+
+
+def test_it_goes_on_where_it_was(found, workdir, monkeypatch):
+    """What is there is read, not trained again; a method that is new is trained."""
+    trained = []
+    real = room.fit
+    monkeypatch.setattr(room, "fit", lambda *a, **k: trained.append(k["balancer"]) or real(*a, **k))
+    again = comparing(["equal", "upgrad", "mgda"], workdir)
+    assert trained == ["mgda"]
+    assert again.test["equal"] == found.test["equal"] and again.test["upgrad"] == found.test["upgrad"]
+
+
+def test_any_sharing_can_be_compared():
+    found = comparing({"half": ("hard(shared_stages=1)", "equal")}, baseline=False)
+    assert list(found.test) == ["half"] and "Delta_m" not in found.table()
+
+
+def test_a_plot(found, tmp_path):
+    found.plot(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_errors(workdir):
+    with pytest.raises(ValueError, match="unknown balancer 'upgard'; did you mean 'upgrad'"):
+        comparing(["equal", "upgard"])
+    with pytest.raises(ValueError, match="comparing needs a validation and a test split"):
+        mtl.compare(ENCODER, tiny.data().take(20), ["equal"])
+    with pytest.raises(ValueError, match="holds a run of another config; it differs in .*batch_size: 16 -> 8"):
+        comparing(["equal"], workdir, batch_size=8)
