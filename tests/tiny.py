@@ -8,6 +8,7 @@ import numpy as np
 
 import mtl_jax as mtl
 from mtl_jax import parallel, partition
+from mtl_jax.balancing.options import Options
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
@@ -75,8 +76,9 @@ def training(balancer="equal", source=None, freeze=None, optimizer=None, **argum
     variables = init(made, batch(4, source))
     trainable = partition.trainable_paths(variables["params"], freeze)
     owners = optimizers.per_owner(optimizer or optimizers.build_optimizer("adamw(weight_decay=0.1)", 0.01))
-    step = make_train_step(made, owners, balancer, trainable, tasks=source.tasks, **arguments)
-    first = state.create(variables, len(made.tasks), owners, balancer, trainable, jax.random.key(1))
+    options = arguments.pop("options", Options("map"))
+    step = make_train_step(made, owners, balancer, trainable, tasks=source.tasks, options=options, **arguments)
+    first = state.create(variables, len(made.tasks), owners, balancer, trainable, jax.random.key(1), options)
     return step, first
 
 

@@ -25,7 +25,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.mesh = config_dict.placeholder(int)  # devices that share each batch; None: all
     c.dtype = "float32"  # of the encoder's computation; parameters are float32
     c.parallel = "jit"  # or "pmap"
-    c.engine = "map"  # how per-task gradients are pulled: map, vmap, columns, or a number of rows
+    c.engine = "auto"  # how per-task gradients are pulled: auto, map, vmap, columns, or a number of rows
+    c.level = "parameters"  # or "features": by what they are taken
+    c.balance_paths = ()  # regexes of the shared parameters whose gradients the balancer sees; () for all
+    c.update_every = 1  # steps between updates of its weights
     c.freeze = ()  # regexes of parameter paths
     c.clip_norm = config_dict.placeholder(float)
     c.learning_rate_factors = ()  # ((regex, factor), ...) over parameter paths

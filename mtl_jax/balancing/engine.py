@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
 from mtl_jax.balancing.gramian import gramian
+from mtl_jax.balancing.options import MODES
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
@@ -33,7 +34,10 @@ class Linearization(NamedTuple):
       metrics: what the model reports of itself.
       jacobian: () -> {path: [K, ...]} over trainable shared leaves.
       gramian: () -> [K, K], the inner products of the rows of the Jacobian.
-      weighted: ([K]) -> {path: array}, the weighted sum of the rows.
+      weighted: ([K]) -> {path: array}, the weighted sum of the rows, over all trainable shared leaves.
+      at_features: () -> {path in the features: [K, ...]}, the Jacobian by the features that all heads read; under pmap
+        of this device's rows.
+      along: ({path in the features: array}) -> {path: array}, a direction at the features pulled back.
       own: () -> {path: array}, each trainable leaf under ``tasks/<t>`` by task t's own loss.
       extra: () -> {path: array} over all trainable leaves, the gradient of what is added outside the balancer:
         penalties, auxiliary and joint losses.
@@ -47,6 +51,8 @@ class Linearization(NamedTuple):
     jacobian: Callable[[], Gradient]
     gramian: Callable[[], Float[Array, "task task"]]
     weighted: Callable[[Float[Array, " task"]], Gradient]
+    at_features: Callable[[], Gradient]
+    along: Callable[[Gradient], Gradient]
     own: Callable[[], Gradient]
     extra: Callable[[], Gradient]
 
@@ -92,6 +98,7 @@ def linearize(
     train: Any = True,
     trainable: frozenset[str] | None = None,
     mode: str | int = "map",
+    paths: frozenset[str] | None = None,
     tasks: Sequence[Task] | None = None,
     joint: Sequence[JointLoss] = (),
 ) -> Linearization:
@@ -104,6 +111,7 @@ def linearize(
       trainable: paths of the leaves to differentiate by; None for all.
       mode: how the Jacobian's rows are pulled: "map" one by one, "vmap" at once, an integer that many at once, or
         "columns": the Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task.
+      paths: of the shared leaves that `jacobian` and `gramian` are about; None for all.
       tasks: the model's tasks with their scalers, if the model's own lack them.
       joint: losses over several tasks' outputs.
     """
@@ -181,20 +189,35 @@ def linearize(
 
     unit = jnp.eye(len(names), dtype=losses.dtype)
 
+    def seen(gradient: Gradient) -> Gradient:
+        return gradient if paths is None else {p: g for p, g in gradient.items() if p in paths}
+
     def row(index: Array) -> Gradient:
-        return global_sum(pull(unit[index], cotangents)[0])
+        return global_sum(seen(pull(unit[index], cotangents)[0]))
+
+    def stacked() -> Any:
+        return jax.tree.map(lambda *x: jnp.stack(x), *(cotangents[n] for n in names))
 
     def jacobian() -> Gradient:
         if branched:
-            rows = [branch.pull(seed(branch, unit[i], cotangents))[0] for i, branch in enumerate(branches)]
+            rows = [seen(branch.pull(seed(branch, unit[i], cotangents))[0]) for i, branch in enumerate(branches)]
             return global_sum(jax.tree.map(lambda *x: jnp.stack(x), *rows))
         if one_value:
-            stacked = jax.tree.map(lambda *x: jnp.stack(x), *(cotangents[n] for n in names))
-            return over_rows(lambda x: global_sum(branches[0].pull((x, branches[0].no_aux))[0]), stacked, mode)
+            return over_rows(lambda x: global_sum(seen(branches[0].pull((x, branches[0].no_aux))[0])), stacked(), mode)
         return over_rows(row, jnp.arange(len(names)), mode)
 
+    def at_features() -> Gradient:
+        if not one_value:
+            raise ValueError("the Jacobian at the features needs features that all heads read; these are per task")
+        return partition.flatten(stacked())
+
+    def along(direction: Gradient) -> Gradient:
+        tree = partition.unflatten(direction, cotangents[names[0]])
+        return global_sum(branches[0].pull((tree, branches[0].no_aux))[0])
+
     def column(index: Array) -> Float[Array, " task"]:
-        direction = row(index)
+        # Leaves outside `paths` do not move.
+        direction = {p: jnp.zeros_like(v) for p, v in shared.items()} | row(index)
         still = jax.tree.map(jnp.zeros_like, private)
         moved = {}
         for branch in branches:
@@ -249,10 +272,9 @@ def linearize(
         shared_part, early_part = pull(jnp.ones(len(names), losses.dtype), by_task)
         return global_sum(shared_part | {p: private_part[p] + early_part[p] for p in private})
 
-    return Linearization(losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, own, extra)
-
-
-MODES = ("map", "vmap", "columns")
+    return Linearization(
+        losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, at_features, along, own, extra
+    )
 
 
 def check_mode(mode: str | int) -> None:
@@ -280,4 +302,4 @@ def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:
     return jax.lax.map(function, rows, batch_size=mode if isinstance(mode, int) and mode > 1 else None)
 
 
-__all__ = ["MODES", "JointLoss", "Linearization", "linearize", "task_losses"]
+__all__ = ["JointLoss", "Linearization", "linearize", "task_losses"]

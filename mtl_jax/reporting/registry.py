@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mtl_jax import balancing
 from mtl_jax.balancing import Needs
+from mtl_jax.balancing.options import jacobian_sized
 
 COST = {
     Needs.LOSSES: "a plain step",
@@ -19,11 +20,10 @@ COST = {
 
 def keeps(balancer: balancing.Balancer) -> str:
     """What its state holds: nothing, something per task, or as much as the Jacobian."""
-    sizes = [
-        sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda n=n: balancer.init(3, {"shared/w": jnp.zeros(n)}))))
-        for n in (5, 500)
-    ]
-    return "a Jacobian" if sizes[1] > sizes[0] else "a few numbers per task" if sizes[0] else "none"
+    if jacobian_sized(balancer):
+        return "a Jacobian"
+    state = jax.eval_shape(lambda: balancer.init(3, {"shared/w": jnp.zeros(5)}))
+    return "a few numbers per task" if jax.tree.leaves(state) else "none"
 
 
 def methods_markdown() -> str:

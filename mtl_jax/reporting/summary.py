@@ -28,6 +28,7 @@ def summarize(run: Run, data: Dataset) -> dict[str, Any]:
         **{k: plain(run.evaluate(s)) for k in ("val", "test") if (s := getattr(data, k)) is not None},
         "parameters": {**counts, "total": sum(counts.values()), "trainable": trainable},
         "flops": plain(forward_flops(run.model, variables, run.example)),
+        "engine": run.engine,
         "peak_bytes": run.cost.get("peak_bytes"),
         "compile_seconds": run.cost.get("compile_seconds"),
         "seconds": round(run.seconds, 3),

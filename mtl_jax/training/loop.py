@@ -16,6 +16,8 @@ from mtl_jax import parallel as devices
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.engine import JointLoss
+from mtl_jax.balancing.options import Options, check, matching, resolve
+from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
@@ -49,7 +51,10 @@ def fit(
     l1: float = 0.0,
     l2: float = 0.0,
     joint_losses: Sequence[JointLoss] = (),
-    engine: str | int = "map",
+    engine: str | int = "auto",
+    level: str = "parameters",
+    balance_paths: str | Sequence[str] | None = None,
+    update_every: int = 1,
     eval_every: int | None = None,
     steps_per_dispatch: int | None = None,
     log_every: int | None = None,
@@ -78,7 +83,9 @@ def fit(
       learning_rate_factors: (regex, factor) rules over parameter paths.
       l1, l2: penalties on trainable kernels, outside the balancer.
       joint_losses: losses over several tasks' outputs, outside the balancer.
-      engine: how per-task gradients are pulled (`balancing.engine.linearize`).
+      engine: how per-task gradients are pulled: "auto", "map", "vmap", "columns" or a number of rows; level, by what
+        they are taken; balance_paths, regexes of the shared parameters whose gradients the balancer sees; update_every,
+        steps between updates of its weights. Which go together: `balancing.options`.
       eval_every: steps between validations; about a tenth of the run by default.
       steps_per_dispatch: steps per compiled call; must divide the other intervals. By default at most 50.
       log_every: steps between training records; by default about fifty in all.
@@ -119,7 +126,8 @@ def fit(
             "encoder": model.encoder.spec if model.encoder else None, "balancer": balancer.spec,
             "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
             "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
-            "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, **spans,
+            "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level,
+            "balance_paths": balance_paths, "update_every": update_every, **spans,
         }  # fmt: skip
     workdir = None if workdir is None else pathlib.Path(workdir)
     if workdir is not None:
@@ -129,16 +137,23 @@ def fit(
     example = small_batch(data.train)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
 
-    def create(key: jax.Array, given: Any) -> tuple[state.TrainState, selection.Best]:
-        variables = initial_variables(model, example, jax.random.fold_in(key, 1), given)
-        new = state.create(variables, len(names), owners, balancer, trainable, jax.random.fold_in(key, 2))
-        return new, selection.start(new.variables, len(names))
-
     given = adapted.variables if adapted else {}
     shapes = jax.eval_shape(
         lambda key: initial_variables(model, example, key, adapted.member(0) if adapted else {}), keys[0]
     )
     trainable = partition.trainable_paths(shapes["params"], freeze)
+    how = Options(engine, level, matching(balance_paths, trainable), update_every)
+    check(how, balancer, len(names), model.features == "common" and not isinstance(example.inputs, PerTask))
+    shared = {p: x for p, x in partition.flatten(shapes["params"]).items() if p in trainable and
+              partition.owner(p) == "shared"}  # fmt: skip
+    mode, why = resolve(engine, balancer, len(names), shared)
+    how = how._replace(mode=mode)
+
+    def create(key: jax.Array, given: Any) -> tuple[state.TrainState, selection.Best]:
+        variables = initial_variables(model, example, jax.random.fold_in(key, 1), given)
+        new = state.create(variables, len(names), owners, balancer, trainable, jax.random.fold_in(key, 2), how)
+        return new, selection.start(new.variables, len(names))
+
     owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
@@ -151,7 +166,7 @@ def fit(
     train, best = jax.jit(make, out_shardings=whole)(keys, given)
 
     step = make_train_step(
-        model, owners, balancer, trainable, tasks=tasks, mode=engine, l1=l1, l2=l2, joint=joint_losses,
+        model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
         nonfinite=nonfinite,
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
@@ -166,6 +181,7 @@ def fit(
 
     # --- resume ----------------------------------------------------------------------------------------------------
     run = Run(model, tasks, {}, [], example, source, members=len(seeds) if members else None, config=config)
+    run.engine = why
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if workdir is not None:

@@ -41,6 +41,7 @@ class Run:
       resumed_from: the step that it was resumed from.
       cost: compile seconds and peak bytes of a dispatch.
       seconds: wall time of `fit`.
+      engine: how per-task gradients were pulled, and why.
     """
 
     model: MultiTaskModel
@@ -58,6 +59,7 @@ class Run:
     resumed_from: int | None = None
     cost: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    engine: str = ""
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:

@@ -8,6 +8,8 @@ from jaxtyping import Array, Int
 
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer, Needs
+from mtl_jax.balancing.options import ONE_BY_ONE, Options
+from mtl_jax.training.balance import start
 from mtl_jax.training.optimizers import PerOwner
 
 
@@ -36,7 +38,13 @@ class TrainState(NamedTuple):
 
 
 def create(
-    variables: Any, num_tasks: int, optimizer: PerOwner, balancer: Balancer, trainable: frozenset[str], key: Any
+    variables: Any,
+    num_tasks: int,
+    optimizer: PerOwner,
+    balancer: Balancer,
+    trainable: frozenset[str],
+    key: Any,
+    options: Options = ONE_BY_ONE,
 ) -> TrainState:
     """The state before the first step. Optimizer and balancer hold nothing for frozen leaves.
 
@@ -55,6 +63,6 @@ def create(
         variables["params"],
         variables["state"],
         optimizer.init(leaves),
-        balancer.init(num_tasks, template),
+        start(balancer, num_tasks, template, options),
         jax.random.clone(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key,
     )

@@ -5,20 +5,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing.base import Balancer, Needs, Signal
-from mtl_jax.balancing.engine import JointLoss, Linearization, linearize, task_losses
-from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.engine import JointLoss, linearize, task_losses
+from mtl_jax.balancing.options import ONE_BY_ONE, Options
 from mtl_jax.batch import Batch
 from mtl_jax.parallel import global_sum, local_key
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task
+from mtl_jax.training.balance import Record, after, balance, scale_heads
 from mtl_jax.training.optimizers import PerOwner, keep_unless
 from mtl_jax.training.state import TrainState
-
-Record = dict[str, Array]
 
 
 def make_train_step(
@@ -28,7 +27,7 @@ def make_train_step(
     trainable: frozenset[str],
     *,
     tasks: Sequence[Task] | None = None,
-    mode: str | int = "map",
+    options: Options = ONE_BY_ONE,
     l1: float = 0.0,
     l2: float = 0.0,
     joint: Sequence[JointLoss] = (),
@@ -42,7 +41,7 @@ def make_train_step(
       balancer: how task gradients become one direction.
       trainable: paths of the leaves that train (`partition.trainable_paths`).
       tasks: the model's tasks with scalers, where the model's own lack them.
-      mode: how the Jacobian is pulled (`engine.linearize`).
+      options: how per-task gradients are taken; its mode is not "auto".
       l1, l2: factors of sum |w| and of half sum w^2 over trainable leaves of more than one axis (kernels).
       joint: losses over several tasks' outputs.
       nonfinite: "stop": a step in which a task's loss is not finite changes nothing; "skip_task": that task is left
@@ -64,12 +63,12 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         model_key, balancer_key = jax.random.split(key)
         line = linearize(
-            model, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable, mode=mode,
-            tasks=tasks, joint=joint,
+            model, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable,
+            mode=options.mode, paths=options.paths, tasks=tasks, joint=joint,
         )  # fmt: skip
         present = line.labelled & line.finite
         shared, head_weights, balancer_state, record = balance(
-            balancer, line, state.balancer_state, present, balancer_key, mode
+            balancer, line, state.balancer_state, present, balancer_key, state.step, options
         )
         gradients = shared | scale_heads(line.own(), head_weights, names)
         leaves = {p: v for p, v in partition.flatten(state.params).items() if p in trainable}
@@ -87,9 +86,8 @@ def make_train_step(
             "tasks": {n: keep_unless(moves[n], s, state.state["tasks"][n]) for n, s in line.state["tasks"].items()},
         }
         if balancer.after is not None:
-            balancer_state = balancer.after(
-                line.losses, losses_at(params, model_state, batch, model_key), balancer_state, present
-            )
+            later = losses_at(params, model_state, batch, model_key)
+            balancer_state = after(balancer, line.losses, later, balancer_state, present, options)
         new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
         if nonfinite == "stop":
             new = keep_unless((line.finite | ~line.labelled).all(), new._replace(key=None), state._replace(key=None))
@@ -104,50 +102,3 @@ def make_train_step(
         return global_sum(sums) / jnp.maximum(counts, 1)
 
     return step
-
-
-def balance(
-    balancer: Balancer,
-    line: Linearization,
-    state: Any,
-    present: Bool[Array, " task"],
-    key: Array,
-    mode: str | int,
-) -> tuple[dict[str, Array], Float[Array, " task"] | None, Any, Record]:
-    """(gradient of the shared leaves, head weights, balancer state, record) of one method at one linearization."""
-    losses = jnp.where(present, line.losses, 0)
-    signal, record = Signal(losses), {}
-    if balancer.needs is Needs.GRAMIAN:
-        # Without a Jacobian in memory the direction costs one pull more; with it, a product.
-        held = None if mode == "columns" else line.jacobian()
-        gram = line.gramian() if held is None else gramian(held)
-        signal, record = Signal(losses, gramian=gram), conflict(gram, present)
-    elif balancer.needs is Needs.JACOBIAN:
-        held = line.jacobian()
-        signal = Signal(losses, jacobian=held)
-    result, state = balancer.update(signal, state, mask=present, key=key)
-    if result.direction is not None:
-        shared = result.direction
-    elif balancer.needs is Needs.LOSSES or held is None:
-        shared = line.weighted(result.weights)
-    else:
-        shared = combine(result.weights, held)
-    weights = jnp.full_like(losses, jnp.nan) if result.weights is None else result.weights
-    return shared, result.head_weights, state, {"weights": weights, **record}
-
-
-def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"]) -> Record:
-    """Gradient norms [K] and the share of pairs of present tasks whose gradients have a negative inner product."""
-    pairs = jnp.triu(present[:, None] & present[None, :], 1)
-    return {
-        "norms": jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0)),
-        "conflict": (pairs & (gram < 0)).sum() / jnp.maximum(pairs.sum(), 1),
-    }
-
-
-def scale_heads(own: dict[str, Array], weights: Float[Array, " task"] | None, names: Sequence[str]) -> dict[str, Array]:
-    """Each task's own gradients times its head weight."""
-    if weights is None:
-        return own
-    factor = {n: weights[i] for i, n in enumerate(names)}
-    return {p: g * factor[partition.owner(p)].astype(g.dtype) for p, g in own.items()}

@@ -23,6 +23,7 @@ import optax
 
 import mtl_jax as mtl
 from mtl_jax import partition
+from mtl_jax.balancing.options import Options
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing import forward
 from mtl_jax.tasks import loss_sum
@@ -73,7 +74,7 @@ def own_step(model, method, mode):
 
     def step(carry, batch):
         trainable = frozenset(partition.flatten(carry.params))
-        return make_train_step(model, optimizer, balancer, trainable, mode=mode)(carry, batch)[0]
+        return make_train_step(model, optimizer, balancer, trainable, options=Options(mode))(carry, batch)[0]
 
     return step, first
 
