@@ -6,6 +6,7 @@ from mtl_jax.balancing.aligned_mtl import aligned_mtl
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
 from mtl_jax.balancing.cagrad import cagrad
 from mtl_jax.balancing.conflict_free import conflict_free
+from mtl_jax.balancing.cr_mogm import cr_mogm
 from mtl_jax.balancing.db_mtl import db_mtl
 from mtl_jax.balancing.dual_proj import dual_proj
 from mtl_jax.balancing.dwa import dwa
@@ -22,7 +23,9 @@ from mtl_jax.balancing.mgda import mgda
 from mtl_jax.balancing.moco import moco
 from mtl_jax.balancing.nash import fairgrad, nash_mtl
 from mtl_jax.balancing.pcgrad import pcgrad
+from mtl_jax.balancing.preference import cosmos, pbi
 from mtl_jax.balancing.random_weights import random_gradient, random_loss
+from mtl_jax.balancing.robust import krum, trimmed_mean
 from mtl_jax.balancing.stch import stch
 from mtl_jax.balancing.uncertainty import uncertainty
 from mtl_jax.balancing.upgrad import upgrad
@@ -39,6 +42,8 @@ NAMES = {
     "imtl_l": imtl_l,
     "stch": stch,
     "famo": famo,
+    "cosmos": cosmos,
+    "pbi": pbi,
     "upgrad": upgrad,
     "dual_proj": dual_proj,
     "mgda": mgda,
@@ -52,10 +57,13 @@ NAMES = {
     "aligned_mtl": aligned_mtl,
     "conflict_free": conflict_free,
     "gradnorm": gradnorm,
+    "krum": krum,
+    "cr_mogm": cr_mogm,
     "graddrop": graddrop,
     "moco": moco,
     "db_mtl": db_mtl,
     "excess_mtl": excess_mtl,
+    "trimmed_mean": trimmed_mean,
 }
 
 

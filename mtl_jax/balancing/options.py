@@ -75,7 +75,7 @@ def check(options: Options, balancer: Balancer, num_tasks: int, common_features:
             raise ValueError(f"{name} reads no gradients, so level='features' has no effect; leave it out")
         if not common_features:
             raise ValueError("level='features' needs features that all heads read; this model's are per task")
-        if balancer.needs is Needs.JACOBIAN and jacobian_sized(balancer):
+        if balancer.needs is Needs.JACOBIAN and jacobian_sized(balancer, num_tasks):
             raise ValueError(f"{name} tracks gradients from step to step, but features change with the batch; "
                              "use level='parameters'")  # fmt: skip
         if options.paths is not None:
@@ -107,10 +107,13 @@ def resolve(mode: str | int, balancer: Balancer, num_tasks: int, template: dict[
     return chosen, f"{chosen}: {said}"
 
 
-def jacobian_sized(balancer: Balancer) -> bool:
+def jacobian_sized(balancer: Balancer, num_tasks: int) -> bool:
     """Whether a method's state grows with the number of parameters."""
     sizes = [
-        sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda n=n: balancer.init(3, {"shared/w": jnp.zeros(n)}))))
+        sum(
+            x.size
+            for x in jax.tree.leaves(jax.eval_shape(lambda n=n: balancer.init(num_tasks, {"shared/w": jnp.zeros(n)})))
+        )
         for n in (5, 500)
     ]
     return sizes[1] > sizes[0]

@@ -11,6 +11,7 @@ from mtl_jax import balancing
 from mtl_jax.balancing import Needs
 from mtl_jax.balancing.options import jacobian_sized
 
+TASKS = 5  # enough for every method
 COST = {
     Needs.LOSSES: "a plain step",
     Needs.GRAMIAN: "a pull of the trunk per task",
@@ -20,9 +21,9 @@ COST = {
 
 def keeps(balancer: balancing.Balancer) -> str:
     """What its state holds: nothing, something per task, or as much as the Jacobian."""
-    if jacobian_sized(balancer):
+    if jacobian_sized(balancer, TASKS):
         return "a Jacobian"
-    state = jax.eval_shape(lambda: balancer.init(3, {"shared/w": jnp.zeros(5)}))
+    state = jax.eval_shape(lambda: balancer.init(TASKS, {"shared/w": jnp.zeros(5)}))
     return "a few numbers per task" if jax.tree.leaves(state) else "none"
 
 
@@ -31,7 +32,7 @@ def methods_markdown() -> str:
     rows = ["| balancer | what it does | reads | state | cost of a step | paper |", "|---|---|---|---|---|---|"]
     for name, function in balancing.NAMES.items():
         required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        balancer = function((1.0, 1.0, 1.0)) if required else function()
+        balancer = function((1.0,) * TASKS) if required else function()
         first = inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
         module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__)).replace("\n", " ")
         papers = [

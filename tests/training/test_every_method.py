@@ -6,7 +6,11 @@ from mtl_jax import balancing
 from tests import tiny
 
 NAMES = {n: n for n in balancing.NAMES}
-NAMES |= {"fixed": "fixed((1.0, 1.0, 0.5))", "gradvac by leaf": "gradvac(groups='leaf')"}
+NAMES |= {
+    "krum": "krum(outliers=0, selected=2)",
+    "fixed": "fixed((1.0, 1.0, 0.5))",
+    "gradvac by leaf": "gradvac(groups='leaf')",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

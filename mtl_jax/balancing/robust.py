@@ -1,0 +1,74 @@
+"""Aggregation that outliers cannot steer: Krum (Blanchard et al., NeurIPS 2017) and the trimmed mean (Yin et al., ICML
+2018, arXiv:1803.01498).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+
+
+@parts.recorded()
+def krum(outliers: int = 1, selected: int = 1) -> Balancer:
+    """The mean of the gradients that are nearest to their neighbours, by squared distance.
+
+    A task's score is the sum over its K - outliers - 2 nearest others, K the present tasks; at least one counts.
+
+    Args:
+      outliers: how many tasks may be far off.
+      selected: how many tasks with the smallest scores are kept.
+    """
+    if outliers < 0 or selected < 1:
+        raise ValueError(f"krum: outliers={outliers} must not be negative and selected={selected} at least 1")
+
+    def init(num_tasks, template):
+        if num_tasks < max(outliers + 3, selected):
+            raise ValueError(f"krum: {num_tasks} tasks are too few for outliers={outliers} and selected={selected}; "
+                             f"it takes {max(outliers + 3, selected)}")  # fmt: skip
+        return ()
+
+    def update(signal, state, *, mask, key):
+        gram, count = signal.gramian, len(mask)
+        square = jnp.diagonal(gram)
+        distance = jnp.maximum(square[:, None] + square[None, :] - 2 * gram, 0)
+        others = mask[:, None] & mask[None, :] & ~jnp.eye(count, dtype=bool)
+        nearest = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
+        neighbours = jnp.clip(mask.sum() - outliers - 2, 1, count)
+        score = jnp.where((jnp.arange(count) < neighbours) & jnp.isfinite(nearest), nearest, 0).sum(1)
+        rank = jnp.argsort(jnp.argsort(jnp.where(mask, score, jnp.inf)))
+        chosen = (rank < selected) & mask
+        weights = chosen / jnp.maximum(chosen.sum(), 1)
+        return Result(weights.astype(signal.losses.dtype)), state
+
+    return Balancer(init, update, Needs.GRAMIAN)
+
+
+@parts.recorded()
+def trimmed_mean(trim: int = 1) -> Balancer:
+    """The mean, coordinate by coordinate, without the `trim` largest and smallest of the present tasks' gradients.
+
+    Where too few tasks are present, fewer are left out, so that one remains.
+    """
+    if trim < 0:
+        raise ValueError(f"trimmed_mean: trim={trim} must not be negative")
+
+    def init(num_tasks, template):
+        if num_tasks <= 2 * trim:
+            raise ValueError(f"trimmed_mean: trim={trim} leaves none of {num_tasks} tasks; it takes {2 * trim + 1}")
+        return ()
+
+    def update(signal, state, *, mask, key):
+        count = mask.sum()
+        cut = jnp.minimum(trim, jnp.maximum(count - 1, 0) // 2)
+
+        def leaf(rows):
+            column = (len(mask),) + (1,) * (rows.ndim - 1)
+            ordered = jnp.sort(jnp.where(mask.reshape(column), rows, jnp.inf), axis=0)
+            place = jnp.arange(len(mask)).reshape(column)
+            kept = (place >= cut) & (place < count - cut)
+            return jnp.where(kept, ordered, 0).sum(0) / jnp.maximum(count - 2 * cut, 1).astype(rows.dtype)
+
+        return Result(direction=jax.tree.map(leaf, signal.jacobian)), state
+
+    return Balancer(stateless if trim == 0 else init, update, Needs.JACOBIAN)
