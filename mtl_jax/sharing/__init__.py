@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 from mtl_jax import parts
 from mtl_jax.encoders import Encoder
+from mtl_jax.sharing.cross_stitch import cross_stitch
+from mtl_jax.sharing.experts import mmoe
+from mtl_jax.sharing.film import film
 from mtl_jax.sharing.hard import hard, independent
 from mtl_jax.sharing.model import MultiTaskModel, forward, merge, spread
 from mtl_jax.tasks import Task
 
-NAMES = {"hard": hard, "independent": independent}
+NAMES = {"hard": hard, "independent": independent, "cross_stitch": cross_stitch, "mmoe": mmoe, "film": film}
 
 
 def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
@@ -16,4 +19,4 @@ def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     return parts.build(text, NAMES, "sharing", encoder, tasks)
 
 
-__all__ = ["NAMES", "MultiTaskModel", "build", "forward", "hard", "independent", "merge", "spread"]
+__all__ = ["NAMES", "MultiTaskModel", "build", "forward", "merge", "spread", *NAMES]

@@ -1,0 +1,60 @@
+"""Several copies of an encoder's layers side by side, their leaves stacked along a first axis and run by one `vmap`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from mtl_jax.batch import Batch, PerTask
+from mtl_jax.encoders import base
+from mtl_jax.encoders.base import Train
+
+Layers = list[tuple[str, nn.Module]]
+
+
+def common_inputs(batch: Batch, sharing: str) -> Any:
+    """The inputs, or an error if each task has its own."""
+    if isinstance(batch.inputs, PerTask):
+        raise ValueError(f"sharing {sharing!r} takes inputs in common; 'hard' and 'independent' take each task's own")
+    return jax.tree.map(jnp.asarray, batch.inputs)
+
+
+def init_columns(
+    named: Layers, key: Key[Array, ""], x: Any, prefix: str, names: Sequence[str]
+) -> tuple[dict, dict, Any]:
+    """(stacked params, stacked state, outputs [column, B, ...]) of one copy per name, on the same input.
+
+    A copy's draws depend on its name alone.
+    """
+
+    def one(name: str) -> tuple[dict, dict, Any]:
+        return base.init_layers(named, base.named_key(key, f"{prefix}/{name}"), x, prefix)
+
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, names))
+
+
+def apply_columns(
+    named: Layers,
+    params: dict,
+    state: dict,
+    x: Any,
+    *,
+    train: Train,
+    key: Key[Array, ""] | None,
+    prefix: str,
+    names: Sequence[str],
+    stacked: bool = False,
+) -> tuple[Any, dict]:
+    """(outputs [column, B, ...], stacked new state); `x` is one input for all, or `stacked` one per column."""
+    used = {n: params[n] for n, _ in named if n in params}
+    kept = {n: state[n] for n, _ in named if n in state}
+    keys = None if key is None else jnp.stack([base.named_key(key, name) for name in names])
+
+    def one(params: dict, state: dict, key: Any, x: Any) -> tuple[Any, dict]:
+        return base.apply_layers(named, params, state, x, train=train, key=key, prefix=prefix)
+
+    axes = (0, 0, None if keys is None else 0, 0 if stacked else None)
+    return jax.vmap(one, axes)(used, kept, keys, x)
