@@ -34,6 +34,13 @@ TRANSFER = {  # name: (start from the trunk?, freeze)
 LABELS = 100
 
 
+def whole(run: Any) -> Any:
+    """The run, unless a signal ended it: then the program ends too."""
+    if run.interrupted:
+        raise SystemExit(f"{run.interrupted}: stopped at step {run.steps}; nothing was written")
+    return run
+
+
 def learn_together(data: Any, num_steps: int, seeds: tuple[int, ...]) -> dict[str, Any]:
     """{method: run}, with a member per seed."""
     import mtl_jax as mtl
@@ -41,7 +48,7 @@ def learn_together(data: Any, num_steps: int, seeds: tuple[int, ...]) -> dict[st
     runs = {}
     for name, (sharing, balancer) in METHODS.items():
         model = mtl.sharing.build(sharing, mtl.encoders.build(ENCODER), data.tasks)
-        runs[name] = mtl.fit(model, data, balancer=balancer, num_steps=num_steps, seed=seeds)
+        runs[name] = whole(mtl.fit(model, data, balancer=balancer, num_steps=num_steps, seed=seeds))
         print(f"{name}: {num_steps} steps x {len(seeds)} seeds in {runs[name].seconds:.0f} s", flush=True)
     return runs
 
@@ -55,7 +62,7 @@ def carry_over(source: Any, few: Any, num_steps: int, seeds: tuple[int, ...]) ->
         model = mtl.sharing.build(source.model.spec, source.model.encoder, few.tasks)
         if start:
             model = mtl.transfer.adapt(source, few.tasks, freeze=freeze)
-        runs[name] = mtl.fit(model, few, num_steps=num_steps, batch_size=32, seed=seeds)
+        runs[name] = whole(mtl.fit(model, few, num_steps=num_steps, batch_size=32, seed=seeds))
     return runs
 
 
