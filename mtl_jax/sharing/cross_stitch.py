@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
@@ -63,8 +62,3 @@ def cross_stitch(encoder: Encoder, tasks: Sequence[Task], own: float = 0.9) -> M
         return PerTask({t: features[t] for t in chosen}), new_state, NO_AUX
 
     return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
-
-
-def units(params: Any) -> dict[str, Array]:
-    """{stage: A [K, K]} of a trained model's parameters: row t is what column t took from each."""
-    return jax.tree.map(jnp.asarray, params["shared"]["units"])

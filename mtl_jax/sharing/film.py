@@ -61,8 +61,3 @@ def film(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
         return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
 
     return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), no_penalty, encoder)
-
-
-def gammas(params: Any, task: str) -> dict[str, Array]:
-    """{stage: gamma [width]} of a task."""
-    return {stage: leaf["gamma"] for stage, leaf in params["tasks"][task]["film"].items()}
