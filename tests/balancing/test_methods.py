@@ -98,8 +98,11 @@ def apply(name, matrix, mask=None, seed=0, losses=None):
     count = len(matrix)
     losses = losses_of(count) if losses is None else losses
     mask = np.ones(count, bool) if mask is None else mask
-    direction, weights = compiled(name)(matrix, losses, mask, jax.random.key(seed))
-    return np.asarray(direction, np.float64), np.asarray(weights, np.float64)
+    # Columns of zeros change nothing, and matrices of one width share their programs.
+    width = matrix.shape[1]
+    padded = np.pad(matrix, ((0, 0), (0, max(40 - width, 0))))
+    direction, weights = compiled(name)(padded, losses, mask, jax.random.key(seed))
+    return np.asarray(direction, np.float64)[:width], np.asarray(weights, np.float64)
 
 
 def having(name):

@@ -135,7 +135,7 @@ def test_evaluate_and_transfer(uninterrupted, tmp_path):
     "program, flags, status, message",
     [
         ("train", [CONFIG, "--workdir=W", "--config.blancer=mgda"], 2, "unknown config field 'blancer'; did you mean "
-         "'balancer'? (balancer, batch_size"),
+         "'balancer'? (balance_paths, balancer, batch_size"),
         ("train", [CONFIG, "--wrkdir=W"], 2, "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
         ("train", [CONFIG], 2, "flag --workdir is required"),
         ("train", ["--config=experiments/configs/digits.py", "--workdir=W"], 2, "there is no config file "
