@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 
 import jax
 import numpy as np
@@ -125,7 +126,14 @@ def test_a_signal_saves_and_ends(tmp_path):
     steps = 10**7
     model = tiny.model(tiny.data().tasks)
     previous = signal.getsignal(signal.SIGTERM)
-    threading.Timer(8.0, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+
+    def stop():
+        while not (tmp_path / "environment.json").exists():  # written just before the loop
+            time.sleep(0.1)
+        time.sleep(3.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
     run = tiny.fit(model, num_steps=steps, eval_every=steps, workdir=tmp_path, log_every=steps)
     assert run.interrupted == "SIGTERM" and 0 < run.steps < steps
     assert os.listdir(tmp_path / "checkpoints") == [str(run.steps)]
