@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
 from mtl_jax.balancing.gramian import scaled
 
 SCALES = ("min", "median", "rmse")
@@ -26,8 +26,7 @@ def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -
     preference = None if preference is None else tuple(float(p) for p in preference)
 
     def init(num_tasks, template):
-        if preference is not None and len(preference) != num_tasks:
-            raise ValueError(f"aligned_mtl: {len(preference)} preferences were given for {num_tasks} tasks")
+        one_per_task("aligned_mtl", "preferences", preference, num_tasks)
         return ()
 
     def update(signal, state, *, mask, key):

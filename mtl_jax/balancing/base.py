@@ -1,7 +1,7 @@
 """The contract of a balancing method: a pair of pure functions with its state in a pytree."""
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
@@ -61,3 +61,9 @@ def stateless(num_tasks: int, template: dict[str, Array]) -> tuple:
     """`init` of a method without state."""
     del num_tasks, template
     return ()
+
+
+def one_per_task(method: str, what: str, given: Sequence[float] | None, num_tasks: int) -> None:
+    """An error unless `given` is None or has an entry for every task."""
+    if given is not None and len(given) != num_tasks:
+        raise ValueError(f"{method}: {len(given)} {what} were given for {num_tasks} tasks")

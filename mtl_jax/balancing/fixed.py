@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
 
 
 @parts.recorded()
@@ -20,8 +20,7 @@ def fixed(weights: Sequence[float]) -> Balancer:
         raise ValueError(f"fixed: weights={weights} must be non-negative, one per task")
 
     def init(num_tasks, template):
-        if len(weights) != num_tasks:
-            raise ValueError(f"fixed: {len(weights)} weights were given for {num_tasks} tasks")
+        one_per_task("fixed", "weights", weights, num_tasks)
         return ()
 
     def update(signal, state, *, mask, key):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
 
 
 @parts.recorded()
@@ -25,8 +25,7 @@ def graddrop(leak: Sequence[float] | None = None) -> Balancer:
         raise ValueError(f"graddrop: leak={leak} must lie in [0, 1]")
 
     def init(num_tasks, template):
-        if leak is not None and len(leak) != num_tasks:
-            raise ValueError(f"graddrop: {len(leak)} leaks were given for {num_tasks} tasks")
+        one_per_task("graddrop", "leaks", leak, num_tasks)
         return ()
 
     def update(signal, state, *, mask, key):

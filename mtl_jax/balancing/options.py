@@ -29,8 +29,8 @@ class Options(NamedTuple):
     Attributes:
       mode: "map" pulls the Jacobian's rows one by one, "vmap" at once, an integer that many at once; "columns" makes
         the Gramian without ever holding the Jacobian; "auto" is one of these, see `resolve`.
-      level: gradients by the shared "parameters", or by the "features" that all heads read: cheap, and an upper bound
-        of the former's conflicts (Sener and Koltun 2018, MGDA-UB).
+      level: gradients by the shared "parameters", or by the "features" that all heads read, which is cheap
+        (as MGDA-UB of Sener and Koltun 2018).
       paths: the shared leaves whose gradients the method sees; its weights then apply to all. None: all.
       update_every: steps between updates of the weights; in between the last ones are used, at a plain step's cost.
     """

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
 
 
 def along_ray(name: str, preference: Sequence[float] | None, scalar: Callable) -> Balancer:
@@ -18,8 +18,7 @@ def along_ray(name: str, preference: Sequence[float] | None, scalar: Callable) -
         raise ValueError(f"{name}: preference={preference} must not be negative")
 
     def init(num_tasks, template):
-        if preference is not None and len(preference) != num_tasks:
-            raise ValueError(f"{name}: {len(preference)} preferences were given for {num_tasks} tasks")
+        one_per_task(name, "preferences", preference, num_tasks)
         return ()
 
     def update(signal, state, *, mask, key):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import dual_cone
 
@@ -24,8 +24,7 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
     preference = None if preference is None else tuple(float(p) for p in preference)
 
     def init(num_tasks, template):
-        if preference is not None and len(preference) != num_tasks:
-            raise ValueError(f"upgrad: {len(preference)} preferences were given for {num_tasks} tasks")
+        one_per_task("upgrad", "preferences", preference, num_tasks)
         return ()
 
     def update(signal, state, *, mask, key):

@@ -22,7 +22,6 @@ from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.tasks import Task
 from mtl_jax.training import records, selection, state
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feed, compile_once, make_dispatch
@@ -282,6 +281,3 @@ def check_finite(
         if saved is not None:
             where = f"last good checkpoint is step {saved} in {workdir / 'checkpoints'}"
     raise FloatingPointError(f"step {step}: loss of task {task!r} is {value}; the step was not applied; {where}")
-
-
-__all__ = ["Task", "fit"]
