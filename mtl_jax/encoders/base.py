@@ -16,14 +16,26 @@ class Encoder(NamedTuple):
     """An encoder.
 
     Attributes:
-      stages: Linen modules with ``__call__(x, *, train)``, applied in order.
-      pool: a Linen module that turns the last stage's output into vectors [B, width]; None if it already is.
+      stages: Linen modules with ``__call__(x, *, train)``, applied in order. Between stages x is an array [B, ...,
+        width], or a sequence ``{"values": [B, T, width], "mask": bool [B, T]}`` (see `values_of`).
+      pool: a Linen module that turns the last stage's output into vectors [B, width]; None if it already is, or if
+        heads read sequences or images as they are.
       spec: the call that made it; None if that is no literal.
     """
 
     stages: tuple[nn.Module, ...]
     pool: nn.Module | None = None
     spec: str | None = None
+
+
+def values_of(x: Any) -> Array:
+    """The array of features: ``x`` itself, or what a sequence ``{"values": [B, T, width], "mask": [B, T]}`` holds."""
+    return x["values"] if isinstance(x, dict) else x
+
+
+def with_values(x: Any, values: Array) -> Any:
+    """`x` with other features: a sequence keeps its mask."""
+    return {**x, "values": values} if isinstance(x, dict) else values
 
 
 def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
