@@ -2,7 +2,8 @@
 
 One backward pass of the summed losses through the heads gives every head's gradient and, decode being separable, the
 K cotangents at the features. From there the trunk's Jacobian, its Gramian and any weighted sum of task gradients are
-pulls of combinations of those cotangents.
+pulls of combinations of those cotangents. In mode "columns" the cotangents are not kept either: each is made anew
+from its own head, so that memory does not grow with the number of tasks.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,74 +11,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing.gramian import gramian
+from mtl_jax.balancing.gramian import gramian, product
+from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
+from mtl_jax.balancing.pulls import by_rows, floats, over_rows, row_products, with_transpose
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
 from mtl_jax.tasks import Task, loss_sum
-
-Gradient = dict[str, Array]  # {path: array}, trainable leaves only
-
-
-class Linearization(NamedTuple):
-    """What one forward pass offers to a step; the functions pull gradients on demand.
-
-    Attributes:
-      losses: [K], the mean over the labelled elements of the global batch; 0 for a task without labels.
-      labelled: [K], whether a task has labels in the batch.
-      finite: [K], whether its loss is finite. Tasks that are not labelled or not finite are cut off everywhere below.
-      state: the model's state after the pass.
-      metrics: what the model reports of itself.
-      jacobian: () -> {path: [K, ...]} over trainable shared leaves.
-      gramian: () -> [K, K], the inner products of the rows of the Jacobian.
-      weighted: ([K]) -> {path: array}, the weighted sum of the rows, over all trainable shared leaves.
-      at_features: () -> {path in the features: [K, ...]}, the Jacobian by the features that all heads read; under pmap
-        of this device's rows.
-      along: ({path in the features: array}) -> {path: array}, a direction at the features pulled back.
-      own: () -> {path: array}, each trainable leaf under ``tasks/<t>`` by task t's own loss.
-      extra: () -> {path: array} over all trainable leaves, the gradient of what is added outside the balancer:
-        penalties, auxiliary and joint losses.
-    """
-
-    losses: Float[Array, " task"]
-    labelled: Bool[Array, " task"]
-    finite: Bool[Array, " task"]
-    state: Any
-    metrics: dict[str, Array]
-    jacobian: Callable[[], Gradient]
-    gramian: Callable[[], Float[Array, "task task"]]
-    weighted: Callable[[Float[Array, " task"]], Gradient]
-    at_features: Callable[[], Gradient]
-    along: Callable[[Gradient], Gradient]
-    own: Callable[[], Gradient]
-    extra: Callable[[], Gradient]
-
-
-class JointLoss(NamedTuple):
-    """A loss over several tasks' outputs, added outside the balancer.
-
-    Attributes:
-      name: as logged.
-      function: ({task: outputs}, {task: targets}, {task: masks}) -> (sum over examples, number of examples); the loss
-        is their ratio over the global batch.
-      weight: its factor.
-    """
-
-    name: str
-    function: Callable
-    weight: float = 1.0
-
-
-def task_losses(
-    tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
-) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
-    """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
-    pairs = [loss_sum(t, outputs[t.name], batch.targets[t.name], batch.masks[t.name]) for t in tasks]
-    return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 
 class Branch(NamedTuple):
@@ -111,18 +55,20 @@ def linearize(
       trainable: paths of the leaves to differentiate by; None for all.
       mode: how the Jacobian's rows are pulled: "map" one by one, "vmap" at once, an integer that many at once, or
         "columns": the Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task.
-      paths: of the shared leaves that `jacobian` and `gramian` are about; None for all.
+      paths: of the shared leaves that `jacobian`, `gramian` and `cross` are about; None for all.
       tasks: the model's tasks with their scalers, if the model's own lack them.
       joint: losses over several tasks' outputs.
     """
     check_mode(mode)
     tasks = tuple(tasks or model.tasks)
     names = tuple(t.name for t in tasks)
+    position = {n: i for i, n in enumerate(names)}
     rng = None if rng is None else local_key(rng)
     flat = partition.flatten(variables["params"])
     chosen = {p: v for p, v in flat.items() if trainable is None or p in trainable}
     shared = {p: v for p, v in chosen.items() if partition.owner(p) == "shared"}
     private = {p: v for p, v in chosen.items() if partition.owner(p) != "shared"}
+    columns = mode == "columns"
 
     def with_leaves(*leaves: Gradient) -> Any:
         updated = {p: v for part in leaves for p, v in part.items()}
@@ -130,32 +76,29 @@ def linearize(
 
     # --- forward through the trunk -------------------------------------------------------------------------------
     def encode(shared: Gradient, private: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
-        features, new_state, aux = model.encode(with_leaves(shared, private), batch, train=train, rng=rng, tasks=subset)
-        return (features, aux["losses"]), (new_state, aux["metrics"])
+        whole, new_state, aux = model.encode(with_leaves(shared, private), batch, train=train, rng=rng, tasks=subset)
+        apart = isinstance(whole, PerTask)
+        features = {n: floats(x) for n, x in whole.items()} if apart else floats(whole)
+        return (features, aux["losses"]), (whole, new_state, aux["metrics"])
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
-    branches, parts_of_features, new_state, metrics, aux_losses = [], {}, {}, {}, {}
+    branches, whole, features, new_state, metrics, aux_losses = [], {}, {}, {}, {}, {}
     for subset in [(n,) for n in names] if branched else [None]:
-        if mode == "columns":
-            (features, aux), push, (changed, reported) = jax.linearize(
-                lambda s, p, subset=subset: encode(s, p, subset), shared, private, has_aux=True
-            )
-            pull = jax.linear_transpose(push, shared, private)
-        else:
-            (features, aux), pull, (changed, reported) = jax.vjp(
-                lambda s, p, subset=subset: encode(s, p, subset), shared, private, has_aux=True
-            )
-            push = None
+        (found, aux), pull, push, (value, changed, reported) = with_transpose(
+            lambda s, p, subset=subset: encode(s, p, subset), shared, private, columns
+        )
         branches.append(Branch(subset or names, pull, push, jax.tree.map(jnp.zeros_like, aux)))
-        parts_of_features |= {n: features[n] for n in subset} if branched else spread(model, features)
+        one_value = not isinstance(value, PerTask)
+        whole |= {n: value[n] for n in subset} if branched else spread(model, value)
+        features |= {n: found if one_value else found[n] for n in subset or names}
         new_state, metrics, aux_losses = merge(new_state, changed), metrics | reported, aux_losses | aux
-    one_value = not branched and not isinstance(features, PerTask)
 
     # --- heads: one forward, one backward of the summed losses -----------------------------------------------------
-    def decode(private: Gradient, features: dict[str, Any]) -> tuple[dict[str, Array], Any]:
-        return model.decode(with_leaves(private), features, train=train, rng=rng)
+    def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Array], Any]:
+        read = {n: partition.unflatten(x, whole[n]) for n, x in features.items()}
+        return model.decode(with_leaves(private), read, train=train, rng=rng)
 
-    outputs, pull_heads, decoded = jax.vjp(decode, private, parts_of_features, has_aux=True)
+    outputs, pull_heads, push_heads, decoded = with_transpose(decode, private, features, columns)
     new_state = merge(merge(variables["state"], new_state), decoded)
 
     def mean_losses(outputs: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
@@ -168,138 +111,222 @@ def linearize(
     labelled, finite = counts > 0, jnp.isfinite(losses)
     usable = labelled & finite
     own_gradient, cotangents = pull_heads(by_output)
-    position = {n: i for i, n in enumerate(names)}
 
     def cut(tree: Any, name: str) -> Any:
         # 0 * nan is nan: a task is cut off by selection, not by its weight.
         return jax.tree.map(lambda x: jnp.where(usable[position[name]], x, 0), tree)
 
     cotangents = {n: cut(cotangents[n], n) for n in names}
+    fresh = columns and one_value  # make cotangents anew instead of keeping all
+
+    def remade(index: Array, factor: Array) -> Gradient:
+        def of(name: str) -> Callable:
+            def head() -> Gradient:
+                _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
+                return by_rows(cut(back(by_output[name])[0], name), factor)
+
+            return head
+
+        return jax.lax.switch(index, [of(n) for n in names])
 
     # --- pulls through the trunk -----------------------------------------------------------------------------------
-    def seed(branch: Branch, weights: Float[Array, " task"], by_task: dict[str, Any]) -> tuple[Any, Any]:
-        scaled = {n: jax.tree.map(lambda x, n=n: weights[position[n]].astype(x.dtype) * x, by_task[n]) for n in names}
-        if one_value:
-            return jax.tree.map(lambda *x: sum(x), *scaled.values()), branch.no_aux
-        return PerTask({n: scaled[n] for n in branch.names}), branch.no_aux
+    def summed(weights: Float[Array, "task ..."], by_task: dict[str, Gradient]) -> Any:
+        """The seed of a pull: the weighted cotangents, added up where all heads read one value."""
+        if fresh and by_task is cotangents:
+            nothing = jax.tree.map(jnp.zeros_like, features[names[0]])
+            return jax.lax.fori_loop(
+                0, len(names), lambda i, total: jax.tree.map(jnp.add, total, remade(i, weights[i])), nothing
+            )
+        scaled = {n: by_rows(by_task[n], weights[position[n]]) for n in names}
+        return jax.tree.map(lambda *x: sum(x), *scaled.values()) if one_value else scaled
 
-    def pull(weights: Float[Array, " task"], by_task: dict[str, Any]) -> tuple[Gradient, Gradient]:
-        pulled = [branch.pull(seed(branch, weights, by_task)) for branch in branches]
-        return jax.tree.map(lambda *x: sum(x), *pulled)
-
-    unit = jnp.eye(len(names), dtype=losses.dtype)
+    def pull(seed: Any) -> tuple[Gradient, Gradient]:
+        parts = [b.pull(({n: seed[n] for n in b.names} if not one_value else seed, b.no_aux)) for b in branches]
+        return jax.tree.map(lambda *x: sum(x), *parts)
 
     def seen(gradient: Gradient) -> Gradient:
         return gradient if paths is None else {p: g for p, g in gradient.items() if p in paths}
 
-    def row(index: Array) -> Gradient:
-        return global_sum(seen(pull(unit[index], cotangents)[0]))
+    size = num_examples(batch, tasks)
 
-    def stacked() -> Any:
-        return jax.tree.map(lambda *x: jnp.stack(x), *(cotangents[n] for n in names))
+    def factor_of(index: Array, factors: Array | None, examples: bool) -> tuple[Array, Array]:
+        """(task, factor of its cotangent or of each of that's rows) of an objective."""
+        if examples:
+            task = index // size
+            return task, jnp.where(jnp.arange(size) == index % size, labelled_examples()[task], 0)
+        return index, jnp.ones((), losses.dtype) if factors is None else factors[index]
 
-    def jacobian() -> Gradient:
-        if branched:
-            rows = [seen(branch.pull(seed(branch, unit[i], cotangents))[0]) for i, branch in enumerate(branches)]
-            return global_sum(jax.tree.map(lambda *x: jnp.stack(x), *rows))
+    def objective(index: Array, factors: Array | None, examples: bool) -> Any:
+        """The seed of one row of the Jacobian: a task's cotangent, its rows times `factors`; or one example's."""
+        task, factor = factor_of(index, factors, examples)
+        if fresh:
+            return remade(task, factor)
         if one_value:
-            return over_rows(lambda x: global_sum(seen(branches[0].pull((x, branches[0].no_aux))[0])), stacked(), mode)
-        return over_rows(row, jnp.arange(len(names)), mode)
+            return by_rows(jax.tree.map(lambda x: x[task], stacked()), factor)
+        return {n: by_rows(x, jnp.where(task == position[n], factor, 0)) for n, x in cotangents.items()}
 
+    def stacked() -> Gradient:
+        return jax.tree.map(lambda *x: jnp.stack(x), *cotangents.values())
+
+    def pulled(seed: Any) -> Gradient:
+        return global_sum(seen(pull(seed)[0]))
+
+    def row(index: Array, factors: Array | None, examples: bool) -> Gradient:
+        """One row of the Jacobian; a task with a branch of its own is pulled through that only."""
+        if not branched:
+            return pulled(objective(index, factors, examples))
+        task, factor = factor_of(index, factors, examples)
+        return global_sum(jax.lax.switch(task, [lambda f, i=i: through(i, f) for i in range(len(names))], factor))
+
+    def jacobian(examples: bool = False, factors: Array | None = None) -> Gradient:
+        if branched:  # each task's rows through its own branch
+            rows = [branch_rows(i, factors, examples) for i in range(len(names))]
+            return global_sum(jax.tree.map(lambda *x: jnp.concatenate(x), *rows))
+        if examples or not one_value:
+            indices = jnp.arange(len(names) * (size if examples else 1))
+            return over_rows(lambda i: row(i, factors, examples), indices, mode)
+        seeds = stacked()
+        if factors is not None:
+            seeds = jax.vmap(by_rows)(seeds, factors)
+        return over_rows(pulled, seeds, mode)
+
+    def through(task: int, factor: Array) -> Gradient:
+        branch, name = branches[task], names[task]
+        return seen(branch.pull(({name: by_rows(cotangents[name], factor)}, branch.no_aux))[0])
+
+    def branch_rows(task: int, factors: Array | None, examples: bool) -> Gradient:
+        if examples:
+            every = jnp.eye(size, dtype=losses.dtype) * labelled_examples()[task]
+            return over_rows(lambda factor: through(task, factor), every, mode)
+        return jax.tree.map(lambda x: x[None], through(task, factor_of(jnp.asarray(task), factors, False)[1]))
+
+    def projections(direction: Gradient) -> Float[Array, "task batch"]:
+        """J times a direction, by rows of the batch: a tangent map of trunk and heads."""
+        whole_direction = {p: jnp.zeros_like(v) for p, v in shared.items()} | direction
+        still, moved = jax.tree.map(jnp.zeros_like, private), {}
+        for branch in branches:
+            (tangent, _) = branch.push(whole_direction, still)
+            moved |= {n: tangent if one_value else tangent[n] for n in branch.names}
+        changes = push_heads(still, moved)
+        return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
+
+    def gram(examples: bool = False) -> Float[Array, "task task"]:
+        if not columns:
+            return gramian(jacobian(examples))
+
+        def column(index: Array) -> Array:
+            along_rows = projections(row(index, None, examples))
+            if examples:
+                along_rows = along_rows * labelled_examples()[:, None]
+            return global_sum(along_rows.ravel() if examples else along_rows.sum(1))
+
+        found = jax.lax.map(column, jnp.arange(len(names) * (size if examples else 1)))
+        return (found + found.T) / 2
+
+    def weighted(weights: Float[Array, "task ..."]) -> Gradient:
+        return global_sum(pull(summed(weights, cotangents))[0])
+
+    # --- halves of the batch, and its examples ---------------------------------------------------------------------
+    def row_losses() -> tuple[Array, Array]:
+        """([K, batch] sums, [K, batch] counts) of the losses row by row."""
+        return tuple(map(jnp.stack, zip(*(
+            jax.vmap(lambda o, y, m, t=t: loss_sum(t, o[None], y[None], m[None]))(
+                outputs[t.name], batch.targets[t.name], batch.masks[t.name])
+            for t in tasks), strict=True)))  # fmt: skip
+
+    def labelled_examples() -> Float[Array, " task"]:
+        return (row_losses()[1] > 0).sum(1).astype(losses.dtype)
+
+    def cross() -> tuple[Array, Array]:
+        if size % 2:
+            raise ValueError(f"two samples are two halves of a batch, and {size} rows cannot be halved; "
+                             "use an even batch_size")  # fmt: skip
+        _, by_row = row_losses()
+        inside = jnp.arange(size) % 2 == jnp.arange(2)[:, None, None]  # interleaved, as rows may be sorted or sharded
+        in_half = global_sum(jnp.where(inside, by_row, 0).sum(-1))
+        first, second = jnp.where(inside, (counts / jnp.maximum(in_half, 1))[..., None], 0).astype(losses.dtype)
+        both = usable & (in_half > 0).all(0)
+        if not columns:
+            return product(jacobian(factors=first), jacobian(factors=second)), both
+
+        def column(index: Array) -> Array:
+            return global_sum((projections(row(index, second, False)) * first).sum(1))
+
+        return jax.lax.map(column, jnp.arange(len(names))).T, both
+
+    def examples() -> Examples:
+        sums, by_row = row_losses()
+        scale = labelled_examples()
+        share = scale[:, None] * sums / jnp.maximum(counts, 1)[:, None]
+        present = (by_row > 0) & usable[:, None]
+        return Examples(jnp.where(present, share, 0), present, scale)
+
+    # --- at the features, heads, and what is added outside the balancer --------------------------------------------
     def at_features() -> Gradient:
         if not one_value:
             raise ValueError("the Jacobian at the features needs features that all heads read; these are per task")
-        return partition.flatten(stacked())
+        return stacked()
 
     def along(direction: Gradient) -> Gradient:
-        tree = partition.unflatten(direction, cotangents[names[0]])
-        return global_sum(branches[0].pull((tree, branches[0].no_aux))[0])
+        return global_sum(branches[0].pull((direction, branches[0].no_aux))[0])
 
-    def column(index: Array) -> Float[Array, " task"]:
-        # Leaves outside `paths` do not move.
-        direction = {p: jnp.zeros_like(v) for p, v in shared.items()} | row(index)
-        still = jax.tree.map(jnp.zeros_like, private)
-        moved = {}
-        for branch in branches:
-            (tangent, _) = branch.push(direction, still)
-            moved |= {n: tangent if one_value else tangent[n] for n in branch.names}
-        return global_sum(jnp.stack([inner(cotangents[n], moved[n]) for n in names]))
-
-    def gram() -> Float[Array, "task task"]:
-        if mode != "columns":
-            return gramian(jacobian())
-        columns = jax.lax.map(column, jnp.arange(len(names)))
-        return (columns + columns.T) / 2
-
-    def weighted(weights: Float[Array, " task"]) -> Gradient:
-        return global_sum(pull(weights, cotangents)[0])
+    ones = jnp.ones(len(names), losses.dtype)
 
     def own() -> Gradient:
         # Leaves of tasks/* that encode reads are pulled with ones; for the others this part is constant zero.
-        read_early = pull(jnp.ones(len(names), losses.dtype), cotangents)[1]
+        read_early = pull(summed(ones, cotangents))[1]
         total = {p: own_gradient[p] + read_early[p] for p in private}
         return {p: cut(g, partition.owner(p)) for p, g in global_sum(total).items()}
 
-    # --- what is added outside the balancer ------------------------------------------------------------------------
     def extra() -> Gradient:
-        total = jax.tree.map(jnp.zeros_like, chosen)
-
-        def add(gradient: Gradient) -> None:
-            for p, g in gradient.items():
-                total[p] = total[p] + g
-
+        total = jax.grad(lambda leaves: model.penalty(with_leaves(leaves)))(chosen)
         if joint:
-            add(joint_gradient())
+            total = jax.tree.map(jnp.add, total, joint_gradient())
         if aux_losses:
-            nothing = {n: jax.tree.map(jnp.zeros_like, c) for n, c in cotangents.items()}
+            nothing = {n: jax.tree.map(jnp.zeros_like, x) for n, x in features.items()}
             for branch in branches:
-                features, aux = seed(branch, jnp.ones(len(names), losses.dtype), nothing)
                 # A device reports the mean over its own rows; the mean over all is that divided by their number.
-                shared_part, early_part = branch.pull((features, jax.tree.map(lambda x: x + 1 / num_devices(), aux)))
-                add(global_sum(shared_part | early_part))
-        add(jax.grad(lambda leaves: model.penalty(with_leaves(leaves)))(chosen))
+                ways = jax.tree.map(lambda x: x + 1 / num_devices(), branch.no_aux)
+                still = nothing[names[0]] if one_value else {n: nothing[n] for n in branch.names}
+                shared_part, early_part = branch.pull((still, ways))
+                total = jax.tree.map(jnp.add, total, global_sum(shared_part | early_part))
         return total
 
     def joint_gradient() -> Gradient:
         def value(outputs: dict[str, Array]) -> Array:
             total = jnp.zeros((), losses.dtype)
             for loss in joint:
-                summed, count = loss.function(outputs, batch.targets, batch.masks)
-                total = total + loss.weight * summed / jnp.maximum(global_sum(count), 1)
+                part, count = loss.function(outputs, batch.targets, batch.masks)
+                total = total + loss.weight * part / jnp.maximum(global_sum(count), 1)
             return total
 
         private_part, by_task = pull_heads(jax.grad(value)(outputs))
-        shared_part, early_part = pull(jnp.ones(len(names), losses.dtype), by_task)
+        shared_part, early_part = pull(summed(ones, by_task))
         return global_sum(shared_part | {p: private_part[p] + early_part[p] for p in private})
 
     return Linearization(
-        losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, at_features, along, own, extra
-    )
+        losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, cross, examples, at_features, along,
+        own, extra,
+    )  # fmt: skip
+
+
+def task_losses(
+    tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
+) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
+    """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
+    pairs = [loss_sum(t, outputs[t.name], batch.targets[t.name], batch.masks[t.name]) for t in tasks]
+    return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
+
+
+def num_examples(batch: Batch, tasks: Sequence[Task]) -> int:
+    """Rows of the batch, or of each task's own; halves and examples need the same number for all."""
+    return max(len(batch.masks[t.name]) for t in tasks)
 
 
 def check_mode(mode: str | int) -> None:
     """An error for a mode that is neither one of `MODES` nor a positive number of rows."""
     if mode not in MODES and not (isinstance(mode, int) and mode > 0):
         raise ValueError(f"unknown engine mode {mode!r}; ({', '.join(MODES)}, or how many rows to pull at once)")
-
-
-def inner(left: Any, right: Any) -> Float[Array, ""]:
-    """The inner product of two trees, in float32 at least and at highest precision."""
-    products = jax.tree.map(
-        lambda a, b: jnp.vdot(
-            a, b, precision="highest", preferred_element_type=jnp.promote_types(a.dtype, jnp.float32)
-        ),
-        left,
-        right,
-    )
-    return sum(jax.tree.leaves(products))
-
-
-def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:
-    """`function` over the leading axis of `rows`: one by one, all at once, or in chunks."""
-    if mode == "vmap":
-        return jax.vmap(function)(rows)
-    return jax.lax.map(function, rows, batch_size=mode if isinstance(mode, int) and mode > 1 else None)
 
 
 __all__ = ["JointLoss", "Linearization", "linearize", "task_losses"]

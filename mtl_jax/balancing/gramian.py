@@ -14,12 +14,48 @@ def gramian(jacobian: dict[str, Float[Array, "task ..."]]) -> Float[Array, "task
     if not jacobian:
         raise ValueError("the Jacobian is empty: no shared parameter trains, so there is nothing to balance")
 
-    def leaf(rows: Array) -> Array:
-        flat = rows.reshape(rows.shape[0], -1)
-        wide = jnp.promote_types(rows.dtype, jnp.float32)
-        return jnp.einsum("ip,jp->ij", flat, flat, precision="highest", preferred_element_type=wide)
+    return product(jacobian, jacobian)
 
-    return sum(map(leaf, jacobian.values()))
+
+def product(
+    left: dict[str, Float[Array, "task ..."]], right: dict[str, Float[Array, "task ..."]]
+) -> Float[Array, "task task"]:
+    """L R' over all leaves, in float32 at least and at highest precision."""
+    return sum(products_of_rows(left[p], right[p]) for p in left)
+
+
+FEW, SLICE = 10, 16384  # see `products_of_rows`
+
+
+def products_of_rows(left: Float[Array, "task ..."], right: Float[Array, "task ..."]) -> Float[Array, "task task"]:
+    """The inner products of the rows of two leaves.
+
+    A CPU's matrix product is slow where the result is tiny and the sum long. For few rows, row by row is twice as
+    fast; for more, slices that fit its cache are three times as fast (512 x 512 parameters, 40 rows: 15 against 42 ms).
+    """
+    count = left.shape[0]
+    left, right = left.reshape(count, -1), right.reshape(right.shape[0], -1)
+    wide = jnp.promote_types(left.dtype, jnp.float32)
+
+    def multiply(a: Array, b: Array) -> Array:
+        return jnp.einsum("ip,jp->ij", a, b, precision="highest", preferred_element_type=wide)
+
+    length = left.shape[1]
+    if jax.default_backend() != "cpu" or length < SLICE:
+        return multiply(left, right)
+    if count <= FEW:
+        return jax.lax.map(lambda row: multiply(right, row[None])[:, 0], left)
+
+    def add(i: Array, total: Array) -> Array:
+        def piece(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, i * SLICE, SLICE, 1)
+
+        return total + multiply(piece(left), piece(right))
+
+    whole = length // SLICE
+    total = jax.lax.fori_loop(0, whole, add, jnp.zeros((count, right.shape[0]), wide))
+    rest = whole * SLICE
+    return total + multiply(left[:, rest:], right[:, rest:]) if rest < length else total
 
 
 def combine(

@@ -1,0 +1,44 @@
+"""Linear maps and their transposes, over trees whose leaves have a leading axis of rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mtl_jax import partition
+
+
+def with_transpose(function: Callable, first: Any, second: Any, both_ways: bool) -> tuple:
+    """(value, its transpose, its tangent map if `both_ways`, aux) of a function (first, second) -> (value, aux)."""
+    if not both_ways:
+        value, pull, aux = jax.vjp(function, first, second, has_aux=True)
+        return value, pull, None, aux
+    value, push, aux = jax.linearize(function, first, second, has_aux=True)
+    return value, jax.linear_transpose(push, first, second), push, aux
+
+
+def floats(tree: Any) -> dict[str, Array]:
+    """{path: leaf} of the leaves that can be differentiated; a sequence's mask is none."""
+    return {p: x for p, x in partition.flatten(tree).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+
+
+def by_rows(tree: Any, factor: Float[Array, "..."]) -> Any:
+    """Leaves [batch, ...] times a scalar, or times one factor per row."""
+    return jax.tree.map(
+        lambda x: x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim)).astype(x.dtype), tree
+    )
+
+
+def row_products(left: Float[Array, "batch ..."], right: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    """Inner products row by row, in float32 at least."""
+    wide = jnp.promote_types(left.dtype, jnp.float32)
+    return (left.astype(wide) * right.astype(wide)).reshape(len(left), -1).sum(1)
+
+
+def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:
+    """`function` over the leading axis of `rows`: one by one, all at once, or in chunks."""
+    if mode == "vmap":
+        return jax.vmap(function)(rows)
+    return jax.lax.map(function, rows, batch_size=mode if isinstance(mode, int) and mode > 1 else None)
