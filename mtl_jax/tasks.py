@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
+from mtl_jax.batch import Batch
+from mtl_jax.parallel import global_sum
 
 
 class Kind(NamedTuple):
@@ -136,6 +138,14 @@ def loss_sum(
     loss = loss_function(task)(outputs, targets)
     mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
     return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
+
+
+def task_losses(
+    tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
+) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
+    """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
+    pairs = [loss_sum(t, outputs[t.name], batch.targets[t.name], batch.masks[t.name]) for t in tasks]
+    return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 
 def readable(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -4,6 +4,7 @@ from mtl_jax import parts
 from mtl_jax.balancing.aggregate import aggregate
 from mtl_jax.balancing.aligned_mtl import aligned_mtl
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
+from mtl_jax.balancing.bilevel import auto_lambda, moml
 from mtl_jax.balancing.cagrad import cagrad
 from mtl_jax.balancing.conflict_free import conflict_free
 from mtl_jax.balancing.cr_mogm import cr_mogm
@@ -14,10 +15,12 @@ from mtl_jax.balancing.equal import equal
 from mtl_jax.balancing.excess_mtl import excess_mtl
 from mtl_jax.balancing.famo import famo
 from mtl_jax.balancing.fixed import fixed
+from mtl_jax.balancing.forum import forum
 from mtl_jax.balancing.geometric import geometric
 from mtl_jax.balancing.graddrop import graddrop
 from mtl_jax.balancing.gradnorm import gradnorm
 from mtl_jax.balancing.gradvac import gradvac
+from mtl_jax.balancing.grouped import grouped
 from mtl_jax.balancing.imtl import imtl, imtl_g, imtl_l
 from mtl_jax.balancing.mgda import mgda
 from mtl_jax.balancing.moco import moco
@@ -27,10 +30,12 @@ from mtl_jax.balancing.preference import cosmos, pbi
 from mtl_jax.balancing.random_weights import random_gradient, random_loss
 from mtl_jax.balancing.robust import krum, trimmed_mean
 from mtl_jax.balancing.stch import stch
+from mtl_jax.balancing.two_samples import modo, sdmgrad
 from mtl_jax.balancing.uncertainty import uncertainty
 from mtl_jax.balancing.upgrad import upgrad
 
-# A method is one file and one line here: first those that read losses, then Gramian, then Jacobian.
+# A method is one file and one line here: first those that read losses, then Gramian, Jacobian,
+# two samples, validation batches.
 NAMES = {
     "equal": equal,
     "fixed": fixed,
@@ -64,6 +69,12 @@ NAMES = {
     "db_mtl": db_mtl,
     "excess_mtl": excess_mtl,
     "trimmed_mean": trimmed_mean,
+    "grouped": grouped,
+    "modo": modo,
+    "sdmgrad": sdmgrad,
+    "auto_lambda": auto_lambda,
+    "moml": moml,
+    "forum": forum,
 }
 
 

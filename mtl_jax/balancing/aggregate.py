@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from mtl_jax.balancing.base import Balancer, Needs, Signal
 from mtl_jax.balancing.gramian import combine, gramian
@@ -18,8 +18,9 @@ def aggregate(
     mask: Bool[Array | np.ndarray, " task"] | None = None,
     state: Any = None,
     key: Array | None = None,
+    ids: UInt32[Array | np.ndarray, " task"] | None = None,
 ) -> tuple[Float[Array, " param"], Float[Array, " task"] | None, Any]:
-    """Runs one update.
+    """Runs one update. A method of two samples is shown the same gradients as both.
 
     Args:
       balancer: the method.
@@ -28,6 +29,7 @@ def aggregate(
       mask: present tasks; all by default. Rows of absent tasks may hold anything, nan included.
       state: the method's state; by default what its `init` gives.
       key: for methods that draw; ``jax.random.key(0)`` by default.
+      ids: what a task's draws depend on (`Signal`); 0, 1, ... by default.
 
     Returns:
       (direction, weights or None, new state).
@@ -42,6 +44,8 @@ def aggregate(
         jnp.where(mask, losses, 0),
         gramian(held) if balancer.needs is Needs.GRAMIAN else None,
         held if balancer.needs is Needs.JACOBIAN else None,
+        gramian(held) if balancer.needs is Needs.CROSS else None,
+        ids=np.arange(count, dtype=np.uint32) if ids is None else ids,
     )
     key = jax.random.key(0) if key is None else key
     result, state = balancer.update(signal, state, mask=mask, key=key)

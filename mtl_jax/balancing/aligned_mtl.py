@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 
 SCALES = ("min", "median", "rmse")
@@ -26,8 +26,7 @@ def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -
     preference = None if preference is None else tuple(float(p) for p in preference)
 
     def init(num_tasks, template):
-        one_per_task("aligned_mtl", "preferences", preference, num_tasks)
-        return ()
+        return start_preference("aligned_mtl", "preferences", preference, num_tasks)
 
     def update(signal, state, *, mask, key):
         gram = scaled(signal.gramian, mask)
@@ -42,10 +41,9 @@ def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -
         else:
             level = jnp.where(kept, values, 0).sum() / jnp.maximum(rank, 1)
         level = jnp.where(rank > 0, level, 0)
-        chosen = 1 / jnp.maximum(mask.sum(), 1) if preference is None else jnp.asarray(preference)
-        chosen = jnp.where(mask, chosen, 0).astype(gram.dtype)
+        chosen = preference_of(state, mask, gram.dtype)
         inverse_root = jnp.where(kept, 1 / jnp.sqrt(safe), 0)
         weights = jnp.sqrt(level) * (vectors @ (inverse_root * (vectors.T @ chosen)))
         return Result(jnp.where(mask, weights, 0)), state
 
-    return Balancer(init, update, Needs.GRAMIAN)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))

@@ -4,7 +4,12 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt32
+
+from mtl_jax.balancing.oracle import Oracle
 
 
 class Needs(enum.Enum):
@@ -13,14 +18,29 @@ class Needs(enum.Enum):
     LOSSES = "losses"
     GRAMIAN = "gramian"
     JACOBIAN = "jacobian"
+    CROSS = "two samples"
+    ORACLE = "validation batches"
 
 
 class Signal(NamedTuple):
-    """What the engine hands to a method; fields that its `needs` does not name are None."""
+    """What the engine hands to a method; fields that its `needs` does not name are None.
+
+    Attributes:
+      losses: 0 for absent tasks.
+      gramian: J J', J a gradient of the shared parameters per row.
+      jacobian: J, leaf by leaf.
+      cross: J1 J2', of the two interleaved halves of the batch.
+      oracle: training and validation losses as functions of the parameters.
+      ids: a number per task that depends on its name alone; what is drawn at random is drawn from it, so that an
+        absent task, or one more, leaves the draws of the others as they were.
+    """
 
     losses: Float[Array, " task"]
     gramian: Float[Array, "task task"] | None = None
     jacobian: dict[str, Float[Array, "task ..."]] | None = None
+    cross: Float[Array, "task task"] | None = None
+    oracle: Oracle | None = None
+    ids: UInt32[Array | np.ndarray, " task"] | None = None
 
 
 class Result(NamedTuple):
@@ -28,7 +48,8 @@ class Result(NamedTuple):
 
     Attributes:
       weights: the shared direction is their combination of the task gradients; None if `direction` is given.
-      direction: {leaf: array}, a direction that is no combination of task gradients.
+      direction: {leaf: array}, a direction that is no combination of task gradients. A method that reads an oracle may
+        give leaves under ``tasks/`` too, in place of the heads' own gradients.
       head_weights: factors of each head's own gradient; None means ones. A scalarization sets them to its weights.
     """
 
@@ -48,6 +69,9 @@ class Balancer(NamedTuple):
       after: None, or (losses_before, losses_after, state, mask) -> state, called with the losses of the same batch
         after the step.
       spec: the call that made it, such as ``"upgrad(regularization=0.0001)"``; None if that is no literal.
+      carried: arguments of that call that `update` reads from the state alone (a preference), so that calls that
+        differ in nothing else share one program.
+      about: names of the tasks that its arguments name.
     """
 
     init: Callable[[int, dict[str, Array]], Any]
@@ -55,6 +79,8 @@ class Balancer(NamedTuple):
     needs: Needs
     after: Callable | None = None
     spec: str | None = None
+    carried: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
 
 
 def stateless(num_tasks: int, template: dict[str, Array]) -> tuple:
@@ -67,3 +93,20 @@ def one_per_task(method: str, what: str, given: Sequence[float] | None, num_task
     """An error unless `given` is None or has an entry for every task."""
     if given is not None and len(given) != num_tasks:
         raise ValueError(f"{method}: {len(given)} {what} were given for {num_tasks} tasks")
+
+
+def start_preference(method: str, what: str, given: Sequence[float] | None, num_tasks: int) -> Any:
+    """The state that carries a preference: an array, or nothing where none was given."""
+    one_per_task(method, what, given, num_tasks)
+    return () if given is None else jnp.asarray(given, jnp.float32)
+
+
+def preference_of(state: Any, mask: Bool[Array, " task"], dtype: Any) -> Float[Array, " task"]:
+    """The preference over the present tasks: what the state carries, or 1 / their number."""
+    chosen = 1 / jnp.maximum(mask.sum(), 1) if isinstance(state, tuple) else state
+    return jnp.where(mask, chosen, 0).astype(dtype)
+
+
+def draws(key: Array, ids: UInt32[Array | np.ndarray, " task"]) -> Array:
+    """A key per task, which depends on the task's id alone."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(ids))

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import dual_cone
 
@@ -21,14 +19,11 @@ def dual_proj(preference: Sequence[float] | None = None, regularization: float =
     preference = None if preference is None else tuple(float(p) for p in preference)
 
     def init(num_tasks, template):
-        one_per_task("dual_proj", "preferences", preference, num_tasks)
-        return ()
+        return start_preference("dual_proj", "preferences", preference, num_tasks)
 
     def update(signal, state, *, mask, key):
         gram = scaled(signal.gramian, mask, regularization)
-        chosen = 1 / jnp.maximum(mask.sum(), 1) if preference is None else jnp.asarray(preference)
-        chosen = jnp.where(mask, chosen, 0).astype(gram.dtype)
-        solution, _ = dual_cone(gram, chosen[None], mask)
+        solution, _ = dual_cone(gram, preference_of(state, mask, gram.dtype)[None], mask)
         return Result(solution[0]), state
 
-    return Balancer(init, update, Needs.GRAMIAN)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))

@@ -21,7 +21,7 @@ from mtl_jax.balancing.pulls import by_rows, floats, over_rows, row_products, wi
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, loss_sum
+from mtl_jax.tasks import Task, loss_sum, task_losses
 
 
 class Branch(NamedTuple):
@@ -310,14 +310,6 @@ def linearize(
     )  # fmt: skip
 
 
-def task_losses(
-    tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
-) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
-    """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
-    pairs = [loss_sum(t, outputs[t.name], batch.targets[t.name], batch.masks[t.name]) for t in tasks]
-    return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
-
-
 def num_examples(batch: Batch, tasks: Sequence[Task]) -> int:
     """Rows of the batch, or of each task's own; halves and examples need the same number for all."""
     return max(len(batch.masks[t.name]) for t in tasks)
@@ -329,4 +321,4 @@ def check_mode(mode: str | int) -> None:
         raise ValueError(f"unknown engine mode {mode!r}; ({', '.join(MODES)}, or how many rows to pull at once)")
 
 
-__all__ = ["JointLoss", "Linearization", "linearize", "task_losses"]
+__all__ = ["JointLoss", "Linearization", "linearize"]

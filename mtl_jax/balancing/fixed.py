@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 
 
 @parts.recorded()
@@ -20,11 +18,10 @@ def fixed(weights: Sequence[float]) -> Balancer:
         raise ValueError(f"fixed: weights={weights} must be non-negative, one per task")
 
     def init(num_tasks, template):
-        one_per_task("fixed", "weights", weights, num_tasks)
-        return ()
+        return start_preference("fixed", "weights", weights, num_tasks)
 
     def update(signal, state, *, mask, key):
-        chosen = jnp.where(mask, jnp.asarray(weights, signal.losses.dtype), 0)
+        chosen = preference_of(state, mask, signal.losses.dtype)
         return Result(chosen, head_weights=chosen), state
 
-    return Balancer(init, update, Needs.LOSSES)
+    return Balancer(init, update, Needs.LOSSES, carried=("weights",))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result
 from mtl_jax.balancing.gramian import combine, gramian, pairs
+from mtl_jax.balancing.pcgrad import pair_draws
 
 GROUPS = ("whole", "layer", "leaf")
 
@@ -19,18 +20,16 @@ def groups_of(paths, groups):
     return found
 
 
-def vaccinate(gram, target, mask, key, beta):
+def vaccinate(gram, target, mask, key, ids, beta):
     """(weights [K], new targets [K, K]) of one group: cosines below their target are raised to it, in random order."""
     gram = jnp.where(pairs(mask), gram, 0)
     count = len(mask)
     length = jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0))
 
-    def draws(task):
-        own = jax.random.fold_in(key, task)
-        return jax.vmap(lambda other: jax.random.uniform(jax.random.fold_in(own, other)))(jnp.arange(count))
+    by_pair = pair_draws(key, ids)
 
     def surgery(task, wanted):
-        order = jnp.argsort(draws(task))
+        order = jnp.argsort(by_pair[task])
 
         def raise_cosine(i, carry):
             coefficients, wanted = carry
@@ -70,14 +69,14 @@ def gradvac(beta: float = 0.5, groups: str = "whole") -> Balancer:
         return jnp.zeros((count, num_tasks, num_tasks), jnp.float32)
 
     def whole(signal, state, *, mask, key):
-        weights, target = vaccinate(signal.gramian, state[0], mask, key, beta)
+        weights, target = vaccinate(signal.gramian, state[0], mask, key, signal.ids, beta)
         return Result(weights), target[None].astype(state.dtype)
 
     def grouped(signal, state, *, mask, key):
         direction, targets = {}, []
         for i, paths in enumerate(groups_of(signal.jacobian, groups).values()):
             part = {p: signal.jacobian[p] for p in paths}
-            weights, target = vaccinate(gramian(part), state[i], mask, jax.random.fold_in(key, i), beta)
+            weights, target = vaccinate(gramian(part), state[i], mask, jax.random.fold_in(key, i), signal.ids, beta)
             direction |= combine(weights, part)
             targets.append(target.astype(state.dtype))
         return Result(direction=direction), jnp.stack(targets)

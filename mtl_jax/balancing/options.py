@@ -1,12 +1,14 @@
 """Where and how per-task gradients are taken, and which options go with which method.
 
-| option | methods that read losses | Gramian | Jacobian |
-|---|---|---|---|
-| `engine` "map", "vmap", a number of rows | no effect | yes | yes |
-| `engine` "columns" | no effect | yes | no: they need the Jacobian itself |
-| `level` "features" | no: they read no gradient | yes, on common features | without Jacobian-sized state |
-| `balance_paths` | no: they read no gradient | yes | no: they move every coordinate by itself |
-| `update_every` | yes | yes | only those that return weights |
+| option | losses | Gramian | Jacobian | two samples | validation batches |
+|---|---|---|---|---|---|
+| `engine` "map", "vmap", a number of rows | no effect | yes | yes | yes | no effect |
+| `engine` "columns" | no effect | yes | no | yes | no effect |
+| `level` "features" | no | yes, on common features | without Jacobian-sized state | no | no |
+| `balance_paths` | no | yes | no | yes | no |
+| `update_every` | yes | yes | those that return weights | yes | those that return weights |
+| `objectives` "examples" | no | without state | without state | no | no |
+| `monitor` | nothing to log | yes | no effect | no effect | no effect |
 """
 
 from collections.abc import Sequence
@@ -17,9 +19,11 @@ import jax.numpy as jnp
 
 from mtl_jax import partition, parts
 from mtl_jax.balancing.base import Balancer, Needs, Signal
+from mtl_jax.balancing.oracle import Losses, Oracle
 
 MODES = ("map", "vmap", "columns")
 LEVELS = ("parameters", "features")
+OBJECTIVES = ("tasks", "examples")
 BUDGET = 2 * 2**30  # bytes that a held Jacobian may take where the device does not say how much it has
 
 
@@ -33,12 +37,17 @@ class Options(NamedTuple):
         (as MGDA-UB of Sener and Koltun 2018).
       paths: the shared leaves whose gradients the method sees; its weights then apply to all. None: all.
       update_every: steps between updates of the weights; in between the last ones are used, at a plain step's cost.
+      objectives: what a row of the Jacobian is the gradient of: the loss of each of the "tasks", or of each task on
+        each of the "examples" (instance-wise risk minimisation; Quinton and Rey 2024, section 4).
+      monitor: whether gradient norms, cosines and the share of conflicts are logged where a Gramian exists.
     """
 
     mode: str | int = "auto"
     level: str = "parameters"
     paths: frozenset[str] | None = None
     update_every: int = 1
+    objectives: str = "tasks"
+    monitor: bool = True
 
 
 ONE_BY_ONE = Options("map")
@@ -66,13 +75,29 @@ def check(options: Options, balancer: Balancer, num_tasks: int, common_features:
         )
     if options.level not in LEVELS:
         raise parts.unknown("level", options.level, LEVELS)
+    if options.objectives not in OBJECTIVES:
+        raise parts.unknown("objectives", options.objectives, OBJECTIVES)
     if options.update_every < 1:
         raise ValueError(f"update_every={options.update_every} must be at least 1")
     if options.mode == "columns" and balancer.needs is Needs.JACOBIAN:
         raise ValueError(f"{name} reads the Jacobian, which engine 'columns' never holds; use 'map', 'vmap' or 'auto'")
+    if options.objectives == "examples":
+        if balancer.needs not in (Needs.GRAMIAN, Needs.JACOBIAN):
+            raise ValueError("objectives='examples' needs a method that reads the Gramian or the Jacobian; "
+                             f"{name} reads {balancer.needs.value}")  # fmt: skip
+        if keeps_state(balancer, num_tasks):
+            raise ValueError(f"{name} keeps something per objective from step to step, but examples change with the "
+                             "batch; use objectives='tasks'")  # fmt: skip
+        if options.update_every > 1:
+            raise ValueError("objectives='examples' change with the batch, so their weights cannot be used again; "
+                             "leave update_every out")  # fmt: skip
+        if options.level == "features":
+            raise ValueError("objectives='examples' are taken by the parameters; leave level='features' out")
     if options.level == "features":
         if balancer.needs is Needs.LOSSES:
             raise ValueError(f"{name} reads no gradients, so level='features' has no effect; leave it out")
+        if balancer.needs in (Needs.CROSS, Needs.ORACLE):
+            raise ValueError(f"{name} reads {balancer.needs.value}, by the parameters only; leave level='features' out")
         if not common_features:
             raise ValueError("level='features' needs features that all heads read; this model's are per task")
         if balancer.needs is Needs.JACOBIAN and jacobian_sized(balancer, num_tasks):
@@ -80,28 +105,50 @@ def check(options: Options, balancer: Balancer, num_tasks: int, common_features:
                              "use level='parameters'")  # fmt: skip
         if options.paths is not None:
             raise ValueError("balance_paths chooses among parameters; it does not go with level='features'")
-    if options.paths is not None and balancer.needs is not Needs.GRAMIAN:
+    if options.paths is not None and balancer.needs not in (Needs.GRAMIAN, Needs.CROSS):
         raise ValueError(f"balance_paths needs a method that reads the Gramian; {name} reads {balancer.needs.value}")
-    if options.update_every > 1 and balancer.needs is Needs.JACOBIAN and not returns_weights(balancer, num_tasks):
+    if (
+        options.update_every > 1
+        and balancer.needs in (Needs.JACOBIAN, Needs.ORACLE)
+        and not returns_weights(balancer, num_tasks)
+    ):
         raise ValueError(f"update_every={options.update_every} needs weights to use again; {name} returns a direction")
 
 
-def resolve(mode: str | int, balancer: Balancer, num_tasks: int, template: dict[str, Any]) -> tuple[str | int, str]:
+def check_batch(options: Options, balancer: Balancer, batch_size: int, devices: int, validation: bool) -> None:
+    """An error for a method that needs what the batches can't give."""
+    name = balancer.spec or "the given balancer"
+    if balancer.needs is Needs.CROSS and batch_size % (2 * devices):
+        count = f"{2 * devices} (two halves on each of {devices} devices)" if devices > 1 else "2"
+        raise ValueError(f"{name} needs two samples, the halves of a batch: batch_size={batch_size} must be a multiple "
+                         f"of {count}")  # fmt: skip
+    if balancer.needs is Needs.ORACLE and not validation:
+        raise ValueError(f"{name} learns from validation batches, and the data set has no validation split; make "
+                         "one (val=0.2), or use a method that reads training batches only: 'uncertainty'")  # fmt: skip
+
+
+def resolve(
+    mode: str | int, balancer: Balancer, num_tasks: int, template: dict[str, Any], copies: int = 1
+) -> tuple[str | int, str]:
     """(the mode that "auto" stands for, why), by the bytes of a held Jacobian and those of the device.
+
+    `num_tasks` counts the Jacobian's rows, and `copies` the runs that train side by side.
 
     A CPU pulls rows one by one, an accelerator at once; where the Jacobian would take more than a quarter of the
     device's memory and the Gramian is enough, it is never held.
     """
-    size = num_tasks * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
+    size = copies * num_tasks * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     budget = limit // 4 if limit else BUDGET
-    said = f"a Jacobian of {num_tasks} tasks takes {size / 2**20:.1f} MiB of {budget / 2**20:.0f}"
+    said = f"a Jacobian of {num_tasks} rows takes {size / 2**20:.1f} MiB of {budget / 2**20:.0f}"
+    if balancer.needs in (Needs.LOSSES, Needs.ORACLE):
+        return "map" if mode == "auto" else mode, f"none: the method reads {balancer.needs.value} only"
+    if num_tasks == 1:
+        said += "; one task only: whatever the method, this is plain training"
     if mode != "auto":
         return mode, f"{mode}: as asked for; {said}"
-    if balancer.needs is Needs.LOSSES:
-        return "map", "none: the method reads losses only"
-    if size > budget and balancer.needs is Needs.GRAMIAN:
+    if size > budget and balancer.needs in (Needs.GRAMIAN, Needs.CROSS):
         return "columns", f"columns: {said}"
     chosen = "map" if device.platform == "cpu" else "vmap"
     return chosen, f"{chosen}: {said}"
@@ -119,13 +166,21 @@ def jacobian_sized(balancer: Balancer, num_tasks: int) -> bool:
     return sizes[1] > sizes[0]
 
 
+def keeps_state(balancer: Balancer, num_tasks: int) -> bool:
+    """Whether a method carries anything from step to step."""
+    return bool(jax.tree.leaves(jax.eval_shape(lambda: balancer.init(num_tasks, {"shared/w": jnp.zeros(2)}))))
+
+
 def returns_weights(balancer: Balancer, num_tasks: int) -> bool:
-    """Whether a method that reads the Jacobian decides on weights rather than on a direction."""
-    rows = {"shared/w": jnp.zeros((num_tasks, 2))}
+    """Whether a method decides on weights rather than on a direction."""
+    rows, mask = {"shared/w": jnp.zeros((num_tasks, 2))}, jnp.ones(num_tasks, bool)
 
     def update() -> Any:
         state = balancer.init(num_tasks, {"shared/w": jnp.zeros(2)})
-        signal = Signal(jnp.ones(num_tasks), jacobian=rows)
-        return balancer.update(signal, state, mask=jnp.ones(num_tasks, bool), key=jax.random.key(0))[0].weights
+        ids = jnp.arange(num_tasks, dtype=jnp.uint32)
+        flat = Losses(lambda x: jnp.ones(num_tasks), lambda x, w: x, lambda x, d: jnp.ones(num_tasks), mask)
+        oracle = Oracle({"shared/w": jnp.zeros(2)}, flat, flat)
+        signal = Signal(jnp.ones(num_tasks), jacobian=rows, oracle=oracle, ids=ids)
+        return balancer.update(signal, state, mask=mask, key=jax.random.key(0))[0].weights
 
     return jax.eval_shape(update) is not None

@@ -4,8 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+from mtl_jax.balancing.base import Balancer, Needs, Result, draws, stateless
 from mtl_jax.balancing.gramian import pairs
+
+
+def pair_draws(key, ids):
+    """[K, K], a uniform draw per ordered pair from the ids of both: an absent task leaves the others' order alone."""
+    return jax.vmap(lambda own: jax.vmap(jax.random.uniform)(draws(own, ids)))(draws(key, ids))
 
 
 @parts.recorded()
@@ -20,15 +25,11 @@ def pcgrad() -> Balancer:
         gram = jnp.where(pairs(mask), signal.gramian, 0)
         count = len(mask)
         squared = jnp.diagonal(gram)
+        by_pair = pair_draws(key, signal.ids)
         inverse = jnp.where(squared > 0, 1 / jnp.where(squared > 0, squared, 1), 0)
 
-        def draws(task):
-            # One draw per pair, by index: an absent task leaves the order of the others as it was.
-            own = jax.random.fold_in(key, task)
-            return jax.vmap(lambda other: jax.random.uniform(jax.random.fold_in(own, other)))(jnp.arange(count))
-
         def surgery(task):
-            order = jnp.argsort(draws(task))
+            order = jnp.argsort(by_pair[task])
 
             def project(i, coefficients):
                 other = order[i]

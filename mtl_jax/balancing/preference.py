@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 
 
 def along_ray(name: str, preference: Sequence[float] | None, scalar: Callable) -> Balancer:
@@ -18,17 +18,15 @@ def along_ray(name: str, preference: Sequence[float] | None, scalar: Callable) -
         raise ValueError(f"{name}: preference={preference} must not be negative")
 
     def init(num_tasks, template):
-        one_per_task(name, "preferences", preference, num_tasks)
-        return ()
+        return start_preference(name, "preferences", preference, num_tasks)
 
     def update(signal, state, *, mask, key):
         losses = jnp.where(mask, signal.losses, 0)
-        ray = 1 / jnp.maximum(mask.sum(), 1) if preference is None else jnp.asarray(preference)
-        ray = jnp.where(mask, ray, 0).astype(losses.dtype)
+        ray = preference_of(state, mask, losses.dtype)
         weights = jnp.where(mask, jax.grad(scalar)(losses, ray), 0)
         return Result(weights, head_weights=weights), state
 
-    return Balancer(init, update, Needs.LOSSES)
+    return Balancer(init, update, Needs.LOSSES, carried=("preference",))
 
 
 def length(x):

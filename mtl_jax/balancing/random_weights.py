@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+from mtl_jax.balancing.base import Balancer, Needs, Result, draws, stateless
 
 
-def _draw(key, mask, dtype):
-    """softmax of a standard normal per task, over the present ones; drawn by index, so that others' draws stay."""
-    normal = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), dtype=dtype))(jnp.arange(len(mask)))
+def _draw(key, ids, mask, dtype):
+    """softmax of a standard normal per task, over the present ones; drawn from its id, so that others' draws stay."""
+    normal = jax.vmap(lambda k: jax.random.normal(k, dtype=dtype))(draws(key, ids))
     return jnp.where(mask, jax.nn.softmax(jnp.where(mask, normal, -jnp.inf), where=mask), 0)
 
 
@@ -18,7 +18,7 @@ def random_loss() -> Balancer:
     """RLW: losses are weighted by the softmax of normal draws, anew at each step; trunk and heads."""
 
     def update(signal, state, *, mask, key):
-        weights = _draw(key, mask, signal.losses.dtype)
+        weights = _draw(key, signal.ids, mask, signal.losses.dtype)
         return Result(weights, head_weights=weights), state
 
     return Balancer(stateless, update, Needs.LOSSES)
@@ -29,6 +29,6 @@ def random_gradient() -> Balancer:
     """RGW: the same draws weight the trunk's gradients only; each head follows its own loss."""
 
     def update(signal, state, *, mask, key):
-        return Result(_draw(key, mask, signal.losses.dtype)), state
+        return Result(_draw(key, signal.ids, mask, signal.losses.dtype)), state
 
     return Balancer(stateless, update, Needs.LOSSES)

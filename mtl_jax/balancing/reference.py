@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing.engine import Gradient, task_losses
+from mtl_jax.balancing.linearization import Gradient
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel, spread
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import Task, task_losses
 
 
 def reference_jacobian(

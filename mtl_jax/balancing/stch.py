@@ -12,8 +12,9 @@ from mtl_jax.balancing.base import Balancer, Needs, Result
 
 
 class StchState(NamedTuple):
-    """Sums and counts of the losses during warm-up, whose mean is the unit that losses are measured in after it."""
+    """The preference, and sums and counts of the losses during warm-up, whose mean is their unit after it."""
 
+    preference: Float[Array, " task"]
     total: Float[Array, " task"]
     count: Int[Array, " task"]
     step: Int[Array, ""]
@@ -47,14 +48,18 @@ def stch(
             if given is not None and len(given) != num_tasks:
                 raise ValueError(f"stch: {len(given)} entries of {name} were given for {num_tasks} tasks")
         return StchState(
-            jnp.zeros((num_tasks,), jnp.float32), jnp.zeros((num_tasks,), jnp.int32), jnp.zeros((), jnp.int32)
+            jnp.ones((num_tasks,), jnp.float32) if preference is None else jnp.asarray(preference, jnp.float32),
+            jnp.zeros((num_tasks,), jnp.float32),
+            jnp.zeros((num_tasks,), jnp.int32),
+            jnp.zeros((), jnp.int32),
         )
 
     def update(signal, state, *, mask, key):
         losses = signal.losses
-        weight = jnp.ones_like(losses) if preference is None else jnp.asarray(preference, losses.dtype)
+        weight = state.preference.astype(losses.dtype)
         warming = (state.step < warmup) & (ideal is None)
         new = StchState(
+            state.preference,
             state.total + jnp.where(mask & warming, losses, 0).astype(jnp.float32),
             state.count + (mask & warming),
             state.step + 1,
@@ -69,4 +74,4 @@ def stch(
         weights = jnp.where(mask, jnp.where(warming, 1, weight * share * slope), 0).astype(losses.dtype)
         return Result(weights, head_weights=weights), new
 
-    return Balancer(init, update, Needs.LOSSES)
+    return Balancer(init, update, Needs.LOSSES, carried=("preference",))

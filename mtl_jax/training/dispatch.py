@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,19 +22,30 @@ class Feed:
     Rows are int32 [steps, batch], or {task: such an array} where each task has inputs of its own.
     """
 
-    def __init__(self, split: Batch, batch_size: int, seed: int):
+    def __init__(self, split: Batch, batch_size: int, seed: int, stream: int = 0):
         if isinstance(split.inputs, PerTask):
             self.samplers = {
-                t: Sampler(num_rows(split, t), batch_size, (seed << 32) | zlib.crc32(t.encode()))
+                t: Sampler(num_rows(split, t), batch_size, (seed << 32) | zlib.crc32(t.encode(), stream))
                 for t in sorted(split.inputs)
             }
         else:
-            self.samplers = {None: Sampler(num_rows(split), batch_size, seed)}
+            self.samplers = {None: Sampler(num_rows(split), batch_size, seed | (stream << 40))}
 
     def rows(self, start_step: int, num_steps: int) -> Any:
         """The rows of steps ``start_step : start_step + num_steps``."""
         drawn = {t: s.indices(start_step, num_steps) for t, s in self.samplers.items()}
         return drawn[None] if None in drawn else drawn
+
+
+class Feeds:
+    """The rows of several splits, such as training and validation, of which a step reads one batch each."""
+
+    def __init__(self, splits: Sequence[Batch], batch_size: int, seed: int):
+        self.feeds = [Feed(split, batch_size, seed, stream=i) for i, split in enumerate(splits)]
+
+    def rows(self, start_step: int, num_steps: int) -> tuple:
+        """The rows of steps ``start_step : start_step + num_steps``, split by split."""
+        return tuple(feed.rows(start_step, num_steps) for feed in self.feeds)
 
 
 def gather(split: Batch, rows: Any) -> Batch:
@@ -53,7 +64,9 @@ def gather(split: Batch, rows: Any) -> Batch:
 
 
 def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bool = False) -> Callable:
-    """The compiled function (state, split, rows) -> (state, records with a leading step axis).
+    """The compiled function (state, splits, rows) -> (state, records with a leading step axis).
+
+    `splits` and `rows` are tuples: the step is called with one batch of each.
 
     Args:
       step: from `make_train_step`.
@@ -66,12 +79,12 @@ def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bo
         raise ValueError(f"unknown parallel {parallel!r}; ({', '.join(PARALLEL)})")
     whole, divided = replicated(mesh), split_rows(mesh)
 
-    def run(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
-        def one(state: Any, rows: Any) -> tuple[Any, Any]:
-            batch = gather(split, rows)
+    def run(state: Any, splits: tuple[Batch, ...], rows: tuple) -> tuple[Any, Any]:
+        def one(state: Any, rows: tuple) -> tuple[Any, Any]:
+            batches = tuple(map(gather, splits, rows))
             if parallel == "jit" and mesh.size > 1:
-                batch = jax.lax.with_sharding_constraint(batch, divided)
-            return step(state, batch)
+                batches = jax.lax.with_sharding_constraint(batches, divided)
+            return step(state, *batches)
 
         return jax.lax.scan(one, state, rows)
 
@@ -79,13 +92,13 @@ def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bo
         many = jax.vmap(run, in_axes=(0, None, 0), spmd_axis_name=None) if members else run
         return jax.jit(many, donate_argnums=0, out_shardings=whole)
 
-    def on_device(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
-        return jax.vmap(run, in_axes=(0, None, 0))(state, split, rows) if members else run(state, split, rows)
+    def on_device(state: Any, splits: tuple, rows: tuple) -> tuple[Any, Any]:
+        return jax.vmap(run, in_axes=(0, None, 0))(state, splits, rows) if members else run(state, splits, rows)
 
     mapped = jax.pmap(on_device, DATA_AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat))
 
-    def dispatch(state: Any, split: Batch, rows: Any) -> tuple[Any, Any]:
-        return mapped(state, split, jax.tree.map(lambda r: _by_device(np.asarray(r), mesh.size), rows))
+    def dispatch(state: Any, splits: tuple, rows: tuple) -> tuple[Any, Any]:
+        return mapped(state, splits, jax.tree.map(lambda r: _by_device(np.asarray(r), mesh.size), rows))
 
     return dispatch
 

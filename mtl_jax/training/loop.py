@@ -13,10 +13,11 @@ import optax
 
 from mtl_jax import balancing as methods
 from mtl_jax import parallel as devices
-from mtl_jax import partition
-from mtl_jax.balancing.base import Balancer
-from mtl_jax.balancing.engine import JointLoss
-from mtl_jax.balancing.options import Options, check, matching, resolve
+from mtl_jax import partition, parts
+from mtl_jax.balancing.base import Balancer, Needs
+from mtl_jax.balancing.linearization import JointLoss
+from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
+from mtl_jax.balancing.side_by_side import side_by_side
 from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
@@ -24,7 +25,7 @@ from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import records, selection, state
 from mtl_jax.training.description import write_description
-from mtl_jax.training.dispatch import Feed, compile_once, make_dispatch
+from mtl_jax.training.dispatch import Feeds, compile_once, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
 from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.intervals import intervals
@@ -39,7 +40,7 @@ def fit(
     model: MultiTaskModel | Adapted,
     data: Dataset,
     *,
-    balancer: Balancer | str | None = None,
+    balancer: Balancer | str | Sequence[Balancer | str] | None = None,
     optimizer: optax.GradientTransformation | str | None = None,
     num_steps: int = 1000,
     batch_size: int = 128,
@@ -54,6 +55,8 @@ def fit(
     level: str = "parameters",
     balance_paths: str | Sequence[str] | None = None,
     update_every: int = 1,
+    objectives: str = "tasks",
+    monitor: bool = True,
     eval_every: int | None = None,
     steps_per_dispatch: int | None = None,
     log_every: int | None = None,
@@ -71,7 +74,8 @@ def fit(
     Args:
       model: what to train, or what `transfer.adapt` returned.
       data: its tasks must be among the model's, by name.
-      balancer: a balancing method or its text; None means `balancing.equal()`.
+      balancer: a balancing method or its text; None means `balancing.equal()`. Several methods of one shape train side
+        by side with every seed; member ``m * len(seed) + s`` of the run is method m's.
       optimizer: an optax optimizer or its text, applied to ``shared`` and to each task apart; None means adam(1e-3).
       num_steps: steps in all, those before a resume included.
       batch_size: rows per step over all devices (per task, where tasks have inputs of their own).
@@ -84,7 +88,8 @@ def fit(
       joint_losses: losses over several tasks' outputs, outside the balancer.
       engine: how per-task gradients are pulled: "auto", "map", "vmap", "columns" or a number of rows; level, by what
         they are taken; balance_paths, regexes of the shared parameters whose gradients the balancer sees; update_every,
-        steps between updates of its weights. Which go together: `balancing.options`.
+        steps between updates of its weights; objectives, "tasks" or "examples". Which go together: `balancing.options`.
+      monitor: log gradient norms, cosines and the share of conflicts where the method has a Gramian.
       eval_every: steps between validations; about a tenth of the run by default.
       steps_per_dispatch: steps per compiled call; must divide the other intervals. By default at most 50.
       log_every: steps between training records; by default about fifty in all.
@@ -113,7 +118,14 @@ def fit(
     mesh = devices.make_mesh() if mesh is None else mesh
     devices.check_batch_size(batch_size, mesh)
     spans = intervals(num_steps, steps_per_dispatch, eval_every, checkpoint_every, log_every)
-    balancer = methods.build(balancer) if isinstance(balancer, str) else balancer or methods.equal()
+    several = isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
+    balancers = tuple(
+        methods.build(b) if isinstance(b, str) else b or methods.equal() for b in (balancer if several else [balancer])
+    )
+    members = members or several
+    seeds_of_members = seeds * len(balancers)
+    described = [b.spec for b in balancers] if several else balancers[0].spec
+    balancer = side_by_side(balancers, len(seeds), len(names))
     named_optimizer = optimizer if isinstance(optimizer, str) else None if optimizer else "adam"
     optimizer = build_optimizer(named_optimizer) if named_optimizer else optimizer
     freeze = freeze if freeze is not None else adapted.freeze if adapted else None
@@ -122,11 +134,11 @@ def fit(
     if config is None:
         config = {
             "data": source or data.name, "tasks": list(names), "sharing": model.spec,
-            "encoder": model.encoder.spec if model.encoder else None, "balancer": balancer.spec,
+            "encoder": model.encoder.spec if model.encoder else None, "balancer": described,
             "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
             "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
             "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level,
-            "balance_paths": balance_paths, "update_every": update_every, **spans,
+            "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives, **spans,
         }  # fmt: skip
     workdir = None if workdir is None else pathlib.Path(workdir)
     if workdir is not None:
@@ -134,35 +146,49 @@ def fit(
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------
     example = small_batch(data.train)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds_of_members, jnp.uint32))
 
     given = adapted.variables if adapted else {}
     shapes = jax.eval_shape(
         lambda key: initial_variables(model, example, key, adapted.member(0) if adapted else {}), keys[0]
     )
     trainable = partition.trainable_paths(shapes["params"], freeze)
-    how = Options(engine, level, matching(balance_paths, trainable), update_every)
-    check(how, balancer, len(names), model.features == "common" and not isinstance(example.inputs, PerTask))
+    how = Options(engine, level, matching(balance_paths, trainable), update_every, objectives, monitor)
+    for each in balancers:
+        check(how, each, len(names), model.features == "common" and not isinstance(example.inputs, PerTask))
+        check_batch(how, each, batch_size, mesh.size if parallel == "pmap" else 1, data.val is not None)
+        if unknown := [t for t in each.about if t not in names]:
+            raise parts.unknown(f"task in balancer {each.spec}:", unknown[0], names)
+    if objectives == "examples" and parallel == "pmap":
+        raise ValueError("objectives='examples' compares examples across devices; use parallel='jit'")
+    rows_of_jacobian = len(names) * (batch_size if objectives == "examples" else 1)
     shared = {p: x for p, x in partition.flatten(shapes["params"]).items() if p in trainable and
               partition.owner(p) == "shared"}  # fmt: skip
-    mode, why = resolve(engine, balancer, len(names), shared)
+    mode, why = resolve(engine, balancer, rows_of_jacobian, shared, len(seeds_of_members))
     how = how._replace(mode=mode)
 
-    def create(key: jax.Array, given: Any) -> tuple[state.TrainState, selection.Best]:
+    def create(key: jax.Array, given: Any, method: Any = 0) -> tuple[state.TrainState, selection.Best]:
         variables = initial_variables(model, example, jax.random.fold_in(key, 1), given)
-        new = state.create(variables, len(names), owners, balancer, trainable, jax.random.fold_in(key, 2), how)
+        started = [
+            state.create(variables, len(names), owners, b, trainable, jax.random.fold_in(key, 2), how, rows_of_jacobian)
+            for b in balancers
+        ]
+        # Methods side by side differ in what their states carry.
+        states = jax.tree.map(lambda *x: jnp.stack(x)[method], *(s.balancer_state for s in started))
+        new = started[0]._replace(balancer_state=states)
         return new, selection.start(new.variables, len(names))
 
     owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
-    if adapted and adapted.members and adapted.members != len(seeds):
+    if adapted and adapted.members and adapted.members != len(seeds_of_members):
         raise ValueError(f"the adapted run has {adapted.members} members; give as many seeds, not {len(seeds)}")
     if members:
-        make = jax.vmap(create, in_axes=(0, per_member))
+        make = jax.vmap(create, in_axes=(0, per_member, 0))
+        start_from = keys, given, jnp.repeat(jnp.arange(len(balancers)), len(seeds))
     else:
-        keys, make = keys[0], create
-    train, best = jax.jit(make, out_shardings=whole)(keys, given)
+        make, start_from = create, (keys[0], given)
+    train, best = jax.jit(make, out_shardings=whole)(*start_from)
 
     step = make_train_step(
         model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
@@ -172,14 +198,15 @@ def fit(
     evaluate = make_evaluate(model, tasks, members)
     baselines = jnp.asarray(baseline_losses(tasks, data.train))
     choose = make_choose(names, patience, members, whole)
-    split = jax.device_put(data.train, whole)
+    read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
+    splits = jax.device_put(read, whole)
     validation = None
     if data.val is not None:
         validation = jax.device_put(padded_batches(data.val, 256), whole)
-    feeds = [Feed(data.train, batch_size, s) for s in seeds]
+    feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
 
     # --- resume ----------------------------------------------------------------------------------------------------
-    run = Run(model, tasks, {}, [], example, source, members=len(seeds) if members else None, config=config)
+    run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
     run.engine = why
     with contextlib.ExitStack() as stack:
         checkpoints = None
@@ -219,9 +246,8 @@ def fit(
             rows = [feed.rows(at, size) for feed in feeds]
             rows = jax.tree.map(lambda *r: np.stack(r), *rows) if members else rows[0]
             if compiled is None:
-                rows_like = rows
-                compiled, run.cost = compile_once(dispatch, train, split, rows_like)
-            train, new = compiled(train, split, rows)
+                compiled, run.cost = compile_once(dispatch, train, splits, rows)
+            train, new = compiled(train, splits, rows)
             at += size
             waiting.append(new)
             validate = validation is not None and (at % spans["eval_every"] == 0 or at == num_steps)

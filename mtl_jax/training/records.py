@@ -111,6 +111,10 @@ def train_record(step: int, names: Sequence[str], records: dict[str, Any]) -> di
     for key in ("weights", "norms"):
         if key in r and not np.isnan(r[key]).all():
             record[key] = by_task(r[key].mean(-2))
+    if "cosines" in r:  # [K, K] in the tasks' order; nan where two tasks were never there together
+        there = ~np.isnan(r["cosines"])
+        total = np.where(there, r["cosines"], 0).sum(-3)
+        record["cosines"] = plain(np.where(there.any(-3), np.round(total / np.maximum(there.sum(-3), 1), 4), np.nan))
     record |= {k: plain(v.mean(-1)) for k, v in r.items() if k == "conflict" or k.startswith("aux/")}
     return record
 

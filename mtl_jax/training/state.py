@@ -45,6 +45,7 @@ def create(
     trainable: frozenset[str],
     key: Any,
     options: Options = ONE_BY_ONE,
+    num_objectives: int | None = None,
 ) -> TrainState:
     """The state before the first step. Optimizer and balancer hold nothing for frozen leaves.
 
@@ -53,7 +54,7 @@ def create(
     """
     leaves = {p: v for p, v in partition.flatten(variables["params"]).items() if p in trainable}
     template = {p: v for p, v in leaves.items() if partition.owner(p) == "shared"}
-    if balancer.needs is not Needs.LOSSES and not template:
+    if balancer.needs not in (Needs.LOSSES, Needs.ORACLE) and not template:
         raise ValueError(
             f"balancer {balancer.spec or 'given'} combines the tasks' gradients of shared parameters, and none trains "
             "here (they are frozen, or the model has none); use 'equal', 'fixed' or 'uncertainty'"
@@ -63,6 +64,6 @@ def create(
         variables["params"],
         variables["state"],
         optimizer.init(leaves),
-        start(balancer, num_tasks, template, options),
+        start(balancer, num_objectives or num_tasks, num_tasks, template, options),
         jax.random.clone(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key,
     )

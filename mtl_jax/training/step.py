@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer
-from mtl_jax.balancing.engine import JointLoss, linearize, task_losses
+from mtl_jax.balancing.engine import JointLoss, linearize
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
+from mtl_jax.balancing.oracle import Oracle, losses_on
 from mtl_jax.batch import Batch
 from mtl_jax.parallel import global_sum, local_key
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task
-from mtl_jax.training.balance import Record, after, balance, scale_heads
+from mtl_jax.tasks import Task, task_losses
+from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
 from mtl_jax.training.optimizers import PerOwner, keep_unless
 from mtl_jax.training.state import TrainState
 
@@ -47,19 +48,23 @@ def make_train_step(
       nonfinite: "stop": a step in which a task's loss is not finite changes nothing; "skip_task": that task is left
         out of the step, as if it had no labels.
 
+    A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
+
     The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K], and,
-    where a Gramian exists, ``norms`` [K] and ``conflict``: the share of task pairs with a negative cosine.
+    where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative
+    cosine.
     """
     if nonfinite not in ("stop", "skip_task"):
         raise ValueError(f"unknown nonfinite {nonfinite!r}; (stop, skip_task)")
     tasks = tuple(tasks or model.tasks)
     names = [t.name for t in tasks]
+    ids = task_ids(names)
 
     def runs_in_training(path: str) -> bool:
         # Freezing parameters does not stop batch statistics: a frozen module has to run as in inference.
         return any(p.startswith(path + "/") for p in trainable)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Record]:
+    def step(state: TrainState, batch: Batch, validation: Batch | None = None) -> tuple[TrainState, Record]:
         key = jax.random.fold_in(state.key, state.step)
         model_key, balancer_key = jax.random.split(key)
         line = linearize(
@@ -67,11 +72,18 @@ def make_train_step(
             mode=options.mode, paths=options.paths, tasks=tasks, joint=joint,
         )  # fmt: skip
         present = line.labelled & line.finite
-        shared, head_weights, balancer_state, record = balance(
-            balancer, line, state.balancer_state, present, balancer_key, state.step, options
-        )
-        gradients = shared | scale_heads(line.own(), head_weights, names)
         leaves = {p: v for p, v in partition.flatten(state.params).items() if p in trainable}
+        oracle = None
+        if validation is not None:
+            sides = [
+                losses_on(model, state.variables, b, tasks, train=runs_in_training, rng=local_key(model_key))
+                for b in (batch, validation)
+            ]
+            oracle = Oracle(leaves, *sides)
+        shared, head_weights, balancer_state, record = balance(
+            balancer, line, state.balancer_state, present, balancer_key, state.step, options, ids, oracle
+        )
+        gradients = scale_heads(line.own(), head_weights, names) | shared
         for p, g in line.extra().items():
             gradients[p] = gradients[p] + g
             if leaves[p].ndim > 1 and (l1 or l2):
