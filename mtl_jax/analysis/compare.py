@@ -1,7 +1,8 @@
 """Which method is worth its cost? Methods x seeds on one data set, beside single-task learning, chosen by validation.
 
-All seeds of a method train side by side in one program. Every method has a working directory of its own, so that a
-comparison that was interrupted goes on where it was.
+All seeds of a method, and all methods of one shape (what they read, and the form of their state), train side by side in
+one program. Every program has a working directory of its own, so that a comparison that was interrupted goes on where
+it was.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 
 from mtl_jax import balancing as methods_room
 from mtl_jax import parts, sharing
+from mtl_jax.balancing.side_by_side import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
@@ -35,8 +37,9 @@ class Comparison:
       test: {method: {task: {metric: [seeds]}}} on the test split.
       validation: {method: [seeds]}, the score that variables were kept by: mean over tasks of 1 - loss / loss of the
         best constant.
-      milliseconds: {method: per step and seed, validation and compilation left out}.
-      seconds: {method: wall time of all its seeds, compilation included}.
+      milliseconds: {method: per step and seed, validation and compilation left out}; methods that trained side by side
+        share one figure.
+      seconds: {method: its share of the wall time of the program it trained in, compilation included}.
       chosen: {method: what validation chose}, for those that stand for several.
     """
 
@@ -99,6 +102,7 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     baseline: bool = True,
     static: int = 0,
+    side_by_side: bool = True,
     workdir: str | pathlib.Path | None = None,
     report_progress: Callable[[Comparison], None] | None = None,
     **arguments: Any,
@@ -113,8 +117,10 @@ def compare(
       baseline: also train single-task networks, each chosen by its own task's validation.
       static: how many static weightings to try, drawn evenly from the simplex with a fixed seed; the one that is best
         on validation gets a row.
+      side_by_side: train methods of one shape in one program; False gives every method a program, and so a time, of its
+        own.
       workdir: where runs and results go; running again there continues.
-      report_progress: called with what is known so far, after each method.
+      report_progress: called with what is known so far, after each program.
       **arguments: of `fit`, the same for all.
 
     Raises:
@@ -125,26 +131,47 @@ def compare(
     named = dict(methods) if isinstance(methods, Mapping) else {m: ("hard", m) for m in methods}
     if baseline:
         named = {BASELINE: ("independent", "equal"), **named}
-    for sharing_text, balancer in named.values():
+    grid = {f"static {i}": ("hard", parts.call("fixed", {"weights": w}))
+            for i, w in enumerate(static_weights(len(data.tasks), static))}  # fmt: skip
+    for sharing_text, balancer in (named | grid).values():
         methods_room.build(balancer)
         sharing.build(sharing_text, encoder, data.tasks)
+    place = _Place(workdir, {"data": data.spec or data.name, "encoder": encoder.spec, "seeds": list(seeds),
+                             **_described(arguments)})  # fmt: skip
+    results = {name: known for name, (s, b) in (named | grid).items() if (known := place.known(name, s, b))}
     found = Comparison(data.tasks)
-    for name, (sharing_text, balancer) in named.items():
-        _add(found, name, _measure(encoder, data, sharing_text, balancer, seeds, workdir, name, arguments))
-        if report_progress is not None:
-            report_progress(found)
-    if static:
-        tried = {}
-        for i, weights in enumerate(static_weights(len(data.tasks), static)):
-            text = parts.call("fixed", {"weights": weights})
-            tried[text] = _measure(encoder, data, "hard", text, seeds, workdir, f"static {i}", arguments)
-        best = max(tried, key=lambda text: np.mean(tried[text]["validation"]))
-        _add(found, STATIC, tried[best])
-        found.chosen[STATIC] = best
-        found.seconds[STATIC] = sum(t["seconds"] for t in tried.values())
+    missing = {name: how for name, how in (named | grid).items() if name not in results}
+    for group in groups(missing, len(data.tasks), side_by_side) or [{}]:
+        if group:
+            results |= _measure(encoder, data, group, seeds, place, arguments)
+        _show(found, named, grid, results)
         if report_progress is not None:
             report_progress(found)
     return found
+
+
+def groups(
+    named: Mapping[str, tuple[str, str]], num_tasks: int, side_by_side: bool
+) -> list[dict[str, tuple[str, str]]]:
+    """The methods that train in one program: of one architecture and one shape, in the order of the first of each."""
+    together: dict[Any, dict[str, tuple[str, str]]] = {}
+    for name, (sharing_text, balancer) in named.items():
+        key = (sharing_text, shape(methods_room.build(balancer), num_tasks)) if side_by_side else name
+        together.setdefault(key, {})[name] = (sharing_text, balancer)
+    return list(together.values())
+
+
+def _show(found: Comparison, named: Mapping[str, Any], grid: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Fills a comparison with what is known: a row per method, and one for the best of the static weightings."""
+    for field in ("test", "validation", "milliseconds", "seconds"):
+        getattr(found, field).update({name: results[name][field] for name in named if name in results})
+    tried = {text: results[name] for name, (_, text) in grid.items() if name in results}
+    if len(tried) == len(grid) > 0:
+        best = max(tried, key=lambda text: np.mean(tried[text]["validation"]))
+        for field in ("test", "validation", "milliseconds"):
+            getattr(found, field)[STATIC] = tried[best][field]
+        found.chosen[STATIC] = best
+        found.seconds[STATIC] = sum(t["seconds"] for t in tried.values())
 
 
 def static_weights(num_tasks: int, count: int) -> list[tuple[float, ...]]:
@@ -153,52 +180,76 @@ def static_weights(num_tasks: int, count: int) -> list[tuple[float, ...]]:
     return [tuple(round(float(w), 4) for w in row) for row in draws]
 
 
-def _add(found: Comparison, name: str, result: dict[str, Any]) -> None:
-    found.test[name] = result["test"]
-    found.validation[name] = result["validation"]
-    found.milliseconds[name] = result["milliseconds"]
-    found.seconds[name] = result["seconds"]
+class _Place:
+    """Where results go: a directory per method, and one for the run of each program while it trains."""
+
+    def __init__(self, workdir: str | pathlib.Path | None, config: dict[str, Any]):
+        self.workdir, self.config = None if workdir is None else pathlib.Path(workdir), config
+
+    def known(self, name: str, sharing_text: str, balancer: str) -> dict[str, Any] | None:
+        """A method's result, if it is there; an error if it is that of another config."""
+        if self.workdir is None:
+            return None
+        directory = self.workdir / "methods" / file_name(name)
+        records.check_same_config(directory / "config.json", self.of(sharing_text, balancer))
+        path = directory / "result.json"
+        return records.read_json(path) if path.exists() else None
+
+    def keep(self, name: str, sharing_text: str, balancer: str, result: dict[str, Any]) -> None:
+        """Writes a method's result."""
+        if self.workdir is not None:
+            directory = self.workdir / "methods" / file_name(name)
+            records.write_json(directory / "config.json", self.of(sharing_text, balancer))
+            records.write_json(directory / "result.json", result)
+
+    def program(self, names: Sequence[str]) -> pathlib.Path | None:
+        """Where the run of several methods goes."""
+        return None if self.workdir is None else self.workdir / "programs" / file_name(" and ".join(names))
+
+    def of(self, sharing_text: str, balancer: Any) -> dict[str, Any]:
+        """What identifies a result."""
+        return {**self.config, "sharing": sharing_text, "balancer": balancer}
+
+
+def _described(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit`, or the config they came from, as JSON has them."""
+    return {
+        k: v if parts.is_literal(v) else "given as an object"
+        for k, v in (arguments.get("config") or arguments).items()
+        if k not in SET_HERE
+    }
 
 
 def _measure(
     encoder: Encoder,
     data: Dataset,
-    sharing_text: str,
-    balancer: str,
+    group: Mapping[str, tuple[str, str]],
     seeds: Sequence[int],
-    workdir: str | pathlib.Path | None,
-    name: str,
+    place: _Place,
     arguments: dict[str, Any],
-) -> dict[str, Any]:
-    """The result of one method: from disk if it is there, else from a run that may be resumed."""
-    directory = None if workdir is None else pathlib.Path(workdir) / "methods" / file_name(name)
-    model = sharing.build(sharing_text, encoder, data.tasks)
-    described = {
-        k: v if parts.is_literal(v) else "given as an object"
-        for k, v in (arguments.get("config") or arguments).items()
-        if k not in SET_HERE
-    }
-    config = {
-        "data": data.spec or data.name, "encoder": encoder.spec, "sharing": sharing_text, "balancer": balancer,
-        "seeds": list(seeds), **described,
-    }  # fmt: skip
+) -> dict[str, dict[str, Any]]:
+    """{method: result} of one program, from a run that may be resumed."""
+    sharing_text = next(iter(group.values()))[0]
+    texts = [text for _, text in group.values()]
     given = {k: v for k, v in arguments.items() if k != "config"}
-    if directory is not None:
-        records.check_same_config(directory / "config.json", config)
-        if (directory / "result.json").exists():
-            return records.read_json(directory / "result.json")
-    run = fit(model, data, balancer=balancer, seed=tuple(seeds), workdir=directory, config=config, **given)
+    model = sharing.build(sharing_text, encoder, data.tasks)
+    run = fit(model, data, balancer=texts, seed=tuple(seeds), workdir=place.program(list(group)),
+              config=place.of(sharing_text, texts), **given)  # fmt: skip
     if run.interrupted:
-        raise KeyboardInterrupt(f"{run.interrupted}: {name} is saved at step {run.steps}; run again to go on")
-    result = {
-        "test": records.plain(run.evaluate(data.test)),
-        "validation": records.plain(np.nanmean(np.asarray(run.best.scores), -1)),
-        "milliseconds": step_milliseconds(run.history) / len(seeds),
-        "seconds": run.seconds,
-    }
-    if directory is not None:
-        records.write_json(directory / "result.json", result)
-    return result
+        raise KeyboardInterrupt(f"{run.interrupted}: {', '.join(group)}: saved at step {run.steps}; run again to go on")
+    test, scores = run.evaluate(data.test), np.asarray(run.best.scores)
+    milliseconds = step_milliseconds(run.history) / len(texts) / len(seeds)
+    results = {}
+    for i, (name, (_, text)) in enumerate(group.items()):
+        own = slice(i * len(seeds), (i + 1) * len(seeds))
+        results[name] = {
+            "test": records.plain({t: {m: np.asarray(v)[own] for m, v in by.items()} for t, by in test.items()}),
+            "validation": records.plain(np.nanmean(scores[own], -1)),
+            "milliseconds": milliseconds,
+            "seconds": run.seconds / len(group),
+        }
+        place.keep(name, sharing_text, text, results[name])
+    return results
 
 
 # Fields of a config that the comparison sets itself, or that do not change the result.
@@ -206,9 +257,9 @@ SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh")
 
 
 def file_name(name: str) -> str:
-    """A directory's name for a method: readable, and of its own."""
+    """A directory's name for a method, or several: readable, and of its own."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return plain if plain == name else f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def step_milliseconds(history: Sequence[dict[str, Any]]) -> float:

@@ -66,7 +66,7 @@ def test_it_goes_on_where_it_was(found, workdir, monkeypatch):
     real = room.fit
     monkeypatch.setattr(room, "fit", lambda *a, **k: trained.append(k["balancer"]) or real(*a, **k))
     again = comparing(["equal", "upgrad", "mgda"], workdir)
-    assert trained == ["mgda"]
+    assert trained == [["mgda"]]
     assert again.test["equal"] == found.test["equal"] and again.test["upgrad"] == found.test["upgrad"]
 
 
@@ -78,6 +78,16 @@ def test_any_sharing_can_be_compared():
 def test_a_plot(found, tmp_path):
     found.plot(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_methods_of_one_shape_share_a_program():
+    """And what the state carries does not matter: all static weightings are one program, UPGrad and MGDA another."""
+    named = {n: ("hard", n) for n in ("equal", "upgrad", "mgda", "uncertainty", "gradvac")}
+    named |= {str(w): ("hard", f"fixed(weights=({w}, 1.0, 1.0))") for w in (1.0, 2.0, 3.0)}
+    named["other"] = ("mmoe", "upgrad")
+    found = [list(group) for group in room.groups(named, 3, True)]
+    assert found == [["equal"], ["upgrad", "mgda"], ["uncertainty"], ["gradvac"], ["1.0", "2.0", "3.0"], ["other"]]
+    assert len(room.groups(named, 3, False)) == len(named)
 
 
 def test_errors(workdir):
