@@ -12,13 +12,14 @@ _FROM = {
     "Batch": "batch",
     "PerTask": "batch",
     "Task": "tasks",
-    "JointLoss": "balancing.engine",
+    "JointLoss": "balancing.linearization",
     "fit": "training.loop",
     "Run": "training.run",
     "evaluate": "training.run",
     "load_run": "training.run",
     "describe": "reporting.describe",
     "compare": "analysis.compare",
+    "pareto_front": "analysis.pareto",
 }
 _ROOMS = ("analysis", "balancing", "data", "encoders", "heads", "losses", "metrics", "parallel", "partition",
           "reporting", "sharing", "tasks", "training", "transfer")  # fmt: skip

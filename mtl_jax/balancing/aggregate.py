@@ -9,6 +9,20 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from mtl_jax.balancing.base import Balancer, Needs, Signal
 from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.balancing.oracle import Losses, Oracle
+
+
+def linear_oracle(
+    jacobian: Float[Array, "task param"], losses: Float[Array | np.ndarray, " task"], mask: Bool[Array, " task"]
+) -> Oracle:
+    """Losses with these values and gradients at 0, without curvature."""
+    side = Losses(
+        lambda x: jnp.where(mask, losses + jacobian @ x[""], 0),
+        lambda x, weights: {"": weights @ jacobian},
+        lambda x, direction: jacobian @ direction[""],
+        mask,
+    )
+    return Oracle({"": jnp.zeros_like(jacobian[0])}, side, side)
 
 
 def aggregate(
@@ -20,7 +34,8 @@ def aggregate(
     key: Array | None = None,
     ids: UInt32[Array | np.ndarray, " task"] | None = None,
 ) -> tuple[Float[Array, " param"], Float[Array, " task"] | None, Any]:
-    """Runs one update. A method of two samples is shown the same gradients as both.
+    """Runs one update. A method of two samples is shown the same gradients as both, and one that reads validation
+    batches the same losses, linear in the parameters, as training and validation.
 
     Args:
       balancer: the method.
@@ -45,7 +60,8 @@ def aggregate(
         gramian(held) if balancer.needs is Needs.GRAMIAN else None,
         held if balancer.needs is Needs.JACOBIAN else None,
         gramian(held) if balancer.needs is Needs.CROSS else None,
-        ids=np.arange(count, dtype=np.uint32) if ids is None else ids,
+        linear_oracle(held[""], losses, mask) if balancer.needs is Needs.ORACLE else None,
+        np.arange(count, dtype=np.uint32) if ids is None else ids,
     )
     key = jax.random.key(0) if key is None else key
     result, state = balancer.update(signal, state, mask=mask, key=key)

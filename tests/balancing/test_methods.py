@@ -49,8 +49,21 @@ METHODS = {
     "db_mtl": (balancing.db_mtl, None, {"linear"}),
     "excess_mtl": (balancing.excess_mtl, (1.0, 1.0, 1.0), {"permutation", "linear"}),
     "trimmed_mean": (balancing.trimmed_mean, None, {"permutation", "linear"}),
+    "grouped": (balancing.grouped, (0.2929, 1.9004, 1.9004), {"permutation", "linear"}),
+    "modo": (balancing.modo, None, {"permutation", "simplex"}),
+    "sdmgrad": (balancing.sdmgrad, None, {"linear", "simplex"}),
+    "auto_lambda": (balancing.auto_lambda, None, set()),
+    "moml": (balancing.moml, None, set()),
+    "forum": (balancing.forum, None, set()),
 }
-DIRECT = {"graddrop", "moco", "db_mtl", "trimmed_mean"}  # a direction that is no combination of this step's gradients
+DIRECT = {
+    "graddrop",
+    "moco",
+    "db_mtl",
+    "trimmed_mean",
+    "grouped",
+    "forum",
+}  # a direction that is no combination of this step's gradients
 FEWEST = {"krum": 4, "trimmed_mean": 3}  # tasks
 
 
@@ -77,9 +90,9 @@ def compiled(name):
     """(matrix, losses, mask, key) -> (direction, weights) of a method, compiled once per shape."""
     make = METHODS[name][0]
 
-    def run(matrix, losses, mask, key):
+    def run(matrix, losses, mask, key, ids):
         method = balancing.fixed(tuple(range(1, 1 + len(mask)))) if name == "fixed" else make()
-        direction, weights, _ = aggregate(method, matrix, losses, mask, key=key)
+        direction, weights, _ = aggregate(method, matrix, losses, mask, key=key, ids=ids)
         return direction, jnp.full_like(losses, jnp.nan) if weights is None else weights
 
     return jax.jit(run)
@@ -94,14 +107,15 @@ def given(name):
     return {label: matrix for label, matrix in MATRICES.items() if len(matrix) >= FEWEST.get(name, 1)}
 
 
-def apply(name, matrix, mask=None, seed=0, losses=None):
+def apply(name, matrix, mask=None, seed=0, losses=None, ids=None):
     count = len(matrix)
     losses = losses_of(count) if losses is None else losses
     mask = np.ones(count, bool) if mask is None else mask
     # Columns of zeros change nothing, and matrices of one width share their programs.
     width = matrix.shape[1]
     padded = np.pad(matrix, ((0, 0), (0, max(40 - width, 0))))
-    direction, weights = compiled(name)(padded, losses, mask, jax.random.key(seed))
+    ids = np.arange(count, dtype=np.uint32) if ids is None else ids
+    direction, weights = compiled(name)(padded, losses, mask, jax.random.key(seed), ids)
     return np.asarray(direction, np.float64)[:width], np.asarray(weights, np.float64)
 
 
@@ -177,20 +191,18 @@ def test_weights_lie_on_the_simplex(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_absent_task_leaves_the_solver(name):
-    """With a masked row of nan the result is the method's on the matrix without it; draws are per task."""
+    """With a masked row of nan the result is the method's on the matrix without it; draws are per task name."""
     matrix = MATRICES["5 x 20 of rank 5"]
     mask = np.array([True, True, False, True, True])
     broken = np.where(mask[:, None], matrix, np.nan).astype(np.float32)
     direction, weights = apply(name, broken, mask)
     if name not in DIRECT:
         assert weights[2] == 0
-    if name in ("pcgrad", "gradvac", "fixed"):  # draws and weights by index: compare with a zero row
+    if name == "fixed":  # its weights are by index: compare with a zero row
         expected, _ = apply(name, np.where(mask[:, None], matrix, 0).astype(np.float32))
-    elif name in ("random_loss", "random_gradient"):
-        assert abs(weights.sum() - 1) < 1e-6
-        return
     else:
-        expected, _ = apply(name, matrix[mask], losses=losses_of(5)[mask])
+        ids = np.arange(5, dtype=np.uint32)[mask]
+        expected, _ = apply(name, matrix[mask], losses=losses_of(5)[mask], ids=ids)
     np.testing.assert_allclose(direction, expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -207,7 +219,7 @@ def test_one_task_is_plain_training(name):
     direction, _ = apply(name, matrix, losses=np.ones(1, np.float32))
     factor = direction @ matrix[0] / (matrix[0] @ matrix[0])
     expected = {"uncertainty": 0.5, "nash_mtl": 1 / np.linalg.norm(matrix[0]), "cagrad": 1.5,
-                "fairgrad": 1 / np.linalg.norm(matrix[0])}  # fmt: skip
+                "fairgrad": 1 / np.linalg.norm(matrix[0]), "auto_lambda": 0.101, "moml": 1.001}  # fmt: skip
     assert factor == pytest.approx(expected.get(name, 1.0), rel=1e-3)
     np.testing.assert_allclose(direction, factor * matrix[0], rtol=1e-4)
 
@@ -370,8 +382,9 @@ def test_gradvac_by_groups_is_gradvac_on_each_group(groups):
                 for m in ("one", "two") for leaf in ("kernel", "bias")}  # fmt: skip
     method = balancing.gradvac(groups=groups)
     state = method.init(3, {p: x[0] for p, x in jacobian.items()})
-    key, mask = jax.random.key(0), jnp.ones(3, bool)
-    result, _ = method.update(balancing.Signal(jnp.ones(3), jacobian=jacobian), state, mask=mask, key=key)
+    key, mask, ids = jax.random.key(0), jnp.ones(3, bool), jnp.arange(3, dtype=jnp.uint32)
+    signal = balancing.Signal(jnp.ones(3), jacobian=jacobian, ids=ids)
+    result, _ = method.update(signal, state, mask=mask, key=key)
     modules = {"layer": [["shared/one/bias", "shared/one/kernel"], ["shared/two/bias", "shared/two/kernel"]],
                "leaf": [[p] for p in sorted(jacobian)]}[groups]  # fmt: skip
     assert state.shape == (len(modules), 3, 3)

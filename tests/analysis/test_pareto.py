@@ -1,0 +1,61 @@
+"""The front: exact hypervolumes and dominance by hand, and that preferences move the models along it."""
+
+import numpy as np
+import pytest
+
+import mtl_jax as mtl
+from mtl_jax import parallel
+from mtl_jax.analysis import pareto
+from tests import tiny
+
+
+def test_dominance_and_hypervolume_by_hand():
+    points = np.array([[0.2, 0.8], [0.5, 0.5], [0.8, 0.2], [0.6, 0.6], [1.5, 0.1]])
+    np.testing.assert_array_equal(pareto.is_on_front(points), [True, True, True, False, True])
+    # The union of three rectangles up to (1, 1); the last point is worse than the reference.
+    assert pareto.hypervolume(points, np.ones(2)) == pytest.approx(0.8 * 0.2 + 0.5 * 0.3 + 0.2 * 0.3)
+    assert pareto.hypervolume(points + 2, np.ones(2)) == 0
+
+
+def test_hypervolume_in_three_and_four_dimensions_by_sampling():
+    draw = np.random.default_rng(0)
+    for count in (3, 4):
+        points, samples = draw.random((6, count)), draw.random((200_000, count))
+        share = (samples[:, None] >= points[None]).all(-1).any(1).mean()
+        # A share of 2e5 draws has a standard deviation below 0.0012.
+        assert pareto.hypervolume(points, np.ones(count)) == pytest.approx(share, abs=0.005)
+
+
+def test_preferences_lie_on_the_simplex_and_reach_its_corners():
+    for count in (2, 3, 5):
+        grid = pareto.spread_preferences(count, 6)
+        assert grid.shape == (6, count) and (grid > 0).all()
+        np.testing.assert_allclose(grid.sum(1), 1)
+    np.testing.assert_allclose(pareto.spread_preferences(2, 3)[:, 0], [1 / 1.01, 0.5, 0.01 / 1.01])
+
+
+def test_a_front_of_a_small_model(tmp_path):
+    data = tiny.data().select(("color", "price"))
+    model = tiny.model(data.tasks)
+    options = {"num_steps": 60, "batch_size": 16, "optimizer": "adam(0.02)", "mesh": parallel.make_mesh(1)}
+    front = mtl.pareto_front(model, data, "fixed", 5, seeds=(0, 1), split="val", **options)
+    assert front.losses.shape == (5, 2) and front.run.members == 10
+    assert front.losses[0, 0] < front.losses[-1, 0] and front.losses[0, 1] > front.losses[-1, 1]
+    # Each member is what `fit` makes of its preference alone.
+    alone = mtl.fit(model, data, balancer="fixed((0.75, 0.25))", seed=(0, 1), **options)
+    tiny.assert_close(front.run.member(3).state.params, alone.member(1).state.params, rtol=1e-3, atol=1e-5)
+    assert "hypervolume" in front.table() and len(front.table().splitlines()) == 8
+    front.plot(tmp_path / "front.png")
+    assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_errors():
+    data = tiny.data()
+    with pytest.raises(ValueError, match="balancer 'pcgrad' takes no preference; these do: fixed, stch"):
+        mtl.pareto_front(tiny.model(data.tasks), data, "pcgrad")
+    with pytest.raises(ValueError, match="preference is what the front varies, so leave it out"):
+        mtl.pareto_front(tiny.model(data.tasks), data, "stch(preference=(1.0, 1.0, 1.0))")
+    with pytest.raises(ValueError, match=r"preferences have shape \(2, 2\); it takes \(points, 3\)"):
+        mtl.pareto_front(tiny.model(data.tasks), data, "stch", np.ones((2, 2)))
+    with pytest.raises(ValueError, match="a front needs at least two tasks"):
+        mtl.pareto_front(tiny.model(data.tasks[:1]), data)
