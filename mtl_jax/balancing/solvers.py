@@ -8,6 +8,7 @@ all that have the wrong sign, and fall back to exchanging one at a time, which e
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+from optax.projections import projection_simplex
 
 from mtl_jax.balancing.gramian import cosines
 
@@ -122,6 +123,16 @@ def min_norm_point(
     scaled = gramian / longest / longest
     slope = scaled @ weights
     return weights, jnp.where(mask, weights @ slope - slope, 0).max()
+
+
+def project_simplex(x: Float[Array, " task"], mask: Bool[Array, " task"]) -> Float[Array, " task"]:
+    """The point of the simplex over the present tasks that is nearest to x; absent tasks get 0.
+
+    Without a present task everything is 0.
+    """
+    # No weight goes to what lies more than 1 below the largest entry, so absent tasks can stand at -2.
+    shifted = jnp.where(mask, x - jnp.where(mask, x, -jnp.inf).max(), -2)
+    return jnp.where(mask, projection_simplex(shifted), 0)
 
 
 def pinv_solve(matrix: Float[Array, "task task"], right: Float[Array, " task"]) -> Float[Array, " task"]:

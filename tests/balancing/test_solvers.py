@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from mtl_jax.balancing.solvers import dual_cone, min_norm_point, nonnegative_qp
+from mtl_jax.balancing.solvers import dual_cone, min_norm_point, nonnegative_qp, project_simplex
 
 SIZES = (1, 3, 10, 40)
 
@@ -69,3 +69,21 @@ def test_min_norm_point_is_optimal():
 def test_min_norm_point_of_a_zero_row_is_zero():
     weights, _ = min_norm_point(jnp.diag(jnp.array([1.0, 0.0, 4.0])), jnp.ones(3, bool))
     np.testing.assert_allclose(weights, [0, 1, 0], atol=1e-5)
+
+
+def test_project_simplex_meets_the_optimality_conditions():
+    """p = max(x - tau, 0) with sum 1 for one tau: gaps x - p are tau where p > 0 and below tau elsewhere."""
+    projected = jax.jit(project_simplex)
+    for scale, shift in ((0.1, 0.0), (1.0, 0.0), (30.0, 1.0), (1.0, 1e4)):
+        draw = np.random.default_rng(int(scale))
+        x = (shift + scale * draw.normal(size=12)).astype(np.float32)
+        mask = draw.random(12) < 0.7
+        p = np.asarray(projected(np.where(mask, x, np.nan), mask), np.float64)
+        assert (p >= 0).all() and (p[~mask] == 0).all() and abs(p.sum() - 1) < 1e-5
+        gap = x.astype(np.float64) - p
+        tau = gap[p > 0].mean()
+        rounding = 4e-7 * (1 + np.abs(x).max())
+        np.testing.assert_allclose(gap[p > 0], tau, atol=rounding)
+        assert (gap[mask & (p == 0)] <= tau + rounding).all()
+    np.testing.assert_array_equal(projected(np.ones(12, np.float32), np.zeros(12, bool)), 0)
+    np.testing.assert_allclose(projected(np.float32([0.2, 0.5, 0.3]), np.ones(3, bool)), [0.2, 0.5, 0.3], rtol=1e-6)
