@@ -1,8 +1,9 @@
 """Small programs and systems for balancing: fixed shape, masked, and returning their residual.
 
-The quadratic programs, batched over rows, are non-negative ones of a K x K matrix, solved by block principal pivoting
-(Portugal, Judice and Vicente 1994; Kim and Park 2011): guess which variables are zero, solve for the others, exchange
-all that have the wrong sign, and fall back to exchanging one at a time, which ends for a positive definite matrix.
+The quadratic programs are non-negative ones of a K x K matrix, one per row of a batch, solved by modified proportioning
+with reduced gradient projections (MPRGP; Dostal and Schoberl 2005): conjugate gradients among the variables that are
+positive, a projected gradient step where one of them reaches 0, and a step that frees variables once their share of the
+gradient dominates. All rows advance together by one product with the matrix, and nothing is factored.
 """
 
 import jax
@@ -10,9 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from optax.projections import projection_simplex
 
-from mtl_jax.balancing.gramian import cosines
+from mtl_jax.balancing.gramian import cosines, pairs
 
-PATIENCE = 3  # exchanges of whole blocks without progress before single exchanges
+
+def times(left: Array, right: Array) -> Array:
+    """The matrix product in full precision, which accelerators do not give by default."""
+    return jnp.matmul(left, right, precision="highest")
 
 
 def nonnegative_qp(
@@ -21,57 +25,65 @@ def nonnegative_qp(
     """min over z >= 0 of z'Mz / 2 + c'z, one program per row c of `linear`.
 
     Args:
-      matrix: M, symmetric positive definite on the present tasks, of entries around 1.
+      matrix: M, symmetric positive definite on the present tasks; semi-definite will do where a minimum exists.
       linear: the rows c.
       mask: present tasks; the others get z = 0.
 
     Returns:
-      z, and the residual max_i |min(z_i, (Mz + c)_i)| of each row, relative to max |c|.
+      z, and the residual max_i |min(z_i, (Mz + c)_i)| of each row, in units where M's diagonal and max |c| are 1.
     """
-    size = matrix.shape[0]
-    matrix = jnp.where(mask[:, None] & mask[None, :], matrix, 0)
-    linear = jnp.where(mask, linear, 0)
+    size, eps = len(mask), jnp.finfo(matrix.dtype).eps
+    matrix = jnp.where(pairs(mask), matrix, 0)
+    diagonal = jnp.diagonal(matrix)
+    unit = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    matrix = matrix * unit[:, None] * unit[None, :]
+    linear = jnp.where(mask, linear * unit, 0)
     scale = jnp.maximum(jnp.abs(linear).max(-1, keepdims=True), jnp.finfo(matrix.dtype).tiny)
     linear = linear / scale
-    identity = jnp.eye(size, dtype=matrix.dtype)
-    tolerance = 16 * jnp.finfo(matrix.dtype).eps
+    short = 1.9 / jnp.maximum(jnp.abs(matrix).sum(1).max(), 1)  # a projected step of at most 2 / |M| does not ascend
+    ones = jnp.ones(size, matrix.dtype)
 
-    def solve(free: Bool[Array, "row task"]) -> tuple[Array, Array]:
-        both = free[:, :, None] & free[:, None, :]
-        system = jnp.where(both, matrix, identity)
-        z = jnp.linalg.solve(system, jnp.where(free, -linear, 0)[..., None])[..., 0]
-        z = jnp.where(free, z, 0)
-        return z, jnp.where(free, 0, z @ matrix + linear)
+    def dots(x: Array, y: Array) -> Array:
+        return times(x * y, ones)  # on a CPU much faster than a sum along the row
 
-    def wrong(free: Array, z: Array, slope: Array) -> Bool[Array, "row task"]:
-        limit = tolerance * jnp.maximum(1, jnp.abs(z).max(-1, keepdims=True))
-        return mask & jnp.where(free, z < -limit, slope < -limit)
+    def split(z: Array, slope: Array) -> tuple[Array, Array, Array, Array]:
+        """(the slope's free part, its part that frees, whether the first dominates, whether both vanish)."""
+        free = jnp.where(z > 0, slope, 0)
+        freeing = jnp.where(z > 0, 0, jnp.minimum(slope, 0))
+        inside, outside = dots(jnp.minimum(z / short, free), free), dots(freeing, freeing)
+        limit = 8 * eps * jnp.maximum(1, z.max(-1))
+        return free, freeing, outside <= inside, ~(inside + outside > limit**2)
+
+    def advance(carry: tuple) -> tuple:
+        # A stale row's product gives its slope, after a projection or to confirm the end; the others' moves them.
+        z, slope, direction, conjugate, stale, done, count = carry
+        product = times(jnp.where(stale[:, None], z, direction), matrix)
+        curvature = dots(direction, product)
+        rising = curvature > 0
+        curvature = jnp.where(rising, curvature, 1)
+        best = dots(slope, direction) / curvature
+        allowed = jnp.where(direction > 0, z / direction, jnp.inf).min(-1)
+        length = jnp.where(stale | done | ~rising, 0, jnp.minimum(best, allowed))[:, None]
+        moved = jnp.maximum(z - length * direction, 0)
+        slope = jnp.where(stale[:, None], product + linear, slope - length * product)
+        project = ~(stale | done) & (best > allowed)
+        projected = jnp.maximum(moved - short * slope, 0)
+        z = jnp.where(project[:, None] & (moved > 0), projected, moved)
+        free, freeing, dominant, converged = split(z, slope)
+        beta = jnp.where(conjugate & ~stale, dots(free, product) / curvature, 0)
+        direction = jnp.where(dominant[:, None], free - beta[:, None] * direction, freeing)
+        done |= stale & converged
+        return z, slope, direction, dominant & ~project, project | (converged & ~stale & ~done), done, count + 1
 
     def unfinished(carry: tuple) -> Array:
-        bad, count = carry[3], carry[6]
-        return bad.any() & (count < 4 * size + 16)
+        return ~carry[5].all() & (carry[6] < 20 * size + 100)
 
-    def exchange(carry: tuple) -> tuple:
-        free, z, slope, bad, fewest, patience, count = carry
-        number = bad.sum(-1)
-        progress = number < fewest
-        fewest = jnp.where(progress, number, fewest)
-        patience = jnp.where(progress, PATIENCE, patience - 1)
-        # Murty's rule: exchanging only the last wrong index cannot cycle.
-        last = jnp.arange(size) == size - 1 - jnp.argmax(bad[:, ::-1], -1, keepdims=True)
-        block = progress | (patience > 0)
-        free = free ^ jnp.where(block[:, None], bad, bad & last)
-        z, slope = solve(free)
-        return free, z, slope, wrong(free, z, slope), fewest, patience, count + 1
-
-    rows = linear.shape[0]
-    free = jnp.broadcast_to(mask, linear.shape) & (linear < 0)
-    z, slope = solve(free)
-    fewest, patience = jnp.full((rows,), size + 1), jnp.full((rows,), PATIENCE)
-    start = (free, z, slope, wrong(free, z, slope), fewest, patience, jnp.zeros((), int))
-    z = jnp.maximum(jax.lax.while_loop(unfinished, exchange, start)[1], 0)
-    residual = jnp.abs(jnp.where(mask, jnp.minimum(z, z @ matrix + linear), 0)).max(-1)
-    return z * scale, residual
+    z = jnp.zeros_like(linear)
+    _, freeing, _, done = split(z, linear)
+    no = jnp.zeros_like(done)
+    z = jax.lax.while_loop(unfinished, advance, (z, linear, freeing, no, no, done, jnp.zeros((), int)))[0]
+    residual = jnp.abs(jnp.minimum(z, times(z, matrix) + linear)).max(-1)
+    return z * scale * unit, residual
 
 
 def dual_cone(
@@ -80,7 +92,7 @@ def dual_cone(
     """min over v >= u of v'Gv, one program per row u of `lower`: J'v is the projection of J'u onto the dual cone.
 
     Args:
-      gramian: G, positive definite on the present tasks, of entries around 1.
+      gramian: G, positive definite on the present tasks.
       lower: the rows u.
       mask: present tasks; the others get v = 0.
 
@@ -88,8 +100,8 @@ def dual_cone(
       v, and the residual of each row as in `nonnegative_qp`.
     """
     lower = jnp.where(mask, lower, 0)
-    gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
-    z, residual = nonnegative_qp(gramian, lower @ gramian, mask)
+    gramian = jnp.where(pairs(mask), gramian, 0)
+    z, residual = nonnegative_qp(gramian, times(lower, gramian), mask)
     return lower + z, residual
 
 
