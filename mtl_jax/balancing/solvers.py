@@ -20,7 +20,10 @@ def times(left: Array, right: Array) -> Array:
 
 
 def nonnegative_qp(
-    matrix: Float[Array, "task task"], linear: Float[Array, "row task"], mask: Bool[Array, " task"]
+    matrix: Float[Array, "task task"],
+    linear: Float[Array, "row task"],
+    mask: Bool[Array, " task"],
+    start: Float[Array, "row task"] | None = None,
 ) -> tuple[Float[Array, "row task"], Float[Array, " row"]]:
     """min over z >= 0 of z'Mz / 2 + c'z, one program per row c of `linear`.
 
@@ -28,6 +31,7 @@ def nonnegative_qp(
       matrix: M, symmetric positive definite on the present tasks; semi-definite will do where a minimum exists.
       linear: the rows c.
       mask: present tasks; the others get z = 0.
+      start: a guess of z; zeros by default.
 
     Returns:
       z, and the residual max_i |min(z_i, (Mz + c)_i)| of each row, in units where M's diagonal and max |c| are 1.
@@ -78,10 +82,11 @@ def nonnegative_qp(
     def unfinished(carry: tuple) -> Array:
         return ~carry[5].all() & (carry[6] < 20 * size + 100)
 
-    z = jnp.zeros_like(linear)
-    _, freeing, _, done = split(z, linear)
+    z = jnp.zeros_like(linear) if start is None else jnp.where(mask, jnp.maximum(start / unit / scale, 0), 0)
+    _, freeing, _, done = split(jnp.zeros_like(linear), linear)
     no = jnp.zeros_like(done)
-    z = jax.lax.while_loop(unfinished, advance, (z, linear, freeing, no, no, done, jnp.zeros((), int)))[0]
+    begin = (z, linear, freeing, no, no | (start is not None), done, jnp.zeros((), int))
+    z = jax.lax.while_loop(unfinished, advance, begin)[0]
     residual = jnp.abs(jnp.minimum(z, times(z, matrix) + linear)).max(-1)
     return z * scale * unit, residual
 
@@ -135,6 +140,60 @@ def min_norm_point(
     scaled = gramian / longest / longest
     slope = scaled @ weights
     return weights, jnp.where(mask, weights @ slope - slope, 0).max()
+
+
+def best_in_ball(
+    gramian: Float[Array, "task task"],
+    offset: Float[Array, " task"],
+    radius: Float[Array, ""],
+    mask: Bool[Array, " task"],
+    regularization: float = 1e-6,
+) -> tuple[Float[Array, " task"], Float[Array, ""]]:
+    """The d = J'y with |d| <= radius that maximises min_i (offset_i + g_i'd).
+
+    The shortest d that reaches the level l everywhere is J'y, with y a non-negative program in l; its length is convex
+    and increasing in l, so Newton's method finds the level where it is the radius, from an upper bound downwards.
+
+    Args:
+      gramian: G = J J', of entries around 1.
+      offset: the value of each task at d = 0.
+      radius: positive.
+      mask: present tasks; the others get y = 0.
+      regularization: what is added to G's diagonal, relative to it.
+
+    Returns:
+      y >= 0, and the residual ||d| / radius - 1|. Where 0 is in the convex hull of the rows no finite y may be right;
+      then regularization decides on y, and the residual is large.
+    """
+    given = jnp.where(pairs(mask), gramian, 0)
+    diagonal = jnp.maximum(jnp.diagonal(given), 0)
+    gramian = given + jnp.diag(regularization * jnp.maximum(diagonal, 1e-12))
+    mean = mask / jnp.maximum(mask.sum(), 1)
+    tiny = jnp.finfo(gramian.dtype).tiny
+
+    def norm(y: Array, gramian: Array = gramian) -> Array:
+        return jnp.sqrt(jnp.maximum(y @ times(gramian, y), 0))
+
+    def unfinished(carry: tuple) -> Array:
+        return carry[2] & (carry[3] < 30)
+
+    def newton(carry: tuple) -> tuple:
+        level, y, _, count = carry
+        y = nonnegative_qp(gramian, (offset - level)[None], mask, y[None])[0][0]
+        length = norm(y)
+        # The slope of the length by the level is sum(y) / length.
+        change = (length - radius) * length / jnp.maximum(y.sum(), tiny)
+        visible = jnp.abs(change) > 2 * jnp.finfo(y.dtype).eps * (jnp.abs(level) + size)
+        return level - change, y, visible & (jnp.abs(length - radius) > 1e-6 * radius), count + 1
+
+    size = jnp.where(mask, jnp.abs(offset), 0).max()
+    alone = jnp.where(mask, offset + radius * jnp.sqrt(diagonal), jnp.inf).min()
+    level = jnp.where(mask.any(), jnp.minimum(alone, mean @ offset + radius * norm(mean)), 0)
+    begin = (level, jnp.zeros_like(offset), jnp.ones((), bool), jnp.zeros((), int))
+    y = jax.lax.while_loop(unfinished, newton, begin)[1]
+    length = norm(y)
+    y = y * radius / jnp.maximum(length, tiny)
+    return y, jnp.maximum(jnp.abs(length / radius - 1), jnp.abs(norm(y, given) / radius - 1))
 
 
 def project_simplex(x: Float[Array, " task"], mask: Bool[Array, " task"]) -> Float[Array, " task"]:
