@@ -1,23 +1,20 @@
 """CAGrad, conflict-averse gradient descent (Liu et al., NeurIPS 2021, arXiv:2110.14048)."""
 
-import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
 from mtl_jax.balancing.gramian import scaled
-from mtl_jax.balancing.solvers import min_norm_point
+from mtl_jax.balancing.solvers import best_in_ball, times
 
 RESCALES = ("none", "squared", "linear")
-BISECTIONS = 30  # of the logarithm of |g_w|, over ten orders of magnitude: to a relative 2e-8
 
 
 @parts.recorded()
 def cagrad(c: float = 0.5, rescale: str = "none") -> Balancer:
     """The direction within c |g0| of the mean gradient g0 that most improves the worst task.
 
-    d = g0 + c |g0| g_w / |g_w|, with w on the simplex minimising g_w'g0 + c |g0| |g_w|. For a given |g_w| = t that w is
-    the min-norm point of the rows g_i + (t / c |g0|) g0; t is found by bisection.
+    d = g0 + c |g0| g_w / |g_w|, with w on the simplex minimising g_w'g0 + c |g0| |g_w|.
 
     Args:
       c: radius, in units of |g0|. 0 is the mean gradient; from 1 on no task gets worse.
@@ -32,31 +29,12 @@ def cagrad(c: float = 0.5, rescale: str = "none") -> Balancer:
     def update(signal, state, *, mask, key):
         gram = scaled(signal.gramian, mask)
         mean = mask.astype(gram.dtype) / jnp.maximum(mask.sum(), 1)
-        along = gram @ mean
-        squared = mean @ along
-        radius = c * jnp.sqrt(jnp.maximum(squared, 0))
+        along = times(gram, mean)
+        radius = c * jnp.sqrt(jnp.maximum(mean @ along, 0))
         usable = radius > 1e-7
-        safe = jnp.where(usable, radius, 1)
-
-        def weights_at(length):
-            shift = length / safe
-            shifted = gram + shift * (along[:, None] + along[None, :]) + shift**2 * squared
-            weights, _ = min_norm_point(shifted, mask)
-            return weights, jnp.sqrt(jnp.maximum(weights @ gram @ weights, 0))
-
-        def halve(_, bounds):
-            low, high = bounds
-            middle = (low + high) / 2
-            _, length = weights_at(jnp.exp(middle))
-            longer = jnp.log(jnp.maximum(length, 1e-30)) > middle
-            return jnp.where(longer, middle, low), jnp.where(longer, high, middle)
-
-        start = jnp.log(jnp.asarray(1e-10, gram.dtype)), jnp.log(jnp.asarray(2.0, gram.dtype))
-        low, high = jax.lax.fori_loop(0, BISECTIONS, halve, start)
-        weights, length = weights_at(jnp.exp((low + high) / 2))
+        y, residual = best_in_ball(gram, along, jnp.where(usable, radius, 1), mask)
         # At a stationary point g_w vanishes, and its direction with it.
-        usable &= length > 1e-5
-        moved = mean + jnp.where(usable, radius / jnp.where(usable, length, 1), 0) * weights
-        return Result(jnp.where(mask, moved, 0) / divisor), state
+        usable &= residual < 0.3
+        return Result((mean + jnp.where(usable, y, 0)) / divisor), state
 
     return Balancer(stateless, update, Needs.GRAMIAN)

@@ -1,8 +1,9 @@
 """Small programs and systems for balancing: fixed shape, masked, and returning their residual.
 
-The quadratic programs, batched over rows, are non-negative ones of a K x K matrix, solved by block principal pivoting
-(Portugal, Judice and Vicente 1994; Kim and Park 2011): guess which variables are zero, solve for the others, exchange
-all that have the wrong sign, and fall back to exchanging one at a time, which ends for a positive definite matrix.
+The quadratic programs are non-negative ones of a K x K matrix, one per row of a batch, solved by modified proportioning
+with reduced gradient projections (MPRGP; Dostal and Schoberl 2005): conjugate gradients among the variables that are
+positive, a projected gradient step where one of them reaches 0, and a step that frees variables once their share of the
+gradient dominates. All rows advance together by one product with the matrix, and nothing is factored.
 """
 
 import jax
@@ -10,68 +11,84 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from optax.projections import projection_simplex
 
-from mtl_jax.balancing.gramian import cosines
+from mtl_jax.balancing.gramian import cosines, pairs
 
-PATIENCE = 3  # exchanges of whole blocks without progress before single exchanges
+
+def times(left: Array, right: Array) -> Array:
+    """The matrix product in full precision, which accelerators do not give by default."""
+    return jnp.matmul(left, right, precision="highest")
 
 
 def nonnegative_qp(
-    matrix: Float[Array, "task task"], linear: Float[Array, "row task"], mask: Bool[Array, " task"]
+    matrix: Float[Array, "task task"],
+    linear: Float[Array, "row task"],
+    mask: Bool[Array, " task"],
+    start: Float[Array, "row task"] | None = None,
 ) -> tuple[Float[Array, "row task"], Float[Array, " row"]]:
     """min over z >= 0 of z'Mz / 2 + c'z, one program per row c of `linear`.
 
     Args:
-      matrix: M, symmetric positive definite on the present tasks, of entries around 1.
+      matrix: M, symmetric positive definite on the present tasks; semi-definite will do where a minimum exists.
       linear: the rows c.
       mask: present tasks; the others get z = 0.
+      start: a guess of z; zeros by default.
 
     Returns:
-      z, and the residual max_i |min(z_i, (Mz + c)_i)| of each row, relative to max |c|.
+      z, and the residual max_i |min(z_i, (Mz + c)_i)| of each row, in units where M's diagonal and max |c| are 1.
     """
-    size = matrix.shape[0]
-    matrix = jnp.where(mask[:, None] & mask[None, :], matrix, 0)
-    linear = jnp.where(mask, linear, 0)
+    size, eps = len(mask), jnp.finfo(matrix.dtype).eps
+    matrix = jnp.where(pairs(mask), matrix, 0)
+    diagonal = jnp.diagonal(matrix)
+    unit = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    matrix = matrix * unit[:, None] * unit[None, :]
+    linear = jnp.where(mask, linear * unit, 0)
     scale = jnp.maximum(jnp.abs(linear).max(-1, keepdims=True), jnp.finfo(matrix.dtype).tiny)
     linear = linear / scale
-    identity = jnp.eye(size, dtype=matrix.dtype)
-    tolerance = 16 * jnp.finfo(matrix.dtype).eps
+    short = 1.9 / jnp.maximum(jnp.abs(matrix).sum(1).max(), 1)  # a projected step of at most 2 / |M| does not ascend
+    ones = jnp.ones(size, matrix.dtype)
 
-    def solve(free: Bool[Array, "row task"]) -> tuple[Array, Array]:
-        both = free[:, :, None] & free[:, None, :]
-        system = jnp.where(both, matrix, identity)
-        z = jnp.linalg.solve(system, jnp.where(free, -linear, 0)[..., None])[..., 0]
-        z = jnp.where(free, z, 0)
-        return z, jnp.where(free, 0, z @ matrix + linear)
+    def dots(x: Array, y: Array) -> Array:
+        return times(x * y, ones)  # on a CPU much faster than a sum along the row
 
-    def wrong(free: Array, z: Array, slope: Array) -> Bool[Array, "row task"]:
-        limit = tolerance * jnp.maximum(1, jnp.abs(z).max(-1, keepdims=True))
-        return mask & jnp.where(free, z < -limit, slope < -limit)
+    def split(z: Array, slope: Array) -> tuple[Array, Array, Array, Array]:
+        """(the slope's free part, its part that frees, whether the first dominates, whether both vanish)."""
+        free = jnp.where(z > 0, slope, 0)
+        freeing = jnp.where(z > 0, 0, jnp.minimum(slope, 0))
+        inside, outside = dots(jnp.minimum(z / short, free), free), dots(freeing, freeing)
+        limit = 8 * eps * jnp.maximum(1, z.max(-1))
+        return free, freeing, outside <= inside, ~(inside + outside > limit**2)
+
+    def advance(carry: tuple) -> tuple:
+        # A stale row's product gives its slope, after a projection or to confirm the end; the others' moves them.
+        z, slope, direction, conjugate, stale, done, count = carry
+        product = times(jnp.where(stale[:, None], z, direction), matrix)
+        curvature = dots(direction, product)
+        rising = curvature > 0
+        curvature = jnp.where(rising, curvature, 1)
+        best = dots(slope, direction) / curvature
+        allowed = jnp.where(direction > 0, z / direction, jnp.inf).min(-1)
+        length = jnp.where(stale | done | ~rising, 0, jnp.minimum(best, allowed))[:, None]
+        moved = jnp.maximum(z - length * direction, 0)
+        slope = jnp.where(stale[:, None], product + linear, slope - length * product)
+        project = ~(stale | done) & (best > allowed)
+        projected = jnp.maximum(moved - short * slope, 0)
+        z = jnp.where(project[:, None] & (moved > 0), projected, moved)
+        free, freeing, dominant, converged = split(z, slope)
+        beta = jnp.where(conjugate & ~stale, dots(free, product) / curvature, 0)
+        direction = jnp.where(dominant[:, None], free - beta[:, None] * direction, freeing)
+        done |= stale & converged
+        return z, slope, direction, dominant & ~project, project | (converged & ~stale & ~done), done, count + 1
 
     def unfinished(carry: tuple) -> Array:
-        bad, count = carry[3], carry[6]
-        return bad.any() & (count < 4 * size + 16)
+        return ~carry[5].all() & (carry[6] < 20 * size + 100)
 
-    def exchange(carry: tuple) -> tuple:
-        free, z, slope, bad, fewest, patience, count = carry
-        number = bad.sum(-1)
-        progress = number < fewest
-        fewest = jnp.where(progress, number, fewest)
-        patience = jnp.where(progress, PATIENCE, patience - 1)
-        # Murty's rule: exchanging only the last wrong index cannot cycle.
-        last = jnp.arange(size) == size - 1 - jnp.argmax(bad[:, ::-1], -1, keepdims=True)
-        block = progress | (patience > 0)
-        free = free ^ jnp.where(block[:, None], bad, bad & last)
-        z, slope = solve(free)
-        return free, z, slope, wrong(free, z, slope), fewest, patience, count + 1
-
-    rows = linear.shape[0]
-    free = jnp.broadcast_to(mask, linear.shape) & (linear < 0)
-    z, slope = solve(free)
-    fewest, patience = jnp.full((rows,), size + 1), jnp.full((rows,), PATIENCE)
-    start = (free, z, slope, wrong(free, z, slope), fewest, patience, jnp.zeros((), int))
-    z = jnp.maximum(jax.lax.while_loop(unfinished, exchange, start)[1], 0)
-    residual = jnp.abs(jnp.where(mask, jnp.minimum(z, z @ matrix + linear), 0)).max(-1)
-    return z * scale, residual
+    z = jnp.zeros_like(linear) if start is None else jnp.where(mask, jnp.maximum(start / unit / scale, 0), 0)
+    _, freeing, _, done = split(jnp.zeros_like(linear), linear)
+    no = jnp.zeros_like(done)
+    begin = (z, linear, freeing, no, no | (start is not None), done, jnp.zeros((), int))
+    z = jax.lax.while_loop(unfinished, advance, begin)[0]
+    residual = jnp.abs(jnp.minimum(z, times(z, matrix) + linear)).max(-1)
+    return z * scale * unit, residual
 
 
 def dual_cone(
@@ -80,7 +97,7 @@ def dual_cone(
     """min over v >= u of v'Gv, one program per row u of `lower`: J'v is the projection of J'u onto the dual cone.
 
     Args:
-      gramian: G, positive definite on the present tasks, of entries around 1.
+      gramian: G, positive definite on the present tasks.
       lower: the rows u.
       mask: present tasks; the others get v = 0.
 
@@ -88,8 +105,8 @@ def dual_cone(
       v, and the residual of each row as in `nonnegative_qp`.
     """
     lower = jnp.where(mask, lower, 0)
-    gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
-    z, residual = nonnegative_qp(gramian, lower @ gramian, mask)
+    gramian = jnp.where(pairs(mask), gramian, 0)
+    z, residual = nonnegative_qp(gramian, times(lower, gramian), mask)
     return lower + z, residual
 
 
@@ -123,6 +140,60 @@ def min_norm_point(
     scaled = gramian / longest / longest
     slope = scaled @ weights
     return weights, jnp.where(mask, weights @ slope - slope, 0).max()
+
+
+def best_in_ball(
+    gramian: Float[Array, "task task"],
+    offset: Float[Array, " task"],
+    radius: Float[Array, ""],
+    mask: Bool[Array, " task"],
+    regularization: float = 1e-6,
+) -> tuple[Float[Array, " task"], Float[Array, ""]]:
+    """The d = J'y with |d| <= radius that maximises min_i (offset_i + g_i'd).
+
+    The shortest d that reaches the level l everywhere is J'y, with y a non-negative program in l; its length is convex
+    and increasing in l, so Newton's method finds the level where it is the radius, from an upper bound downwards.
+
+    Args:
+      gramian: G = J J', of entries around 1.
+      offset: the value of each task at d = 0.
+      radius: positive.
+      mask: present tasks; the others get y = 0.
+      regularization: what is added to G's diagonal, relative to it.
+
+    Returns:
+      y >= 0, and the residual ||d| / radius - 1|. Where 0 is in the convex hull of the rows no finite y may be right;
+      then regularization decides on y, and the residual is large.
+    """
+    given = jnp.where(pairs(mask), gramian, 0)
+    diagonal = jnp.maximum(jnp.diagonal(given), 0)
+    gramian = given + jnp.diag(regularization * jnp.maximum(diagonal, 1e-12))
+    mean = mask / jnp.maximum(mask.sum(), 1)
+    tiny = jnp.finfo(gramian.dtype).tiny
+
+    def norm(y: Array, gramian: Array = gramian) -> Array:
+        return jnp.sqrt(jnp.maximum(y @ times(gramian, y), 0))
+
+    def unfinished(carry: tuple) -> Array:
+        return carry[2] & (carry[3] < 30)
+
+    def newton(carry: tuple) -> tuple:
+        level, y, _, count = carry
+        y = nonnegative_qp(gramian, (offset - level)[None], mask, y[None])[0][0]
+        length = norm(y)
+        # The slope of the length by the level is sum(y) / length.
+        change = (length - radius) * length / jnp.maximum(y.sum(), tiny)
+        visible = jnp.abs(change) > 2 * jnp.finfo(y.dtype).eps * (jnp.abs(level) + size)
+        return level - change, y, visible & (jnp.abs(length - radius) > 1e-6 * radius), count + 1
+
+    size = jnp.where(mask, jnp.abs(offset), 0).max()
+    alone = jnp.where(mask, offset + radius * jnp.sqrt(diagonal), jnp.inf).min()
+    level = jnp.where(mask.any(), jnp.minimum(alone, mean @ offset + radius * norm(mean)), 0)
+    begin = (level, jnp.zeros_like(offset), jnp.ones((), bool), jnp.zeros((), int))
+    y = jax.lax.while_loop(unfinished, newton, begin)[1]
+    length = norm(y)
+    y = y * radius / jnp.maximum(length, tiny)
+    return y, jnp.maximum(jnp.abs(length / radius - 1), jnp.abs(norm(y, given) / radius - 1))
 
 
 def project_simplex(x: Float[Array, " task"], mask: Bool[Array, " task"]) -> Float[Array, " task"]:
