@@ -5,8 +5,9 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
 from mtl_jax.encoders.linear import linear
 from mtl_jax.encoders.mlp import mlp
+from mtl_jax.encoders.transformer import transformer
 
-NAMES = {"linear": linear, "mlp": mlp, "cnn": cnn}
+NAMES = {"linear": linear, "mlp": mlp, "cnn": cnn, "transformer": transformer}
 
 
 def build(text: str, **extra) -> Encoder:
@@ -14,4 +15,4 @@ def build(text: str, **extra) -> Encoder:
     return parts.build(text, NAMES, "encoder", **extra)
 
 
-__all__ = ["NAMES", "Encoder", "build", "cnn", "linear", "mlp"]
+__all__ = ["NAMES", "Encoder", "build", "cnn", "linear", "mlp", "transformer"]

@@ -1,7 +1,7 @@
 """What an encoder is: an ordered tuple of stages plus a pool, so that sharing can be written once over stages."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -36,6 +36,23 @@ def values_of(x: Any) -> Array:
 def with_values(x: Any, values: Array) -> Any:
     """`x` with other features: a sequence keeps its mask."""
     return {**x, "values": values} if isinstance(x, dict) else values
+
+
+class Remat(nn.Module):
+    """A stage that keeps no inner value for the backward pass and computes them anew there; its paths stay the same."""
+
+    stage: nn.Module
+
+    def setup(self):
+        nn.share_scope(self, self.stage)
+
+    def __call__(self, x: Any, *, train: bool) -> Any:
+        return nn.remat(lambda stage, x: stage(x, train=train))(self.stage, x)
+
+
+def assemble(stages: Sequence[nn.Module], pool: nn.Module | None = None, remat: bool = False) -> Encoder:
+    """An encoder of `stages` and `pool`; with `remat` each stage is a `Remat`."""
+    return Encoder(tuple(map(Remat, stages)) if remat else tuple(stages), pool)
 
 
 def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:

@@ -4,7 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
-from mtl_jax.encoders import layers
+from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.convolution import convolve, max_pool
 
@@ -49,6 +49,7 @@ def cnn(
     dropout: float = 0.0,
     activation: str = "relu",
     dtype: str | None = None,
+    remat: bool = False,
 ) -> Encoder:
     """A CNN with one stage per entry of `features`. Inputs are images [B, H, W, C].
 
@@ -61,6 +62,7 @@ def cnn(
       dropout: rate behind the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
+      remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     widths = layers.check(features, norm, activation, dropout, "cnn")
     if pool not in ("flatten", "mean"):
@@ -68,4 +70,4 @@ def cnn(
     if kernel < 1 or window < 1:
         raise ValueError(f"cnn: kernel={kernel!r} and window={window!r} must be at least 1")
     finish = layers.Finish(norm, activation, dropout, dtype)
-    return Encoder(tuple(ConvStage(w, kernel, window, finish, dtype) for w in widths), Pool(pool))
+    return base.assemble(tuple(ConvStage(w, kernel, window, finish, dtype) for w in widths), Pool(pool), remat=remat)

@@ -1,5 +1,7 @@
 """Pieces that stages are made of: activation, normalisation and dropout by name."""
 
+import functools
+
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
@@ -7,7 +9,8 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.parallel import data_axis
 
-ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}
+ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "gelu_exact": functools.partial(nn.gelu, approximate=False),
+               "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}  # fmt: skip
 NORMS = ("none", "batch", "layer")
 
 
@@ -22,6 +25,13 @@ def check(features, norm: str, activation: str, dropout: float, kind: str) -> tu
     if not 0 <= dropout < 1:
         raise ValueError(f"{kind}: dropout={dropout!r} must lie in [0, 1)")
     return widths
+
+
+def check_sizes(kind: str, **sizes: int) -> None:
+    """An error that names the first argument of encoder `kind` that is no positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{kind}: {name}={size!r} must be a positive integer")
 
 
 class Finish(nn.Module):

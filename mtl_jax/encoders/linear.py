@@ -4,7 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
-from mtl_jax.encoders import layers
+from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
 
 
@@ -20,12 +20,13 @@ class Affine(nn.Module):
 
 
 @parts.recorded()
-def linear(features: int = 64, dtype: str | None = None) -> Encoder:
+def linear(features: int = 64, dtype: str | None = None, remat: bool = False) -> Encoder:
     """One linear stage of width `features`; with linear heads this is reduced-rank regression.
 
     Args:
       features: width of the shared representation.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
+      remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     (width,) = layers.check(features, "none", "relu", 0.0, "linear")
-    return Encoder((Affine(width, dtype),))
+    return base.assemble((Affine(width, dtype),), remat=remat)

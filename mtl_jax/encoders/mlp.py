@@ -4,7 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
-from mtl_jax.encoders import layers
+from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
 
 
@@ -30,6 +30,7 @@ def mlp(
     dropout: float = 0.0,
     activation: str = "relu",
     dtype: str | None = None,
+    remat: bool = False,
 ) -> Encoder:
     """An MLP with one stage per entry of `features`. Inputs [B, ...] are flattened.
 
@@ -39,7 +40,8 @@ def mlp(
       dropout: rate behind the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
+      remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     widths = layers.check(features, norm, activation, dropout, "mlp")
     finish = layers.Finish(norm, activation, dropout, dtype)
-    return Encoder(tuple(DenseStage(w, finish, dtype) for w in widths))
+    return base.assemble(tuple(DenseStage(w, finish, dtype) for w in widths), remat=remat)

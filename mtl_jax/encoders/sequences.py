@@ -1,0 +1,116 @@
+"""Sequences: how their inputs are read, how tokens become vectors, and how a sequence becomes one vector.
+
+Between stages a sequence is ``{"values": [B, T, width], "mask": bool [B, T]}``; a step whose mask is False is padding,
+holds zeros at first, and reaches no other step.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mtl_jax import parts
+
+TOKENS = 'token ids, an int array [B, T] (0 is padding) or {"tokens": int [B, T], "mask": bool [B, T]}'
+SERIES = 'series, a float array [B, T, C] or {"values": float [B, T, C], "mask": bool [B, T]}'
+POOLS = ("mean", "max", "first", "last", "none")
+
+
+class Tokens(NamedTuple):
+    """What an encoder reads of texts: ids, which of them are there, and optionally the segment of each."""
+
+    ids: Int[Array, "batch step"]
+    mask: Bool[Array, "batch step"]
+    types: Int[Array, "batch step"] | None
+
+
+def shown(x: Any) -> str:
+    """Inputs in a message: dtype and shape of an array, or those of a dict's entries."""
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k!r}: {shown(v)}" for k, v in x.items()) + "}"
+    return f"{x.dtype} {tuple(x.shape)}" if hasattr(x, "shape") else type(x).__name__
+
+
+def read_tokens(x: Any, encoder: str) -> Tokens:
+    """Token ids with their mask, from an int array or a dict of ``tokens`` and, optionally, ``mask`` and ``types``.
+
+    Raises:
+      ValueError: for other inputs, naming the encoder, what it got and what it takes.
+    """
+    entries = x if isinstance(x, dict) else {"tokens": x}
+    ids, types = entries.get("tokens"), entries.get("types")
+    good = entries.keys() <= {"tokens", "mask", "types"} and _is(ids, jnp.integer, 2)
+    good = good and (types is None or (_is(types, jnp.integer, 2) and types.shape == ids.shape))
+    mask = entries.get("mask", ids != 0) if good else None
+    if not good or not _is_mask(mask, ids.shape):
+        raise ValueError(f"{encoder} got {shown(x)}; it takes {TOKENS}")
+    return Tokens(ids, mask, types)
+
+
+def read_series(x: Any, encoder: str) -> dict[str, Array]:
+    """A sequence of vectors, its padding set to zero, from a float array or a dict of ``values`` and ``mask``.
+
+    Raises:
+      ValueError: for other inputs, naming the encoder, what it got and what it takes.
+    """
+    entries = x if isinstance(x, dict) else {"values": x}
+    values = entries.get("values")
+    good = entries.keys() <= {"values", "mask"} and _is(values, jnp.floating, 3)
+    mask = entries.get("mask", jnp.ones(values.shape[:2], bool)) if good else None
+    if not good or not _is_mask(mask, values.shape[:2]):
+        raise ValueError(f"{encoder} got {shown(x)}; it takes {SERIES}, or with a vocabulary {TOKENS}")
+    # Not a product with the mask: padding may hold nan.
+    return {"values": jnp.where(mask[..., None], values, 0), "mask": mask}
+
+
+def _is(x: Any, dtype: Any, dims: int) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, dtype) and x.ndim == dims
+
+
+def _is_mask(mask: Any, shape: tuple[int, ...]) -> bool:
+    return hasattr(mask, "dtype") and mask.dtype == bool and tuple(mask.shape) == tuple(shape)
+
+
+class Embedding(nn.Module):
+    """A vector per token id; a sequence of them, with zeros for padding."""
+
+    encoder: str
+    vocabulary: int
+    width: int
+    dtype: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Any, *, train: bool) -> dict[str, Array]:
+        tokens = read_tokens(x, self.encoder)
+        values = nn.Embed(self.vocabulary, self.width, dtype=self.dtype, name="word")(tokens.ids)
+        return {"values": jnp.where(tokens.mask[..., None], values, 0), "mask": tokens.mask}
+
+
+class SequencePool(nn.Module):
+    """Sequences to vectors: "mean" or "max" over valid steps, the "first" step, or the "last" valid one.
+
+    A sequence without a valid step becomes zeros.
+    """
+
+    how: str
+
+    def __call__(self, x: dict[str, Array], *, train: bool) -> Float[Array, "batch width"]:
+        values, mask = x["values"], x["mask"]
+        some = mask.any(1)[:, None]
+        if self.how == "mean":
+            count = jnp.maximum(mask.sum(1), 1)[:, None].astype(values.dtype)
+            return jnp.where(mask[..., None], values, 0).sum(1) / count
+        if self.how == "max":
+            least = jnp.finfo(values.dtype).min
+            return jnp.where(some, jnp.where(mask[..., None], values, least).max(1), 0)
+        steps = jnp.arange(mask.shape[1])
+        at = jnp.zeros(len(mask), int) if self.how == "first" else jnp.where(mask, steps, 0).max(1)
+        return jnp.where(some, jnp.take_along_axis(values, at[:, None, None], 1)[:, 0], 0)
+
+
+def pool(how: str, encoder: str, allowed: tuple[str, ...] = POOLS) -> SequencePool | None:
+    """The pool called `how`; None for "none", which leaves sequences for heads that read every step."""
+    if how not in allowed:
+        raise parts.unknown(f"pool of {encoder}", how, allowed)
+    return None if how == "none" else SequencePool(how)
