@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from optax.projections import projection_simplex
 
-from mtl_jax.balancing.gramian import cosines, pairs
+from mtl_jax.balancing.gramian import pairs
 
 
 def times(left: Array, right: Array) -> Array:
@@ -165,7 +165,7 @@ def best_in_ball(
       y >= 0, and the residual ||d| / radius - 1|. Where 0 is in the convex hull of the rows no finite y may be right;
       then regularization decides on y, and the residual is large.
     """
-    given = jnp.where(pairs(mask), gramian, 0)
+    given, offset = jnp.where(pairs(mask), gramian, 0), jnp.where(mask, offset, 0)
     diagonal = jnp.maximum(jnp.diagonal(given), 0)
     gramian = given + jnp.diag(regularization * jnp.maximum(diagonal, 1e-12))
     mean = mask / jnp.maximum(mask.sum(), 1)
@@ -186,7 +186,7 @@ def best_in_ball(
         visible = jnp.abs(change) > 2 * jnp.finfo(y.dtype).eps * (jnp.abs(level) + size)
         return level - change, y, visible & (jnp.abs(length - radius) > 1e-6 * radius), count + 1
 
-    size = jnp.where(mask, jnp.abs(offset), 0).max()
+    size = jnp.abs(offset).max()
     alone = jnp.where(mask, offset + radius * jnp.sqrt(diagonal), jnp.inf).min()
     level = jnp.where(mask.any(), jnp.minimum(alone, mean @ offset + radius * norm(mean)), 0)
     begin = (level, jnp.zeros_like(offset), jnp.ones((), bool), jnp.zeros((), int))
@@ -214,65 +214,3 @@ def pinv_solve(matrix: Float[Array, "task task"], right: Float[Array, " task"]) 
     values, vectors = jnp.linalg.eigh(matrix)
     kept = values > len(right) * 8 * jnp.finfo(matrix.dtype).eps * jnp.maximum(values[-1], 0)
     return vectors @ jnp.where(kept, (vectors.T @ right) / jnp.where(kept, values, 1), 0)
-
-
-def power_equation(
-    gramian: Float[Array, "task task"], mask: Bool[Array, " task"], alpha: float, most_steps: int = 60
-) -> tuple[Float[Array, " task"], Float[Array, ""]]:
-    """w > 0 with G w = w^(-1 / alpha), the minimum of w'Gw / 2 minus a concave barrier, by damped Newton steps.
-
-    In units of what each task would choose alone, w_t = |g_t|^(-2 alpha / (1 + alpha)), only cosines and one factor
-    per task remain, so gradients of very different lengths do no harm.
-
-    Args:
-      gramian: G, of any scale.
-      mask: present tasks; the others, and tasks with a zero gradient, get weight 0.
-      alpha: positive.
-      most_steps: bound on the number of Newton steps.
-
-    Returns:
-      w, and the residual max_t |w_t^(1 / alpha) (Gw)_t - 1|.
-    """
-    cosine, length = cosines(gramian, mask)
-    there = length > 0
-    longest = jnp.maximum(length.max(), jnp.finfo(gramian.dtype).tiny)
-    relative = jnp.where(there, length / longest, 1)
-    # A stationary point has no finite solution; this keeps it finite.
-    cosine = cosine + 1e-7 * jnp.eye(len(mask), dtype=gramian.dtype)
-    factor = relative ** ((1 - alpha) / (1 + alpha))
-    power = 1 / alpha
-    steps = jnp.exp2(-jnp.arange(16.0, dtype=gramian.dtype))
-
-    def barrier(u: Array) -> Array:
-        return jnp.log(u) if alpha == 1 else u ** (1 - power) / (1 - power)
-
-    def objective(u: Array) -> Array:
-        z = jnp.where(there, factor * u, 0)
-        return z @ cosine @ z / 2 - jnp.where(there, factor**2 * barrier(u), 0).sum()
-
-    def residual(u: Array) -> Array:
-        ratio = u**power * (cosine @ jnp.where(there, factor * u, 0)) / factor
-        return jnp.abs(jnp.where(there, ratio - 1, 0)).max()
-
-    def unfinished(carry: tuple) -> Array:
-        _, error, count = carry
-        return (error > 1e-5) & (count < most_steps)
-
-    def newton(carry: tuple) -> tuple:
-        u, _, count = carry
-        z = jnp.where(there, factor * u, 0)
-        slope = jnp.where(there, cosine @ z - factor * u**-power, 0)
-        curvature = jnp.where(there, power * u ** (-power - 1), 1)
-        step = jnp.where(there, jnp.linalg.solve(cosine + jnp.diag(curvature), -slope) / factor, 0)
-        tried = u + steps[:, None] * step
-        allowed = (tried > 0.01 * u).all(-1)
-        values = jnp.where(allowed, jax.vmap(objective)(jnp.maximum(tried, 0.01 * u)), jnp.inf)
-        # Near the solution the objective is flat to rounding, and the full step is right.
-        near = (jnp.abs(step) < 0.3 * u).all()
-        u = jnp.maximum(tried[jnp.where(near, 0, jnp.argmin(values))], 0.01 * u)
-        return u, residual(u), count + 1
-
-    first = jnp.ones(len(mask), gramian.dtype)
-    u, error, _ = jax.lax.while_loop(unfinished, newton, (first, residual(first), jnp.zeros((), int)))
-    alone = (relative * longest) ** (-2 * alpha / (1 + alpha))
-    return jnp.where(there, alone * u, 0), error

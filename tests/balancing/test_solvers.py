@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from mtl_jax.balancing.solvers import dual_cone, min_norm_point, nonnegative_qp, project_simplex
+from mtl_jax.balancing.nash import power_equation
+from mtl_jax.balancing.solvers import best_in_ball, dual_cone, min_norm_point, nonnegative_qp, project_simplex
 
 SIZES = (1, 3, 10, 40)
 
@@ -87,3 +88,71 @@ def test_project_simplex_meets_the_optimality_conditions():
         assert (gap[mask & (p == 0)] <= tau + rounding).all()
     np.testing.assert_array_equal(projected(np.ones(12, np.float32), np.zeros(12, bool)), 0)
     np.testing.assert_allclose(projected(np.float32([0.2, 0.5, 0.3]), np.ones(3, bool)), [0.2, 0.5, 0.3], rtol=1e-6)
+
+
+def test_power_equation_where_gradient_lengths_span_four_orders():
+    """G w = w^(-1 / alpha): w is the minimum of w'Gw / 2 - sum w^(1 - 1 / alpha) / (1 - 1 / alpha), which is convex.
+
+    Its Newton step in float64 says how far w is from the minimum. Where the minimum, rounded to float32, meets the
+    equation itself to 1e-5, so does w to 1e-3; elsewhere no float32 numbers do.
+    """
+    solve = jax.jit(power_equation, static_argnums=2)
+    checked = 0
+    for count in (3, 10, 40):
+        draw = np.random.default_rng(count)
+        matrices = draw.normal(size=(3, count, count + 5)) * 10 ** draw.uniform(-2, 2, size=(3, count, 1))
+        for alpha in (0.1, 0.3, 1.0):
+            for matrix in matrices.astype(np.float32).astype(np.float64):
+                gram = matrix @ matrix.T
+                w, change = solve(gram.astype(np.float32), np.ones(count, bool), alpha)
+                assert float(change) <= 1e-4
+                w = np.asarray(w, np.float64)
+                curvature = gram + np.diag(w ** (-1 / alpha - 1) / alpha)
+                step = np.linalg.solve(curvature, w ** (-1 / alpha) - gram @ w)
+                assert np.abs(step / w).max() < 1e-4, (count, alpha)
+
+                def residual(w, gram=gram, alpha=alpha):
+                    return np.abs(w ** (1 / alpha) * (gram @ w) - 1).max()
+
+                if residual((w + step).astype(np.float32).astype(np.float64)) < 1e-5:
+                    assert residual(w) < 1e-3, (count, alpha)
+                    checked += 1
+    assert checked >= 9
+
+
+def test_best_in_ball_is_a_saddle_point():
+    """min_i (o_i + g_i'd) equals the bound w'o + r |J'w| that any w of the simplex gives, here w = y / sum(y)."""
+    solve = jax.jit(best_in_ball)
+    for count, columns in ((1, 4), (3, 7), (10, 14), (40, 50)):
+        draw = np.random.default_rng(count)
+        jacobian = draw.normal(size=(count, columns)) / np.sqrt(columns)
+        offset, mask = draw.normal(size=count), np.arange(count) != 1
+        hidden = np.where(mask, offset, np.nan).astype(np.float32)
+        for radius in (0.1, 3.0):
+            y, residual = solve((jacobian @ jacobian.T).astype(np.float32), hidden, np.float32(radius), mask)
+            y = np.asarray(y, np.float64)
+            d = jacobian.T @ y
+            w = y / y.sum()
+            assert (y >= 0).all() and (y[~mask] == 0).all() and float(residual) < 1e-3
+            assert np.linalg.norm(d) == pytest.approx(radius, rel=1e-3)
+            bound = w[mask] @ offset[mask] + radius * np.linalg.norm(jacobian.T @ w)
+            assert (offset + jacobian @ d)[mask].min() == pytest.approx(bound, abs=1e-3 * (1 + radius))
+
+
+@pytest.mark.parametrize("rank", (3, 20, 40))
+def test_dual_cone_of_hard_gramians(rank):
+    """The optimality conditions in float64, for low rank and for lengths over four orders of magnitude, vmapped."""
+    draw = np.random.default_rng(rank)
+    jacobian = draw.normal(size=(2, 40, rank)) @ draw.normal(size=(2, rank, 60))
+    jacobian[1] *= 10 ** draw.uniform(-2, 2, size=(40, 1))
+    gram = jacobian @ jacobian.transpose(0, 2, 1)
+    gram = gram / np.trace(gram, axis1=1, axis2=2)[:, None, None] + 1e-4 * np.eye(40)
+    lower = np.eye(40, dtype=np.float32) / 40
+    v, residual = jax.jit(jax.vmap(dual_cone, (0, None, None)))(gram.astype(np.float32), lower, np.ones(40, bool))
+    assert np.asarray(residual).max() < 1e-5
+    z, length = np.asarray(v, np.float64) - lower, np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
+    slope = np.einsum("bri,bij->brj", z + lower, gram) / length[:, None]
+    scaled = z * length[:, None]
+    size = np.abs(lower @ gram / length[:, None]).max(-1, keepdims=True)
+    assert np.abs(np.minimum(scaled, slope)).max() < 3e-5 * size.max()
+    assert (np.abs(np.minimum(scaled, slope)) < 3e-5 * size).all()
