@@ -5,17 +5,23 @@ python scripts/readme_tables.py
 
 import pathlib
 
-from mtl_jax.reporting.registry import methods_markdown
+from mtl_jax.reporting import registry
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
-START, END = "<!-- balancing methods, from the registry -->", "<!-- end -->"
+TABLES = {
+    "balancing methods": registry.methods_markdown,
+    "options of balancing": registry.options_markdown,
+}
 
 
 def updated(text: str) -> str:
-    """The text with the table between its marks replaced."""
-    before, rest = text.split(START, 1)
-    _, after = rest.split(END, 1)
-    return f"{before}{START}\n{methods_markdown()}\n{END}{after}"
+    """The text with the table behind each ``<!-- NAME, from the registry -->`` replaced, up to ``<!-- end -->``."""
+    for name, table in TABLES.items():
+        start = f"<!-- {name}, from the registry -->"
+        before, rest = text.split(start, 1)
+        _, after = rest.split("<!-- end -->", 1)
+        text = f"{before}{start}\n{table()}\n<!-- end -->{after}"
+    return text
 
 
 if __name__ == "__main__":

@@ -110,3 +110,12 @@ def preference_of(state: Any, mask: Bool[Array, " task"], dtype: Any) -> Float[A
 def draws(key: Array, ids: UInt32[Array | np.ndarray, " task"]) -> Array:
     """A key per task, which depends on the task's id alone."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(ids))
+
+
+def among_present(
+    weights: Float[Array, " task"], mask: Bool[Array, " task"]
+) -> tuple[Float[Array, " task"], Float[Array, ""]]:
+    """(the present tasks' weights as shares of what they hold together, what that is); absent tasks keep theirs."""
+    held = jnp.where(mask, weights, 0).sum()
+    even = mask / jnp.maximum(mask.sum(), 1)
+    return jnp.where(held > 0, jnp.where(mask, weights, 0) / jnp.where(held > 0, held, 1), even), held

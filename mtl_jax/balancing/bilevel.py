@@ -88,7 +88,9 @@ def moml(learning_rate: float = 1e-3, inner_rate: float = 0.01) -> Balancer:
 
         slopes = jax.lax.map(by_weights, jnp.eye(len(mask), dtype=weights.dtype))
         slopes = jnp.where(mask[:, None] & mask[None, :], slopes, 0)
-        mix, _ = min_norm_point(slopes @ slopes.T, mask)
+        largest = jnp.abs(slopes).max()
+        unit = slopes / jnp.where(largest > 0, largest, 1)  # squares of small slopes would be 0
+        mix, _ = min_norm_point(unit @ unit.T, mask)
         new = learned.descend(state, mix @ slopes, adam, mask)
         new = new._replace(value=jnp.maximum(new.value, 0))
         weights = jnp.where(mask, new.value, 0).astype(signal.losses.dtype)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.balancing import learned
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, among_present
 from mtl_jax.balancing.gramian import combine, gramian
 from mtl_jax.balancing.solvers import project_simplex
 
@@ -108,10 +108,9 @@ def forum(
         )
         squared = sum((g * g).sum() for g in to_leaves.values()) + (to_logits**2).sum()
         fresh, _ = multipliers(gramian(rows), along, squared, rho / 2 * squared, mask)
-        kept = average * state.multipliers + (1 - average) * fresh
-        kept = jnp.where(mask, kept, state.multipliers).astype(state.multipliers.dtype)
-        used = jnp.where(mask, kept, 0)
-        used = (used / jnp.maximum(used.sum(), 1e-12)).astype(dtype)
+        share, held = among_present(state.multipliers, mask)
+        used = (average * share + (1 - average) * fresh).astype(dtype)
+        kept = jnp.where(mask, (used * held).astype(state.multipliers.dtype), state.multipliers)
         pressure = jnp.maximum((rho / 2 * squared - along @ used) / jnp.where(squared > 0, squared, 1), 0)
         direction = jax.tree.map(lambda f, q: f + pressure * q, combine(used, rows), to_leaves)
         logits = learned.descend(state.logits, pressure * to_logits, adam, mask)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.base import Balancer, Needs, Result, among_present
 from mtl_jax.balancing.gramian import pairs
 from mtl_jax.balancing.solvers import project_simplex
 
@@ -25,13 +25,6 @@ class Weighted(NamedTuple):
 def start(num_tasks, template):
     """Equal weights."""
     return Weighted(jnp.full((num_tasks,), 1 / num_tasks))
-
-
-def among_present(weights, mask):
-    """(the present tasks' weights as shares of what they hold together, what that is)."""
-    held = jnp.where(mask, weights, 0).sum()
-    even = mask / jnp.maximum(mask.sum(), 1)
-    return jnp.where(held > 0, jnp.where(mask, weights, 0) / jnp.where(held > 0, held, 1), even), held
 
 
 @parts.recorded()

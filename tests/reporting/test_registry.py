@@ -21,7 +21,7 @@ def test_every_method_is_in_the_table_with_its_paper():
     rows = {line.split("`")[1]: line for line in methods_markdown().splitlines()[2:]}
     assert list(rows) == list(balancing.NAMES)
     for name, row in rows.items():
-        assert len(row.split(" | ")) == 6
-        assert name in ("equal", "fixed") or "20" in row.split(" | ")[-1], row
+        assert len(row.split(" | ")) == 7
+        assert name in ("equal", "fixed", "grouped") or "20" in row.split(" | ")[-1], row
     assert keeps(balancing.upgrad()) == "none" and keeps(balancing.moco()) == "a Jacobian"
     assert keeps(balancing.uncertainty()) == "a few numbers per task" and "forward pass" in rows["famo"]
