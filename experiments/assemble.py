@@ -14,7 +14,7 @@ from mtl_jax.training.optimizers import build_optimizer, build_schedule
 AS_THEY_ARE = (
     "balancer", "batch_size", "num_steps", "steps_per_dispatch", "eval_every", "checkpoint_every", "log_every",
     "clip_norm", "l1", "l2", "patience", "nonfinite", "parallel", "engine",
-    "level", "balance_paths", "update_every",
+    "level", "balance_paths", "update_every", "objectives", "monitor",
 )  # fmt: skip
 
 

@@ -29,6 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.level = "parameters"  # or "features": by what they are taken
     c.balance_paths = ()  # regexes of the shared parameters whose gradients the balancer sees; () for all
     c.update_every = 1  # steps between updates of its weights
+    c.objectives = "tasks"  # or "examples": balance every task on every example
+    c.monitor = True  # log gradient norms, cosines and conflicts where the method has a Gramian
     c.freeze = ()  # regexes of parameter paths
     c.clip_norm = config_dict.placeholder(float)
     c.learning_rate_factors = ()  # ((regex, factor), ...) over parameter paths

@@ -50,7 +50,7 @@ METHODS = {
     "excess_mtl": (balancing.excess_mtl, (1.0, 1.0, 1.0), {"permutation", "linear"}),
     "trimmed_mean": (balancing.trimmed_mean, None, {"permutation", "linear"}),
     "grouped": (balancing.grouped, (0.2929, 1.9004, 1.9004), {"permutation", "linear"}),
-    "modo": (balancing.modo, None, {"permutation", "simplex"}),
+    "modo": (balancing.modo, None, {"simplex"}),
     "sdmgrad": (balancing.sdmgrad, None, {"linear", "simplex"}),
     "auto_lambda": (balancing.auto_lambda, None, set()),
     "moml": (balancing.moml, None, set()),

@@ -10,6 +10,7 @@ from mtl_jax import balancing, parallel, partition
 from mtl_jax.balancing.engine import linearize
 from mtl_jax.balancing.gramian import gramian
 from mtl_jax.balancing.options import Options, check, matching, resolve
+from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training.dispatch import make_dispatch
 from tests import tiny
@@ -117,6 +118,46 @@ def test_training_with_each_option(tmp_path):
     tiny.assert_same(resumed.state, whole.state)
 
 
+def test_what_is_logged_of_conflict():
+    """Norms, cosines and the share of conflicts of one step, against the reference Jacobian in NumPy."""
+    step, first = tiny.training("upgrad")
+    _, record = jax.jit(step)(first, tiny.batch())
+    model = tiny.model(tiny.data().tasks, encoder=tiny.BATCH_NORM)
+    _, jacobian = jax.jit(lambda v: reference_jacobian(model, v, tiny.batch(), tasks=tiny.data().tasks))(
+        first.variables
+    )
+    rows = np.concatenate([x.reshape(3, -1) for p, x in jacobian.items() if p.startswith("shared")], 1).astype(float)
+    norms = np.linalg.norm(rows, axis=1)
+    cosines = rows @ rows.T / norms / norms[:, None]
+    np.testing.assert_allclose(record["norms"], norms, rtol=1e-4)
+    np.testing.assert_allclose(record["cosines"], cosines, atol=1e-4)
+    assert float(record["conflict"]) == np.mean([cosines[i, j] < 0 for i, j in ((0, 1), (0, 2), (1, 2))])
+    _, masked = jax.jit(step)(first, tiny.without_labels(tiny.batch(), "price"))
+    assert np.isnan(masked["cosines"][1]).all() and float(masked["conflict"]) == float(cosines[0, 2] < 0)
+    silent, first = tiny.training("upgrad", options=Options("map", monitor=False))
+    assert "cosines" not in jax.eval_shape(silent, first, tiny.batch())[1]
+
+
+def test_methods_side_by_side_are_each_itself():
+    """Members of one program against runs of their own; every method's solver sees its own runs only."""
+    model, seeds = tiny.model(tiny.data().tasks), (0, 1)
+    together = tiny.fit(model, balancer=["upgrad", "pcgrad"], seed=seeds)
+    assert together.members == 4 and np.shape(together.history[0]["cosines"]) == (4, 3, 3)
+    for i, name in enumerate(("upgrad", "pcgrad")):
+        alone = tiny.fit(model, balancer=name, seed=seeds)
+        for j in range(2):
+            found, expected = together.member(2 * i + j).state.params, alone.member(j).state.params
+            tiny.assert_close(found, expected, rtol=2e-3, atol=1e-4)
+    with pytest.raises(ValueError, match=r"upgrad\(\) and gradvac\(\) cannot train side by side"):
+        tiny.fit(model, balancer=["upgrad", "gradvac"])
+
+
+def test_one_task_is_said_to_be_plain_training():
+    data = tiny.data().select(("color",))
+    run = tiny.fit(tiny.model(data.tasks), data, balancer="upgrad", num_steps=5, eval_every=5)
+    assert "one task only: whatever the method, this is plain training" in run.engine
+
+
 def test_features_level_costs_little_more_than_a_plain_step():
     """XLA's FLOPs: balancing at the features adds no pull of the trunk."""
     data = tiny.data()
@@ -132,12 +173,12 @@ def test_auto_says_what_it_picked_and_why():
     template = {"shared/w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
     assert resolve("auto", balancing.upgrad(), 3, template)[0] == "map"
     mode, why = resolve("auto", balancing.upgrad(), 2000, template)
-    assert mode == "columns" and "a Jacobian of 2000 tasks takes 7629.4 MiB of" in why
+    assert mode == "columns" and "a Jacobian of 2000 rows takes 7629.4 MiB of" in why
     assert resolve("auto", balancing.graddrop(), 2000, template)[0] == "map"
     assert resolve("vmap", balancing.upgrad(), 3, template)[0] == "vmap"
     assert "losses only" in resolve("auto", balancing.equal(), 3, template)[1]
     run = tiny.fit(tiny.model(tiny.data().tasks), balancer="upgrad", num_steps=5, eval_every=5)
-    assert run.engine.startswith("map: a Jacobian of 3 tasks takes 0.0 MiB")
+    assert run.engine.startswith("map: a Jacobian of 3 rows takes 0.0 MiB")
 
 
 def test_what_does_not_go_together():
