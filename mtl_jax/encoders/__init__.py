@@ -3,11 +3,32 @@
 from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
+from mtl_jax.encoders.conv1d import conv1d
 from mtl_jax.encoders.linear import linear
 from mtl_jax.encoders.mlp import mlp
+from mtl_jax.encoders.multimodal import multimodal
+from mtl_jax.encoders.resnet import resnet
+from mtl_jax.encoders.rnn import rnn
+from mtl_jax.encoders.tabular import tabular
 from mtl_jax.encoders.transformer import transformer
+from mtl_jax.encoders.unet import unet
+from mtl_jax.encoders.vgg import vgg
+from mtl_jax.encoders.vit import vit
 
-NAMES = {"linear": linear, "mlp": mlp, "cnn": cnn, "transformer": transformer}
+NAMES = {
+    "linear": linear,
+    "mlp": mlp,
+    "tabular": tabular,
+    "cnn": cnn,
+    "resnet": resnet,
+    "vgg": vgg,
+    "vit": vit,
+    "unet": unet,
+    "rnn": rnn,
+    "conv1d": conv1d,
+    "transformer": transformer,
+    "multimodal": multimodal,
+}
 
 
 def build(text: str, **extra) -> Encoder:
@@ -15,4 +36,20 @@ def build(text: str, **extra) -> Encoder:
     return parts.build(text, NAMES, "encoder", **extra)
 
 
-__all__ = ["NAMES", "Encoder", "build", "cnn", "linear", "mlp", "transformer"]
+__all__ = [
+    "NAMES",
+    "Encoder",
+    "build",
+    "cnn",
+    "conv1d",
+    "linear",
+    "mlp",
+    "multimodal",
+    "resnet",
+    "rnn",
+    "tabular",
+    "transformer",
+    "unet",
+    "vgg",
+    "vit",
+]

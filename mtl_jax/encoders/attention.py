@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mtl_jax import parts
 from mtl_jax.encoders import layers
 
 NORMS = ("pre", "post")
@@ -101,6 +102,18 @@ class Block(nn.Module):
 def layer_norm(eps: float, dtype: str | None, name: str) -> nn.LayerNorm:
     """Layer normalisation whose variance is the mean of squared deviations, so that imported weights fit exactly."""
     return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def check(
+    kind: str, width: int, depth: int, heads: int, hidden: int, norm: str, activation: str, dropout: float
+) -> None:
+    """An error that names the wrong argument of encoder `kind`."""
+    layers.check_sizes(kind, width=width, depth=depth, heads=heads, hidden=hidden)
+    layers.check((width,), "none", activation, dropout, kind)
+    if norm not in NORMS:
+        raise parts.unknown(f"norm of {kind}", norm, NORMS)
+    if width % heads:
+        raise ValueError(f"{kind}: width={width} must be a multiple of heads={heads}")
 
 
 def blocks(

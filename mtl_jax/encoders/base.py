@@ -1,5 +1,6 @@
 """What an encoder is: an ordered tuple of stages plus a pool, so that sharing can be written once over stages."""
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ class Encoder(NamedTuple):
 
     Attributes:
       stages: Linen modules with ``__call__(x, *, train)``, applied in order. Between stages x is an array [B, ...,
-        width], or a sequence ``{"values": [B, T, width], "mask": bool [B, T]}`` (see `values_of`).
+        width], or a sequence ``{"values": [B, T, width], "mask": bool [B, T]}`` (see `values_of`). Other entries of a
+        dict, such as a U-Net's "skips", travel along.
       pool: a Linen module that turns the last stage's output into vectors [B, width]; None if it already is, or if
         heads read sequences or images as they are.
       spec: the call that made it; None if that is no literal.
@@ -43,10 +45,15 @@ class Remat(nn.Module):
 
     stage: nn.Module
 
+    @property
+    def asks_paths(self) -> bool:
+        """See `apply_layers`."""
+        return asks_paths(self.stage)
+
     def setup(self):
         nn.share_scope(self, self.stage)
 
-    def __call__(self, x: Any, *, train: bool) -> Any:
+    def __call__(self, x: Any, *, train: Train) -> Any:
         return nn.remat(lambda stage, x: stage(x, train=train))(self.stage, x)
 
 
@@ -84,6 +91,15 @@ def init_layers(named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any,
     return params, state, x
 
 
+def asks_paths(module: nn.Module) -> bool:
+    """Whether `module` takes `train` as a function of paths below its own, as a stage made of encoders does."""
+    return getattr(module, "asks_paths", False)
+
+
+def _below(train: Callable[[str], bool], path: str, name: str) -> bool:
+    return train(f"{path}/{name}")
+
+
 def apply_layers(
     named: list[tuple[str, nn.Module]],
     params: dict,
@@ -96,7 +112,8 @@ def apply_layers(
 ) -> tuple[Any, dict]:
     """Applies modules in order: (output, {name: new state} of those that changed any).
 
-    `train` may answer per path, so that a frozen module keeps its batch statistics and drops nothing.
+    `train` may answer per path, so that a frozen module keeps its batch statistics and drops nothing. A module whose
+    `asks_paths` is true is given it for the paths below its own.
     """
     changed = {}
     for name, module in named:
@@ -108,7 +125,9 @@ def apply_layers(
             continue
         rngs = None if key is None else {"dropout": named_key(key, path)}
         mutable = list(state.get(name, {}))
-        x, new = module.apply(variables, x, train=True, rngs=rngs, mutable=mutable)
+        if callable(train) and asks_paths(module):
+            on = functools.partial(_below, train, path)
+        x, new = module.apply(variables, x, train=on, rngs=rngs, mutable=mutable)
         if new:
             changed[name] = dict(new)
     return x, changed

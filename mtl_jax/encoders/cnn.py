@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.encoders.convolution import convolve, max_pool
+from mtl_jax.encoders.convolution import conv, max_pool
 
 
 class ConvStage(nn.Module):
@@ -20,23 +20,11 @@ class ConvStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch h w width"]:
-        bias = self.finish.norm != "batch"
-        side = (self.kernel, self.kernel)
-        x = nn.Conv(
-            self.width, side, use_bias=bias, dtype=self.dtype, conv_general_dilated=convolve, name="conv"
-        )(x)  # fmt: skip
+        bias, init = self.finish.norm != "batch", nn.initializers.lecun_normal()
+        x = conv(self.width, self.kernel, bias=bias, init=init, dtype=self.dtype)(x)
         if x.shape[1] < self.window or x.shape[2] < self.window:
             raise ValueError(f"cnn: an image of {x.shape[1]} x {x.shape[2]} is too small to pool by {self.window}")
         return max_pool(self.finish(x, train=train), self.window)
-
-
-class Pool(nn.Module):
-    """Images to vectors: "mean" over positions, or "flatten" which keeps where things are."""
-
-    how: str
-
-    def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch width"]:
-        return x.mean((1, 2)) if self.how == "mean" else layers.flat(x)
 
 
 @parts.recorded()
@@ -57,17 +45,15 @@ def cnn(
       features: channels of the stages.
       kernel: side of the convolutions, which keep height and width.
       window: side and stride of the max pooling that ends a stage; 1 for none.
-      pool: "flatten", or "mean" over positions.
-      norm: "none", "batch" or "layer", in front of the activation.
+      pool: "flatten", "mean" over positions, or "none" for images as they are.
+      norm: "none", "batch", "layer" or "group", in front of the activation.
       dropout: rate behind the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     widths = layers.check(features, norm, activation, dropout, "cnn")
-    if pool not in ("flatten", "mean"):
-        raise parts.unknown("pool of cnn", pool, ("flatten", "mean"))
-    if kernel < 1 or window < 1:
-        raise ValueError(f"cnn: kernel={kernel!r} and window={window!r} must be at least 1")
+    layers.check_sizes("cnn", kernel=kernel, window=window)
     finish = layers.Finish(norm, activation, dropout, dtype)
-    return base.assemble(tuple(ConvStage(w, kernel, window, finish, dtype) for w in widths), Pool(pool), remat=remat)
+    stages = [ConvStage(w, kernel, window, finish, dtype) for w in widths]
+    return base.assemble(stages, layers.image_pool(pool, "cnn"), remat)

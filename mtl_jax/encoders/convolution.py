@@ -4,16 +4,35 @@ XLA's CPU convolutions run about ten times slower inside a `lax.scan` or `lax.ma
 a CPU a convolution is therefore written as one matrix product over shifted copies of the input; elsewhere it is XLA's.
 """
 
+import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+Pads = Sequence[tuple[int, int]]
+HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al., ICCV 2015, arXiv:1502.01852
+
+
+def shifted(
+    x: Array, sides: Sequence[int], strides: Sequence[int], dilation: Sequence[int], pads: Pads, fill: float
+) -> list[Array]:
+    """For each place of a window, what the windows over the padded [B, ..., C] hold there: each is [B, ..., C]."""
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
+    spans = [
+        [(i * d, i * d + (size - (side - 1) * d - 1) // s * s + 1, s) for i in range(side)]
+        for size, side, s, d in zip(padded.shape[1:-1], sides, strides, dilation, strict=True)
+    ]
+    return [padded[(slice(None), *(slice(*span) for span in place))] for place in itertools.product(*spans)]
+
 
 def convolve(
-    inputs: Float[Array, "batch high wide channel"],
-    kernel: Float[Array, "kernel_high kernel_wide channel width"],
+    inputs: Float[Array, "batch ... channel"],
+    kernel: Float[Array, "... channel width"],
     window_strides: Any,
     padding: Any,
     *,
@@ -23,31 +42,58 @@ def convolve(
     feature_group_count: int = 1,
     precision: Any = None,
     **more: Any,
-) -> Float[Array, "batch h w width"]:
-    """Like `jax.lax.conv_general_dilated`, whose arguments it takes so that `flax.linen.Conv` can call it."""
-    plain = (
-        padding == "SAME"
-        and feature_group_count == 1
-        and all(s == 1 for d in (window_strides, lhs_dilation or (), rhs_dilation or ()) for s in d)
-    )
-    if not plain or jax.default_backend() != "cpu":
+) -> Float[Array, "batch ... width"]:
+    """Like `jax.lax.conv_general_dilated`, whose arguments it takes so that `flax.linen.Conv` can call it.
+
+    Arrays are [B, H, W, C] or [B, T, C]. Grouped and transposed convolutions are XLA's everywhere.
+    """
+    if jax.default_backend() != "cpu" or feature_group_count != 1 or any(d != 1 for d in lhs_dilation or ()):
         return jax.lax.conv_general_dilated(
             inputs, kernel, window_strides, padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
             dimension_numbers=dimension_numbers, feature_group_count=feature_group_count, precision=precision, **more,
         )  # fmt: skip
-    rows, columns, channels, width = kernel.shape
-    high, wide = inputs.shape[1:3]
-    around = [((n - 1) // 2, n // 2) for n in (rows, columns)]
-    padded = jnp.pad(inputs, ((0, 0), *around, (0, 0)))
-    shifted = [padded[:, i : i + high, j : j + wide] for i in range(rows) for j in range(columns)]
-    patches = jnp.concatenate(shifted, -1)
-    return jnp.einsum("nhwp,po->nhwo", patches, kernel.reshape(rows * columns * channels, width), precision=precision)
+    sides = kernel.shape[:-2]
+    dilation = rhs_dilation or (1,) * len(sides)
+    if isinstance(padding, str):
+        reach = [(n - 1) * d + 1 for n, d in zip(sides, dilation, strict=True)]
+        padding = jax.lax.padtype_to_pads(inputs.shape[1:-1], reach, window_strides, padding)
+    patches = jnp.concatenate(shifted(inputs, sides, window_strides, dilation, padding, 0), -1)
+    return jnp.einsum("...p,po->...o", patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
 
 
-def max_pool(x: Float[Array, "batch high wide channel"], window: int) -> Float[Array, "batch h w channel"]:
-    """The maximum over squares of side `window`; rows and columns that fill no square are dropped."""
-    if window == 1:
+def max_pool(
+    x: Float[Array, "batch high wide channel"], window: int, stride: int | None = None, padding: int = 0
+) -> Float[Array, "batch h w channel"]:
+    """The maximum over squares of side `window`, `stride` apart (None: side by side), with `padding` on each side.
+
+    Rows and columns that fill no square are dropped.
+    """
+    stride = window if stride is None else stride
+    if window == stride == 1:
         return x
-    high, wide = x.shape[1] // window, x.shape[2] // window
-    x = x[:, : high * window, : wide * window]
-    return x.reshape(len(x), high, window, wide, window, x.shape[-1]).max((2, 4))
+    if window == stride and not padding:
+        high, wide = x.shape[1] // window, x.shape[2] // window
+        x = x[:, : high * window, : wide * window]
+        return x.reshape(len(x), high, window, wide, window, x.shape[-1]).max((2, 4))
+    pads = ((padding, padding),) * 2
+    return functools.reduce(jnp.maximum, shifted(x, (window,) * 2, (stride,) * 2, (1, 1), pads, -jnp.inf))
+
+
+def conv(
+    width: int,
+    kernel: int | tuple[int, ...],
+    *,
+    strides: int = 1,
+    padding: Any = "SAME",
+    dilation: int = 1,
+    bias: bool = True,
+    init: nn.initializers.Initializer = HE,
+    dtype: str | None = None,
+    name: str = "conv",
+) -> nn.Conv:
+    """A Linen convolution that computes with `convolve`; `kernel` is (side,) for [B, T, C], or the side of a square."""
+    sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return nn.Conv(
+        width, sides, strides=strides, padding=padding, kernel_dilation=dilation, use_bias=bias, dtype=dtype,
+        kernel_init=init, conv_general_dilated=convolve, name=name,
+    )  # fmt: skip

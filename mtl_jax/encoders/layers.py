@@ -3,22 +3,23 @@
 import functools
 
 import flax.linen as nn
-import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.parallel import data_axis
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "gelu_exact": functools.partial(nn.gelu, approximate=False),
                "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}  # fmt: skip
-NORMS = ("none", "batch", "layer")
+NORMS = ("none", "batch", "layer", "group")
+IMAGE_POOLS = ("flatten", "mean", "none")
 
 
-def check(features, norm: str, activation: str, dropout: float, kind: str) -> tuple[int, ...]:
-    """The widths as a tuple, or an error that names the wrong argument of encoder `kind`."""
+def check(features, norm: str, activation: str, dropout: float, kind: str, name: str = "features") -> tuple[int, ...]:
+    """The widths, argument `name`, as a tuple, or an error that names the wrong argument of encoder `kind`."""
     widths = (features,) if isinstance(features, int) else tuple(features)
     if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
-        raise ValueError(f"{kind}: features={features!r} must be positive integers, one per stage")
+        raise ValueError(f"{kind}: {name}={features!r} must be positive integers")
     if norm not in NORMS:
         raise parts.unknown(f"norm of {kind}", norm, NORMS)
     parts.lookup(activation, ACTIVATIONS, f"activation of {kind}")
@@ -34,8 +35,46 @@ def check_sizes(kind: str, **sizes: int) -> None:
             raise ValueError(f"{kind}: {name}={size!r} must be a positive integer")
 
 
+def normalise(
+    x: Float[Array, "batch ... width"],
+    norm: str,
+    *,
+    train: bool,
+    dtype: str | None = None,
+    name: str = "norm",
+    mask: Bool[Array, "batch ..."] | None = None,
+) -> Float[Array, "batch ... width"]:
+    """Applies one of `NORMS` as a submodule of the caller, called `name`.
+
+    Args:
+      x: features.
+      norm: "batch": by channel, over the batch and all positions (momentum 0.9, epsilon 1e-5, as PyTorch's momentum
+        0.1). "layer": at each position, over channels. "group": per row, over positions and groups of 16 channels (all
+        channels, if 16 does not divide them), Wu and He, ECCV 2018, arXiv:1803.08494.
+      train: use the batch's statistics and update the running ones.
+      dtype: of the computation.
+      name: of the submodule.
+      mask: positions that statistics are taken over. Under pmap, each device's batch statistics count alike.
+    """
+    if mask is not None and norm in ("batch", "group"):
+        rows = tuple(range(mask.ndim)) if norm == "batch" else tuple(range(1, mask.ndim))
+        # Where nothing counts, everything does: a mean over nothing is nan.
+        mask = jnp.broadcast_to((mask | ~mask.any(rows, keepdims=True))[..., None], x.shape)
+    if norm == "batch":
+        # Under pmap, statistics are those of the whole batch; under jit they are so by themselves.
+        axis = data_axis()
+        module = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=axis, dtype=dtype, name=name)
+        return module(x, mask=mask)
+    if norm == "layer":
+        return nn.LayerNorm(dtype=dtype, name=name)(x)
+    if norm == "group":
+        size = 16 if x.shape[-1] % 16 == 0 else x.shape[-1]
+        return nn.GroupNorm(num_groups=None, group_size=size, dtype=dtype, name=name)(x, mask=mask)
+    return x
+
+
 class Finish(nn.Module):
-    """Normalisation, activation and dropout, which follow a stage's linear map."""
+    """Normalisation, activation and dropout, which follow a stage's linear map; `mask` says where values count."""
 
     norm: str = "none"
     activation: str = "relu"
@@ -43,19 +82,30 @@ class Finish(nn.Module):
     dtype: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch ... width"], *, train: bool) -> Float[Array, "batch ... width"]:
-        if self.norm == "batch":
-            # Under pmap, statistics are those of the whole batch; under jit they are so by themselves.
-            axis = data_axis()
-            x = nn.BatchNorm(
-                use_running_average=not train, momentum=0.9, axis_name=axis, dtype=self.dtype, name="norm"
-            )(x)
-        elif self.norm == "layer":
-            x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+    def __call__(
+        self, x: Float[Array, "batch ... width"], *, train: bool, mask: Bool[Array, "batch ..."] | None = None
+    ) -> Float[Array, "batch ... width"]:
+        x = normalise(x, self.norm, train=train, dtype=self.dtype, mask=mask)
         x = ACTIVATIONS[self.activation](x)
         return nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
 
 
+class ImagePool(nn.Module):
+    """Images to vectors: "mean" over positions, or "flatten", which keeps where things are."""
+
+    how: str
+
+    def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch width"]:
+        return x.mean((1, 2)) if self.how == "mean" else flat(x)
+
+
+def image_pool(how: str, kind: str) -> ImagePool | None:
+    """The pool called `how`; None for "none", which leaves images for heads that read every pixel."""
+    if how not in IMAGE_POOLS:
+        raise parts.unknown(f"pool of {kind}", how, IMAGE_POOLS)
+    return None if how == "none" else ImagePool(how)
+
+
 def flat(x: Float[Array, "batch ..."]) -> Float[Array, "batch width"]:
     """One vector per row."""
-    return jax.numpy.reshape(x, (x.shape[0], -1))
+    return jnp.reshape(x, (x.shape[0], -1))

@@ -29,4 +29,4 @@ def linear(features: int = 64, dtype: str | None = None, remat: bool = False) ->
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     (width,) = layers.check(features, "none", "relu", 0.0, "linear")
-    return base.assemble((Affine(width, dtype),), remat=remat)
+    return base.assemble((Affine(width, dtype),), None, remat)

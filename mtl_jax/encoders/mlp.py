@@ -36,7 +36,7 @@ def mlp(
 
     Args:
       features: widths of the stages.
-      norm: "none", "batch" or "layer", in front of the activation.
+      norm: "none", "batch", "layer" or "group", in front of the activation.
       dropout: rate behind the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
@@ -44,4 +44,4 @@ def mlp(
     """
     widths = layers.check(features, norm, activation, dropout, "mlp")
     finish = layers.Finish(norm, activation, dropout, dtype)
-    return base.assemble(tuple(DenseStage(w, finish, dtype) for w in widths), remat=remat)
+    return base.assemble(tuple(DenseStage(w, finish, dtype) for w in widths), None, remat)

@@ -40,10 +40,10 @@ def read_tokens(x: Any, encoder: str) -> Tokens:
     """
     entries = x if isinstance(x, dict) else {"tokens": x}
     ids, types = entries.get("tokens"), entries.get("types")
-    good = entries.keys() <= {"tokens", "mask", "types"} and _is(ids, jnp.integer, 2)
-    good = good and (types is None or (_is(types, jnp.integer, 2) and types.shape == ids.shape))
+    good = entries.keys() <= {"tokens", "mask", "types"} and is_array(ids, jnp.integer, 2)
+    good = good and (types is None or (is_array(types, jnp.integer, 2) and types.shape == ids.shape))
     mask = entries.get("mask", ids != 0) if good else None
-    if not good or not _is_mask(mask, ids.shape):
+    if not good or not is_mask(mask, ids.shape):
         raise ValueError(f"{encoder} got {shown(x)}; it takes {TOKENS}")
     return Tokens(ids, mask, types)
 
@@ -56,19 +56,21 @@ def read_series(x: Any, encoder: str) -> dict[str, Array]:
     """
     entries = x if isinstance(x, dict) else {"values": x}
     values = entries.get("values")
-    good = entries.keys() <= {"values", "mask"} and _is(values, jnp.floating, 3)
+    good = entries.keys() <= {"values", "mask"} and is_array(values, jnp.floating, 3)
     mask = entries.get("mask", jnp.ones(values.shape[:2], bool)) if good else None
-    if not good or not _is_mask(mask, values.shape[:2]):
+    if not good or not is_mask(mask, values.shape[:2]):
         raise ValueError(f"{encoder} got {shown(x)}; it takes {SERIES}, or with a vocabulary {TOKENS}")
     # Not a product with the mask: padding may hold nan.
     return {"values": jnp.where(mask[..., None], values, 0), "mask": mask}
 
 
-def _is(x: Any, dtype: Any, dims: int) -> bool:
+def is_array(x: Any, dtype: Any, dims: int) -> bool:
+    """Whether `x` is an array of a kind of dtype with so many axes."""
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, dtype) and x.ndim == dims
 
 
-def _is_mask(mask: Any, shape: tuple[int, ...]) -> bool:
+def is_mask(mask: Any, shape: tuple[int, ...]) -> bool:
+    """Whether `mask` is an array of bools of this shape."""
     return hasattr(mask, "dtype") and mask.dtype == bool and tuple(mask.shape) == tuple(shape)
 
 

@@ -100,14 +100,12 @@ def transformer(
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     hidden = 4 * width if hidden is None else hidden
-    layers.check_sizes("transformer", width=width, depth=depth, heads=heads, hidden=hidden, length=length)
-    layers.check((width,), "none", activation, dropout, "transformer")
-    for argument, value, allowed in (("positions", positions, POSITIONS), ("norm", norm, attention.NORMS)):
-        if value not in allowed:
-            raise parts.unknown(f"{argument} of transformer", value, allowed)
-    per_head = heads * (2 if positions == "rotary" else 1)
-    if width % per_head:
-        raise ValueError(f"transformer: width={width} must be a multiple of {per_head} for {heads} heads")
+    attention.check("transformer", width, depth, heads, hidden, norm, activation, dropout)
+    layers.check_sizes("transformer", length=length)
+    if positions not in POSITIONS:
+        raise parts.unknown("positions of transformer", positions, POSITIONS)
+    if positions == "rotary" and width // heads % 2:
+        raise ValueError(f"transformer: rotary positions turn pairs; width={width} / heads={heads} must be even")
     if vocabulary is not None:
         layers.check_sizes("transformer", vocabulary=vocabulary)
     first = Embeddings(width, vocabulary, length, positions, types, norm, dropout, eps, dtype)

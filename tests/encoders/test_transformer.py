@@ -126,8 +126,8 @@ def test_pools_of_sequences():
 
 def test_errors():
     for arguments, message in (
-        ("width=10, heads=4", "transformer: width=10 must be a multiple of 4 for 4 heads"),
-        ("width=12, heads=4, positions='rotary'", "transformer: width=12 must be a multiple of 8 for 4 heads"),
+        ("width=10, heads=4", "transformer: width=10 must be a multiple of heads=4"),
+        ("width=12, heads=4, positions='rotary'", "rotary positions turn pairs; width=12 / heads=4 must be even"),
         ("positions='rotery'", "unknown positions of transformer 'rotery'; did you mean 'rotary'"),
         ("norm='batch'", r"unknown norm of transformer 'batch'; \(pre, post\)"),
         ("pool='flatten'", r"unknown pool of transformer 'flatten'; .*\(mean, max, first, last, none\)"),
