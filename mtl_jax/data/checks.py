@@ -81,7 +81,7 @@ def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -
     bad, allowed = wrong_labels(task, np.where(labelled, target, 0))
     bad &= labelled
     if bad.any():
-        at = tuple(np.argwhere(bad)[0])
+        at = tuple(np.argwhere(bad)[0].tolist())
         place = f", column {at[1]}" if len(at) == 2 else f", position {at[1:]}" if len(at) > 2 else ""
         value = f"{target[at].item():g}" if not kind.whole else target[at[:-1]].tolist()
         place = place if not kind.whole else f", position {at[1:-1]}" if len(at) > 2 else ""

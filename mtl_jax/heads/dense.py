@@ -13,7 +13,7 @@ class Dense(Layers):
 
     enlarge: int = 1
 
-    def __call__(self, x: Array, *, train: bool) -> Float[Array, "batch high wide ..."]:
+    def __call__(self, x: Array | dict[str, Array], *, train: bool) -> Float[Array, "batch high wide ..."]:
         if isinstance(x, dict) or x.ndim != 4:
             found = "a sequence" if isinstance(x, dict) else x.shape
             raise ValueError(

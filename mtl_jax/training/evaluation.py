@@ -89,5 +89,5 @@ def best_constant(task: Task, target: np.ndarray, labelled: np.ndarray) -> np.nd
         value = target.sum(axes) / np.maximum(labelled.sum(axes), 1)
     if kind.labels == "zero_one":
         value = np.clip(value, 1e-6, 1 - 1e-6)
-        return np.log(value) - np.log1p(-value)
-    return value if task.scaler is None else np.asarray(task.scaler.scale(jnp.asarray(value)))
+        value = np.log(value) - np.log1p(-value)
+    return np.asarray(value if task.scaler is None else task.scaler.scale(jnp.asarray(value)))
