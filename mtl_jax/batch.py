@@ -39,8 +39,8 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either.
-      targets: {task: array}; classification int32 [N], binary float32 [N], multilabel float32 [N, labels], regression
-        float32 [N] or [N, dims] in the target's own units. A missing label holds 0.
+      targets: {task: array}; classes int32, else float32 in the target's own units, in the shape that `tasks` has for
+        the task's kind, such as [N] for classification or [N, dims] for regression. A missing label holds 0.
       masks: {task: bool array}, True where there is a label; its shape is a prefix of the target's.
     """
 

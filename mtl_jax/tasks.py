@@ -1,14 +1,39 @@
 """What a task is: a kind with its default loss, metrics and head, all replaceable.
 
-| kind           | target                            | outputs           | prediction                          |
-|----------------|-----------------------------------|-------------------|-------------------------------------|
-| classification | int32 [N], 0..size-1              | logits [N, size]  | probabilities [N, size]             |
-| binary         | float32 [N], 0 or 1               | logits [N]        | probabilities [N]                   |
-| multilabel     | float32 [N, size], 0 or 1         | logits [N, size]  | probabilities [N, size]             |
-| regression     | float32 [N], or [N, size]         | standardised, as the target | values in the target's units |
+| kind           | target                              | outputs                     | prediction                 |
+|----------------|-------------------------------------|-----------------------------|----------------------------|
+| classification | int32 [N], 0..size-1                | logits [N, size]            | probabilities [N, size]    |
+| binary         | float32 [N], 0 or 1                 | logits [N]                  | probabilities [N]          |
+| multilabel     | float32 [N, size], 0 or 1           | logits [N, size]            | probabilities [N, size]    |
+| regression     | float32 [N], or [N, size]           | standardised, as the target | in the target's units      |
+| quantile       | float32 [N]                         | standardised [N, quantiles] | in its units, ascending    |
+| tagging        | int32 [N, T], 0..size-1             | logits [N, T, size]         | probabilities [N, T, size] |
+| ranking        | float32 [N, L], grades >= 0         | scores [N, L]               | scores [N, L]              |
+| segmentation   | int32 [N, H, W], 0..size-1          | logits [N, H, W, size]      | probabilities, as outputs  |
+| depth          | float32 [N, H, W]                   | standardised [N, H, W]      | in the target's units      |
+| normals        | float32 [N, H, W, 3], of any length | vectors [N, H, W, 3]        | unit vectors               |
+| box            | float32 [N, 4], x0 <= x1, y0 <= y1  | standardised [N, 4]         | x0, y0, x1, y1 in its units |
+
+| kind           | loss                 | metrics                                    | head   | best constant          |
+|----------------|----------------------|--------------------------------------------|--------|------------------------|
+| classification | cross_entropy        | accuracy, macro_f1                         | vector | frequencies of classes |
+| binary         | binary_cross_entropy | auroc, average_precision, accuracy         | vector | frequency of 1         |
+| multilabel     | binary_cross_entropy | auroc, average_precision                   | vector | frequencies of labels  |
+| regression     | mse                  | mae, rmse, r2                              | vector | mean                   |
+| quantile       | pinball              | pinball, coverage                          | vector | quantiles              |
+| tagging        | cross_entropy        | accuracy, macro_f1; IOB2: span_f1 too      | token  | frequencies of tags    |
+| ranking        | listwise_softmax     | ndcg                                       | token  | one score for all      |
+| segmentation   | cross_entropy        | mean_iou, accuracy                         | dense  | frequencies of classes |
+| depth          | mae                  | mae, rmse, abs_rel                         | dense  | median                 |
+| normals        | cosine               | mean_angle, median_angle, angle_within     | dense  | mean direction         |
+| box            | box                  | box_iou                                    | vector | mean                   |
+
+A mask says which labels are there; its shape is a prefix of the target's: [N] of rows, [N, T] of tokens or items,
+[N, H, W] of pixels. What a missing label holds, even nan, has no effect.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,34 +43,59 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
 from mtl_jax.batch import Batch
+from mtl_jax.metrics.spans import is_iob2
 from mtl_jax.parallel import global_sum
 
 
 class Kind(NamedTuple):
-    """Defaults of a kind of task."""
+    """Defaults of a kind of task, and what its targets are.
+
+    Attributes:
+      loss, metrics, head: by name.
+      labels: "classes" (0..size-1), "zero_one", or "numbers".
+      size: whether `Task.size` is "needed", "optional" or "none"; or the number that it is.
+      axes: of a row's target: "size" (absent without size), a number, or the name of an axis of any length.
+      whole: whether the last axis belongs to one element, which has a label as a whole or not at all.
+      scaled: how targets are standardised: "each" dimension, "all" alike, "boxes" (x alike, y alike); None: not.
+    """
 
     loss: str
     metrics: tuple[str, ...]
-    sized: bool  # must `size` be given?
+    head: str
+    labels: str
+    size: str | int = "none"
+    axes: tuple[str | int, ...] = ()
+    whole: bool = False
+    scaled: str | None = None
 
 
+_ANGLES = ("mean_angle", "median_angle", "angle_within(11.25)", "angle_within(22.5)", "angle_within(30)")
 KINDS = {
-    "classification": Kind("cross_entropy", ("accuracy", "macro_f1"), True),
-    "binary": Kind("binary_cross_entropy", ("auroc", "average_precision", "accuracy"), False),
-    "multilabel": Kind("binary_cross_entropy", ("auroc", "average_precision"), True),
-    "regression": Kind("mse", ("mae", "rmse", "r2"), False),
+    "classification": Kind("cross_entropy", ("accuracy", "macro_f1"), "vector", "classes", "needed"),
+    "binary": Kind("binary_cross_entropy", ("auroc", "average_precision", "accuracy"), "vector", "zero_one"),
+    "multilabel": Kind(
+        "binary_cross_entropy", ("auroc", "average_precision"), "vector", "zero_one", "needed", ("size",)
+    ),
+    "regression": Kind("mse", ("mae", "rmse", "r2"), "vector", "numbers", "optional", ("size",), scaled="each"),
+    "quantile": Kind("pinball", ("pinball", "coverage"), "vector", "numbers", "optional", scaled="all"),
+    "tagging": Kind("cross_entropy", ("accuracy", "macro_f1"), "token", "classes", "needed", ("tokens",)),
+    "ranking": Kind("listwise_softmax", ("ndcg",), "token", "numbers", "optional", ("items",)),
+    "segmentation": Kind("cross_entropy", ("mean_iou", "accuracy"), "dense", "classes", "needed", ("high", "wide")),
+    "depth": Kind("mae", ("mae", "rmse", "abs_rel"), "dense", "numbers", "none", ("high", "wide"), scaled="all"),
+    "normals": Kind("cosine", _ANGLES, "dense", "numbers", 3, ("high", "wide", 3), whole=True),
+    "box": Kind("box", ("box_iou",), "vector", "numbers", 4, (4,), whole=True, scaled="boxes"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of a regression target, from the training split, in the target's units."""
+    """Mean and standard deviation of a target of numbers, from the training split, in the target's units."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def scale(self, values: Any) -> Any:
-        """Own units to standardised; a single entry serves targets of shape [N]."""
+        """Own units to standardised; a single entry serves targets of any shape."""
         return (values - self._like(self.mean, values)) / self._like(self.std, values)
 
     def unscale(self, values: Any) -> Any:
@@ -64,13 +114,16 @@ class Task:
     Attributes:
       name: unique in a model; names the task's branch of the parameter tree, so it holds no ``/``.
       kind: one of `KINDS`.
-      size: number of classes or labels, or the length of a regression vector; None for binary and scalar regression.
+      size: number of classes, tags or labels, or the length of a regression vector; None for binary, scalar regression
+        and depth. Kinds with a size of their own (normals, box, quantile) fill it in. Of a ranking, the length of
+        lists that all have the same items in the same order, for a head on vectors; else None.
       loss: text such as ``"huber(delta=0.5)"`` (see `losses.NAMES`), or a function (outputs, targets) -> loss per
-        element. None: the kind's default.
+        element; for ranking (outputs, targets, mask) -> loss per list. None: the kind's default.
       metrics: names such as ``"top_k(k=3)"`` or `metrics.Metric` values; the first one is the task's headline.
-      head: text such as ``"vector(hidden=(64,))"`` (see `heads.NAMES`); None: a linear layer.
-      classes: names of classes or labels.
-      scaler: fitted by the data loaders for regression; None means that targets are used as they are.
+      head: text such as ``"vector(hidden=(64,))"`` (see `heads.NAMES`); None: the kind's, a linear layer.
+      classes: names of classes, tags or labels.
+      scaler: fitted by the data loaders where targets are standardised; None means that they are used as they are.
+      quantiles: levels in (0, 1), ascending, of the kind quantile.
     """
 
     name: str
@@ -81,27 +134,41 @@ class Task:
     head: str | None = None
     classes: tuple[str, ...] = ()
     scaler: Scaler | None = None
+    quantiles: tuple[float, ...] = ()
 
     def __post_init__(self):
         if not self.name or "/" in self.name:
             raise ValueError(f"task name {self.name!r} must be non-empty and hold no '/'")
-        parts.lookup(self.kind, KINDS, f"kind of task {self.name!r}:")
-        if self.classes and self.size is None and KINDS[self.kind].sized:
+        wanted = parts.lookup(self.kind, KINDS, f"kind of task {self.name!r}:").size
+        if self.kind == "quantile":
+            wanted = self._check_quantiles()
+        elif self.quantiles:
+            raise ValueError(f"task {self.name!r}: kind {self.kind!r} has no quantiles; use kind 'quantile'")
+        if self.classes and self.size is None and wanted == "needed":
             object.__setattr__(self, "size", len(self.classes))
-        if KINDS[self.kind].sized and self.size is None:
+        if isinstance(wanted, int) and self.size is None:
+            object.__setattr__(self, "size", wanted)
+        if wanted == "needed" and self.size is None:
             raise ValueError(f"task {self.name!r}: kind {self.kind!r} needs size, its number of classes or labels")
         if self.kind == "binary" and self.size is not None:
             raise ValueError(f"task {self.name!r}: a binary task has no size; use kind 'multilabel' for several labels")
+        if (wanted == "none" and self.size is not None) or (isinstance(wanted, int) and self.size != wanted):
+            own = f"the size {wanted}" if isinstance(wanted, int) else "no size"
+            raise ValueError(f"task {self.name!r}: kind {self.kind!r} has {own}, not {self.size}; leave it out")
+
+    def _check_quantiles(self) -> int:
+        levels = self.quantiles
+        if not levels or any(not 0 < q < 1 for q in levels) or sorted(set(levels)) != list(levels):
+            raise ValueError(
+                f"task {self.name!r}: quantiles={levels!r} must be ascending levels in (0, 1), such as (0.1, 0.5, 0.9)"
+            )
+        return len(levels)
 
     @property
-    def num_outputs(self) -> int:
-        """Width of the head's last layer."""
-        return self.size or 1
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one row of outputs."""
-        return () if self.size is None else (self.size,)
+    def row_axes(self) -> tuple[int | str, ...]:
+        """Axes of one row's target: numbers, or names of axes that may have any length."""
+        axes = KINDS[self.kind].axes
+        return tuple(self.size if a == "size" else a for a in axes if a != "size" or self.size is not None)
 
 
 def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -116,26 +183,46 @@ def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
 
 
 def loss_function(task: Task) -> Callable:
-    """(outputs, targets) -> loss per element; targets in their own units."""
-    loss = task.loss if task.loss is not None else KINDS[task.kind].loss
-    function = parts.build(loss, losses.NAMES, f"loss of task {task.name!r}:") if isinstance(loss, str) else loss
+    """(outputs, targets) -> loss per element, or for ranking (outputs, targets, mask); targets in their own units."""
+    function = _build(task, task.loss if task.loss is not None else KINDS[task.kind].loss, losses.NAMES, "loss")
     if task.scaler is None:
         return function
-    return lambda outputs, targets: function(outputs, task.scaler.scale(targets))
+    return lambda outputs, targets, *mask: function(outputs, task.scaler.scale(targets), *mask)
 
 
 def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:
     """The task's metrics; they read outputs in the target's units (see `readable`)."""
     chosen = task.metrics if task.metrics is not None else KINDS[task.kind].metrics
-    kind = f"metric of task {task.name!r}:"
-    return tuple(parts.build(m, metrics.NAMES, kind) if isinstance(m, str) else m for m in chosen)
+    if task.metrics is None and task.kind == "tagging" and is_iob2(task.classes):
+        chosen = ("span_f1", *chosen)
+    return tuple(_build(task, m, metrics.NAMES, "metric") for m in chosen)
+
+
+def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> Any:
+    """What `part` names, told the task's class names or quantiles where it takes them."""
+    if not isinstance(part, str):
+        return part
+    kind = f"{kind} of task {task.name!r}:"
+    takes = inspect.signature(parts.lookup(parts.parse(part, kind)[0], registry, kind)).parameters
+    known = {k: v for k, v in {"classes": task.classes, "quantiles": task.quantiles}.items() if v and k in takes}
+    return parts.build(part, registry, kind, **known)
 
 
 def loss_sum(
     task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(sum of the loss over labelled elements, number of labelled elements)."""
-    loss = loss_function(task)(outputs, targets)
+    """(sum of the loss over labelled elements, number of labelled elements).
+
+    Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
+    has nothing to say of the order and does not count.
+    """
+    labelled = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
+    targets = jnp.where(labelled, targets, 0)  # 0 * nan is nan: what a missing label holds must not reach the loss
+    if task.kind == "ranking":
+        loss = loss_function(task)(outputs, targets, labelled)
+        mask = (labelled & (targets > 0)).any(-1)
+    else:
+        loss = loss_function(task)(outputs, targets)
     mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
     return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
 
@@ -149,14 +236,23 @@ def task_losses(
 
 
 def readable(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Outputs as metrics take them: logits, or regression values in the target's own units."""
-    return outputs if task.scaler is None else task.scaler.unscale(outputs)
+    """Outputs as metrics take them: logits, scores, vectors, or values in the target's own units.
+
+    Quantiles are sorted, so that they never cross; that does not increase the pinball loss (Chernozhukov, Fernandez-Val
+    and Galichon, "Quantile and probability curves without crossing", 2010). Corners of a box are sorted per axis.
+    """
+    outputs = outputs if task.scaler is None else task.scaler.unscale(outputs)
+    if task.kind == "quantile":
+        return jnp.sort(outputs, axis=-1)
+    return losses.boxes.ordered(outputs) if task.kind == "box" else outputs
 
 
 def prediction(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Outputs as users take them: probabilities, or regression values in the target's own units."""
-    if task.kind == "classification":
+    """Outputs as users take them; see the table above."""
+    if KINDS[task.kind].labels == "classes":
         return jax.nn.softmax(outputs, axis=-1)
-    if task.kind in ("binary", "multilabel"):
+    if KINDS[task.kind].labels == "zero_one":
         return jax.nn.sigmoid(outputs)
+    if task.kind == "normals":
+        return outputs / jnp.maximum(jnp.linalg.norm(outputs, axis=-1, keepdims=True), jnp.finfo(outputs.dtype).tiny)
     return readable(task, outputs)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.spatial
 import scipy.special
 import sklearn.metrics as reference
 from jax.test_util import check_grads
@@ -106,6 +107,99 @@ def test_hinge(float64):
     np.testing.assert_allclose(call("hinge", logits, labels).mean(), expected, rtol=1e-12)
 
 
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def directions():
+    random = np.random.default_rng(3)
+    return 3 * random.standard_normal((2, 4, 5, 3)), random.standard_normal((2, 4, 5, 3))
+
+
+def boxes():
+    """Corners on a grid, for targets in order; half of the outputs in another order."""
+    random = np.random.default_rng(4)
+    low = random.integers(0, 6, size=(2, ROWS, 2))
+    outputs, targets = np.concatenate([low, low + random.integers(1, 6, size=low.shape)], -1).astype(np.float64)
+    outputs[::2] = outputs[::2][:, [2, 1, 0, 3]]
+    return outputs, targets
+
+
+def quantiles():
+    random = np.random.default_rng(5)
+    return 2 * random.standard_normal((ROWS, len(LEVELS))), random.standard_normal(ROWS)
+
+
+def lists():
+    """Scores and grades, of which the first three items are labelled; the last list has no grade above 0 there."""
+    random = np.random.default_rng(6)
+    grades = random.integers(4, size=(ROWS, 5)).astype(np.float64)
+    grades[-1, :3] = 0
+    return 2 * random.standard_normal((ROWS, 5)), grades
+
+
+def three_items(text):
+    """The loss as a function of outputs and targets; for lists, with their first three items labelled."""
+    loss = parts.build(text, losses.NAMES, "loss")
+    return (lambda o, t: loss(o, t, jnp.broadcast_to(jnp.arange(5) < 3, t.shape))) if "listwise" in text else loss
+
+
+def test_cosine(float64):
+    """Source: SciPy's cosine distance, vector by vector; one of length 0 has the loss of a right angle."""
+    outputs, targets = directions()
+    found = np.asarray(jax.jit(losses.cosine())(outputs, targets))
+    pairs = zip(outputs.reshape(-1, 3), targets.reshape(-1, 3), strict=True)
+    np.testing.assert_allclose(found.ravel(), [scipy.spatial.distance.cosine(a, b) for a, b in pairs], rtol=1e-9)
+    value, gradient = jax.value_and_grad(lambda o: losses.cosine()(o, jnp.array([0.0, 1e-9, 0.0])))(jnp.zeros(3))
+    assert value == 1
+    np.testing.assert_allclose(gradient, [0, -1000, 0], rtol=1e-6)  # towards the target, whatever its length
+
+
+def test_box(float64):
+    """Source: SciPy's Huber for the corners; for GIoU, grid cells of both, of either, and of the box around."""
+    outputs, targets = boxes()
+    corners = scipy.special.huber(0.5, outputs - targets).mean(-1) / 0.5
+    np.testing.assert_allclose(np.asarray(jax.jit(losses.box(beta=0.5))(outputs, targets)), corners, rtol=1e-12)
+
+    def cells(*given):
+        x, y = (sorted(c for box in given for c in box[axis::2].astype(int)) for axis in (0, 1))
+        return {(i, j) for i in range(x[0], x[-1]) for j in range(y[0], y[-1])}
+
+    giou = []
+    for a, b in zip(outputs, targets, strict=True):
+        either, around = len(cells(a) | cells(b)), len(cells(a, b))
+        giou.append(len(cells(a) & cells(b)) / either - (around - either) / around)
+    found = np.asarray(jax.jit(losses.box(beta=0.5, giou=2.0))(outputs, targets))
+    np.testing.assert_allclose(found, corners + 2 * (1 - np.array(giou)), rtol=1e-12)
+    scale = np.array([3.0, 0.1, 3.0, 0.1])  # a scaler of x and y leaves GIoU as it is
+    outputs, targets = jnp.asarray(outputs * scale), jnp.asarray(targets * scale)
+    both = losses.box(giou=1.0)(outputs, targets) - losses.box()(outputs, targets)
+    np.testing.assert_allclose(both, 1 - np.array(giou), rtol=1e-9)
+
+
+def test_pinball(float64):
+    """Source: scikit-learn, level by level and row by row."""
+    outputs, targets = quantiles()
+    found = np.asarray(jax.jit(losses.pinball(LEVELS))(outputs, targets))
+    expected = [
+        np.mean([reference.mean_pinball_loss([t], [o], alpha=q) for o, q in zip(row, LEVELS, strict=True)])
+        for row, t in zip(outputs, targets, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_listwise_softmax(float64):
+    """Source: SciPy's log-softmax of the labelled items alone; what the others hold has no effect, nor a gradient."""
+    scores, grades = lists()
+    loss = three_items("listwise_softmax")
+    values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(grades)))
+    gradient = jax.grad(lambda s: loss(s, jnp.asarray(grades)).sum())(jnp.asarray(scores))
+    share = grades[:, :3] / np.maximum(grades[:, :3].sum(-1, keepdims=True), 1)
+    expected = -(share * scipy.special.log_softmax(scores[:, :3], axis=-1)).sum(-1)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    assert values[-1] == 0
+    assert not gradient[:, 3:].any() and gradient[:-1, :3].all() and not gradient[-1].any()
+
+
 ALL = {
     "cross_entropy": logits_and_classes,
     f"cross_entropy(0.1, {WEIGHTS})": logits_and_classes,
@@ -115,6 +209,10 @@ ALL = {
     "mae": values_and_targets,
     "huber": values_and_targets,
     "hinge": logits_and_labels,
+    "cosine": directions,
+    "box(giou=0.5)": lambda: tuple(x + 0.1 * np.arange(4) for x in boxes()),  # off the corners of min and max
+    f"pinball({LEVELS})": quantiles,
+    "listwise_softmax": lists,
 }
 
 
@@ -122,7 +220,7 @@ ALL = {
 def test_gradients(text, float64):
     """Source: finite differences in float64."""
     outputs, targets = ALL[text]()
-    loss = parts.build(text, losses.NAMES, "loss")
+    loss = three_items(text)
     function = jax.jit(lambda o: loss(o, jnp.asarray(targets)))
     check_grads(function, (jnp.asarray(outputs),), order=1, modes=["rev"], rtol=1e-6)
 
@@ -133,7 +231,7 @@ def test_masked_and_extreme_elements_have_finite_losses_and_gradients(text):
     outputs, targets = ALL[text]()
     outputs, targets = jnp.asarray(outputs, jnp.float32), jnp.asarray(np.zeros_like(targets))
     targets = targets if targets.dtype == jnp.int32 else targets.astype(jnp.float32)
-    loss = parts.build(text, losses.NAMES, "loss")
+    loss = three_items(text)
     scaled = jnp.stack([0 * outputs, outputs, 1e4 * outputs])
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(lambda o: loss(o, targets).sum())))(scaled)
     assert np.isfinite(values).all() and np.isfinite(gradients).all()
@@ -164,6 +262,9 @@ def test_half_precision_outputs_lose_nothing_to_the_loss():
         ("binary_cross_entropy(pos_weight=0.0)", "pos_weight: 0.0 must be a finite number above 0"),
         ("binary_cross_entropy(pos_weight=(1.0, 1e999))", "pos_weight: inf must be"),
         ("huber(delta=0.0)", "delta: 0.0 must be a finite number above 0"),
+        ("box(beta=0.0)", "beta: 0.0 must be a finite number above 0"),
+        ("box(giou=-1.0)", "giou: -1.0 must be a finite number >= 0"),
+        ("pinball(quantiles=(0.5, 1.0))", r"pinball: quantiles=\(0.5, 1.0\) must be levels in \(0, 1\)"),
         ("crossentropy", "did you mean 'cross_entropy'"),
     ],
 )
@@ -181,6 +282,10 @@ def test_shapes_that_do_not_fit():
         losses.cross_entropy()(square, jnp.zeros((4, 1), jnp.int32))
     with pytest.raises(ValueError, match="class_weights has 2 entries, but there are 3 classes"):
         losses.cross_entropy(class_weights=(1.0, 2.0))(square, jnp.zeros(4, jnp.int32))
+    with pytest.raises(
+        ValueError, match=r"pinball: outputs \(4, 3\) must be the targets' shape \(4,\) and one axis of 2"
+    ):
+        losses.pinball((0.1, 0.9))(square, row)
     for outputs in (square, row):  # four rows are not four labels
         with pytest.raises(ValueError, match="pos_weight has 4 entries"):
             losses.binary_cross_entropy(pos_weight=(1.0, 2.0, 3.0, 4.0))(outputs, outputs)

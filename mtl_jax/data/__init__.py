@@ -5,13 +5,23 @@ import pathlib
 
 from mtl_jax import parts
 from mtl_jax.data.arrays import from_arrays
+from mtl_jax.data.atis import atis
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.fsdd import fsdd
 from mtl_jax.data.multi_digits import multi_digits
 from mtl_jax.data.sampling import Sampler, padded_batches
 from mtl_jax.data.tables import from_csv, from_dataframe
 from mtl_jax.data.tox21 import tox21
+from mtl_jax.data.ud_ewt import ud_ewt
 
-NAMES = {"multi_digits": multi_digits, "tox21": tox21, "from_csv": from_csv}
+NAMES = {
+    "multi_digits": multi_digits,
+    "tox21": tox21,
+    "atis": atis,
+    "ud_ewt": ud_ewt,
+    "fsdd": fsdd,
+    "from_csv": from_csv,
+}
 
 
 def load(text: str, data_dir: str | pathlib.Path | None = None, **arguments) -> Dataset:
@@ -34,6 +44,6 @@ def load(text: str, data_dir: str | pathlib.Path | None = None, **arguments) -> 
 
 
 __all__ = [
-    "NAMES", "Dataset", "Sampler", "from_arrays", "from_csv", "from_dataframe", "load", "multi_digits",
-    "padded_batches", "tox21",
+    "NAMES", "Dataset", "Sampler", "atis", "from_arrays", "from_csv", "from_dataframe", "fsdd", "load",
+    "multi_digits", "padded_batches", "tox21", "ud_ewt",
 ]  # fmt: skip

@@ -27,13 +27,15 @@ def from_arrays(
 ) -> Dataset:
     """A data set from arrays in memory.
 
-    A label is missing where its float is nan, its text is empty or None, or its mask is False. Where `kinds` is silent,
-    a kind is read off the labels: bool, or floats that are all 0 or 1: binary (multilabel, if [N, labels]); integers
-    and text: classification; other floats: regression. Text becomes classes in alphabetical order.
+    A label is missing where its float is nan, its text is empty or None, or its mask is False; a box or a normal is
+    missing where one of its numbers is. Where `kinds` is silent, a kind is read off the labels: bool, or floats that
+    are all 0 or 1: binary (multilabel, if [N, labels]); integers and text: classification (text [N, T]: tagging);
+    other floats: regression. Other kinds have to be given. Text becomes classes in alphabetical order.
 
     Args:
-      inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either.
-      targets: {task: array}, [N] or [N, labels or dims]; their order is the order of tasks.
+      inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either. A bool array called
+        "mask" in a dict stays bool; other bool inputs become numbers.
+      targets: {task: array}, [N], [N, labels or dims], or as the kind has it; their order is the order of tasks.
       masks: {task: bool array}, True where there is a label.
       kinds: {task: kind, or a whole `Task`}.
       val, test: the share of the rows to hold out, or (inputs, targets) or (inputs, targets, masks) of their own;
@@ -58,7 +60,7 @@ def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | Non
     """One split as given: arrays as NumPy, float64 as float32 and int64 as int32, every missing label masked."""
     if not targets:
         raise ValueError("targets is empty; give {task: labels}")
-    inputs = jax.tree.map(narrow, inputs)
+    inputs = jax.tree.map_with_path(narrow_leaf, inputs)
     unknown = set(masks or {}) - set(targets)
     if unknown:
         raise parts.unknown("task in masks", sorted(unknown)[0], targets)
@@ -85,6 +87,12 @@ def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | Non
         if len(values) != num_rows(split, task):
             raise ValueError(f"task {task!r} has {len(values)} labels for {num_rows(split, task)} rows of inputs")
     return split
+
+
+def narrow_leaf(path: tuple, x: Any) -> np.ndarray:
+    """`narrow`, but for a mask: a bool array under the key "mask"."""
+    is_mask = bool(path) and getattr(path[-1], "key", None) == "mask" and np.asarray(x).dtype == bool
+    return np.asarray(x) if is_mask else narrow(x)
 
 
 def narrow(x: Any) -> np.ndarray:
@@ -140,7 +148,7 @@ def finish(
     tasks = tuple(make_task(n, kinds.get(n), raw) for n in names)
     splits = {k: encode_labels(tasks, s, k) for k, s in raw.items()}
     scaled = tuple(
-        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if t.kind == "regression" and not t.scaler else t
+        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if KINDS[t.kind].scaled and not t.scaler else t
         for t in tasks
     )
     data = Dataset(name, scaled, **{k: splits.get(k) for k in SPLITS}, **more)
@@ -153,24 +161,34 @@ def make_task(name: str, given: str | Task | None, raw: dict[str, Batch]) -> Tas
     if isinstance(given, Task):
         return given if given.name == name else dataclasses.replace(given, name=name)
     observed = np.concatenate([s.targets[name][s.masks[name]].ravel() for s in raw.values()])
-    shape, kind_of = raw["train"].targets[name].shape, raw["train"].targets[name].dtype.kind
-    text = kind_of in "OUS"
-    if given is None:
-        zero_one = not text and bool(np.isin(observed, (0, 1)).all())
-        if kind_of == "b" or (kind_of == "f" and zero_one):
-            given = "multilabel" if len(shape) > 1 else "binary"
-        else:
-            given = "regression" if kind_of == "f" or len(shape) > 1 else "classification"
-            if kind_of in "iu" and len(shape) > 1 and zero_one:
-                given = "multilabel"
-    parts.lookup(given, KINDS, f"kind of task {name!r}:")
-    if text and given != "classification":
+    given = given or kind_of_labels(name, raw["train"].targets[name], observed)
+    kind = parts.lookup(given, KINDS, f"kind of task {name!r}:")
+    shape, text = raw["train"].targets[name].shape, raw["train"].targets[name].dtype.kind in "OUS"
+    if text and kind.labels != "classes":
         raise ValueError(f"task {name!r}: labels are text such as {observed[:1].tolist()}; {given} takes numbers")
-    if given == "classification":
+    if kind.labels == "classes":
         if text:
             return Task(name, given, classes=tuple(sorted({str(v) for v in observed})))
         return Task(name, given, size=int(observed.max(initial=0)) + 1)
-    return Task(name, given, size=shape[1] if len(shape) > 1 else None)
+    return Task(name, given, size=shape[1] if kind.axes == ("size",) and len(shape) > 1 else None)
+
+
+def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
+    """The kind that labels speak for; `observed` are those that are there."""
+    text = labels.dtype.kind in "OUS"
+    if labels.ndim > (1 if text else 2):
+        if text and labels.ndim == 2:
+            return "tagging"
+        raise ValueError(
+            f"task {name!r}: labels of shape {labels.shape} do not say what they are; give kinds={{{name!r}: one of "
+            f"{', '.join(k for k, v in KINDS.items() if len(v.axes) == labels.ndim - 1)}}}"
+        )
+    zero_one = not text and bool(np.isin(observed, (0, 1)).all())
+    if labels.dtype.kind == "b" or (labels.dtype.kind == "f" and zero_one):
+        return "multilabel" if labels.ndim > 1 else "binary"
+    if labels.dtype.kind in "iu" and labels.ndim > 1 and zero_one:
+        return "multilabel"
+    return "regression" if labels.dtype.kind == "f" or labels.ndim > 1 else "classification"
 
 
 def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
@@ -178,27 +196,34 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
     targets, masks = {}, {}
     for task in tasks:
         values, mask = split.targets[task.name], split.masks[task.name]
+        if KINDS[task.kind].whole and mask.ndim > 1 and mask.ndim == values.ndim:
+            mask = mask.all(-1)
+        present = np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
         if values.dtype.kind in "OUS":
-            index = {c: i for i, c in enumerate(task.classes)}
-            for row in np.flatnonzero(mask):
-                if str(values[row]) not in index:
-                    raise parts.unknown(
-                        f"label of task {task.name!r} in row {row} of {where}:", str(values[row]), index
-                    )
-            values = np.array([index.get(str(v), 0) if m else 0 for v, m in zip(values, mask, strict=True)], np.int32)
-        elif task.kind == "classification":
+            values = encode_text(task, values, present, where)
+        elif KINDS[task.kind].labels == "classes":
             if values.dtype.kind == "f":
-                whole = values[mask]
-                if (whole != np.round(whole)).any():
-                    row = int(np.flatnonzero(mask)[np.argmax(whole != np.round(whole))])
+                broken = present & (values != np.round(values))
+                if broken.any():
+                    at = tuple(np.argwhere(broken)[0])
                     raise ValueError(
-                        f"task {task.name!r}: label {values[row]:g} in row {row} of {where} is {values.dtype}; "
-                        "classification takes integers"
+                        f"task {task.name!r}: label {values[at]:g} in row {at[0]} of {where} is {values.dtype}; "
+                        f"{task.kind} takes integers"
                     )
-            values = np.where(mask, values, 0).astype(np.int32)
+            values = np.where(present, values, 0).astype(np.int32)
         else:
-            values = np.where(mask, values, 0).astype(np.float32)
-        if mask.ndim > 1 and (mask == mask[:, :1]).all():
-            mask = mask[:, 0]
+            values = np.where(present, values, 0).astype(np.float32)
+        while mask.ndim > 1 and (mask == mask[..., :1]).all():
+            mask = mask[..., 0]
         targets[task.name], masks[task.name] = values, mask
     return Batch(split.inputs, targets, masks)
+
+
+def encode_text(task: Task, values: np.ndarray, present: np.ndarray, where: str) -> np.ndarray:
+    """int32 class numbers of text labels, 0 where there is none."""
+    index = {c: i for i, c in enumerate(task.classes)}
+    for at in zip(*np.nonzero(present), strict=True):
+        if str(values[at]) not in index:
+            raise parts.unknown(f"label of task {task.name!r} in row {at[0]} of {where}:", str(values[at]), index)
+    pairs = zip(values.ravel(), present.ravel(), strict=True)
+    return np.array([index[str(v)] if p else 0 for v, p in pairs], np.int32).reshape(values.shape)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mtl_jax.batch import Batch, inputs_of, num_rows
-from mtl_jax.tasks import Task, check_names
+from mtl_jax.tasks import KINDS, Task, check_names
 
 
 def check_dataset(data: Any) -> None:
@@ -53,35 +53,54 @@ def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
 
 
 def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -> None:
-    """Checks the labels of one task; what is masked may hold anything finite."""
+    """Checks the labels of one task; what is masked may hold anything."""
+    kind, where = KINDS[task.kind], f"task {task.name!r}"
     if mask.dtype != bool or mask.shape != target.shape[: mask.ndim]:
         raise ValueError(
-            f"task {task.name!r}: the mask of {split} is {mask.dtype} {mask.shape}; it must be bool, "
+            f"{where}: the mask of {split} is {mask.dtype} {mask.shape}; it must be bool, "
             f"of a shape that begins the target's, {target.shape}"
         )
-    row_shape = () if task.kind == "classification" else task.output_shape
-    if target.shape[1:] != row_shape:
+    row = task.row_axes
+    fits = zip(row, target.shape[1:], strict=False)
+    if len(target.shape) != 1 + len(row) or any(isinstance(wanted, int) and wanted != n for wanted, n in fits):
+        size = "" if task.size is None else f" of size {task.size}"
         raise ValueError(
-            f"task {task.name!r}: targets of {split} have shape {target.shape}; "
-            f"{task.kind} of size {task.size} takes {('rows', *row_shape)}"
+            f"{where}: targets of {split} have shape {target.shape}; {task.kind}{size} takes "
+            f"({', '.join(['rows', *map(str, row)])})"
         )
-    wanted = "i" if task.kind == "classification" else "f"
+    if kind.whole and mask.ndim == target.ndim:
+        raise ValueError(
+            f"{where}: the mask of {split} has shape {mask.shape}; a {task.kind} label is there as a whole or not at "
+            f"all, so that the mask must have at most the axes {target.shape[:-1]}"
+        )
+    wanted = "i" if kind.labels == "classes" else "f"
     if target.dtype.kind != wanted:
         names = {"i": "integers (int32)", "f": "float32"}
-        raise ValueError(
-            f"task {task.name!r}: targets of {split} are {target.dtype}; {task.kind} takes {names[wanted]}"
-        )
+        raise ValueError(f"{where}: targets of {split} are {target.dtype}; {task.kind} takes {names[wanted]}")
     labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
-    if task.kind == "classification":
-        bad, allowed = (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
-    elif task.kind == "regression":
-        bad, allowed = ~np.isfinite(target), "not finite"
-    else:
-        bad, allowed = (target != 0) & (target != 1), "neither 0 nor 1"
+    bad, allowed = wrong_labels(task, np.where(labelled, target, 0))
     bad &= labelled
     if bad.any():
-        at = tuple(np.argwhere(bad)[0])
-        column = f", column {at[1]}" if len(at) > 1 else ""
-        raise ValueError(
-            f"task {task.name!r}: label {target[at].item():g} in row {at[0]}{column} of {split} is {allowed}"
-        )
+        at = tuple(np.argwhere(bad)[0].tolist())
+        place = f", column {at[1]}" if len(at) == 2 else f", position {at[1:]}" if len(at) > 2 else ""
+        value = f"{target[at].item():g}" if not kind.whole else target[at[:-1]].tolist()
+        place = place if not kind.whole else f", position {at[1:-1]}" if len(at) > 2 else ""
+        raise ValueError(f"{where}: label {value} in row {at[0]}{place} of {split} is {allowed}")
+
+
+def wrong_labels(task: Task, target: np.ndarray) -> tuple[np.ndarray, str]:
+    """(where a label is none of its kind, what is wrong with it)."""
+    labels = KINDS[task.kind].labels
+    if labels == "classes":
+        return (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
+    if labels == "zero_one":
+        return (target != 0) & (target != 1), "neither 0 nor 1"
+    bad = ~np.isfinite(target)
+    if bad.any():
+        return bad, "not finite"
+    if task.kind == "box":
+        bad = (target[..., :2] > target[..., 2:]).any(-1, keepdims=True)
+        return np.broadcast_to(bad, target.shape).copy(), "no box x0, y0, x1, y1 with x0 <= x1 and y0 <= y1"
+    if task.kind == "normals":
+        return np.broadcast_to((target == 0).all(-1, keepdims=True), target.shape).copy(), "no direction"
+    return (target < 0) & (task.kind == "ranking"), "below 0; grades start at 0"

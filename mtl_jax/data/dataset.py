@@ -10,7 +10,8 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.checks import check_dataset
-from mtl_jax.tasks import Scaler, Task
+from mtl_jax.data.text import Vocabulary
+from mtl_jax.tasks import KINDS, Scaler, Task
 
 SPLITS = ("train", "val", "test")
 
@@ -24,6 +25,7 @@ class Dataset:
       tasks: their order is the order of every task axis.
       train, val, test: NumPy batches of whole splits; val and test may be None.
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
+      vocabulary: for text, words and their ids (`text.Vocabulary`); its length is what an embedding needs. Else None.
       columns: for tables, what turned columns into inputs (`tables.Columns`), to encode further rows with; else None.
     """
 
@@ -34,10 +36,12 @@ class Dataset:
     test: Batch | None = None
     spec: str | None = None
     columns: Any = None
+    vocabulary: Vocabulary | None = None
 
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
-        return f"Dataset({self.name!r}, tasks={[t.name for t in self.tasks]}, rows={rows})"
+        words = "" if self.vocabulary is None else f", vocabulary={len(self.vocabulary)}"
+        return f"Dataset({self.name!r}, tasks={[t.name for t in self.tasks]}, rows={rows}{words})"
 
     def select(self, names: Sequence[str]) -> "Dataset":
         """The same rows with these tasks only, in this order."""
@@ -100,13 +104,20 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
 
 
 def fit_scaler(task: Task, train: Batch) -> Scaler:
-    """Mean and standard deviation of a regression target over its training labels, per dimension."""
+    """Mean and standard deviation of a target of numbers over its training labels.
+
+    Per dimension, over all pixels alike, or, of boxes, over both x and both y: that leaves overlaps as they are.
+    """
     target, mask = np.asarray(train.targets[task.name], np.float64), np.asarray(train.masks[task.name])
-    target = target.reshape(len(target), -1)
-    mask = np.broadcast_to(mask.reshape(len(mask), -1), target.shape)
+    mask = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    scaled = KINDS[task.kind].scaled
+    columns = {"all": 1, "boxes": 2}.get(scaled) or int(np.prod(target.shape[1:]))
+    target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)
     count = np.maximum(mask.sum(0), 1)
-    mean = np.where(mask, target, 0).sum(0) / count
-    std = np.sqrt(np.where(mask, (target - mean) ** 2, 0).sum(0) / count)
+    with np.errstate(invalid="ignore"):  # what is not finite is for the checks to say
+        mean = np.where(mask, target, 0).sum(0) / count
+        std = np.sqrt(np.where(mask, (target - mean) ** 2, 0).sum(0) / count)
     # A constant target has nothing to scale by.
     std = np.where(std > 0, std, 1.0)
-    return Scaler(tuple(map(float, mean)), tuple(map(float, std)))
+    repeated = 2 if scaled == "boxes" else 1
+    return Scaler(tuple(map(float, mean)) * repeated, tuple(map(float, std)) * repeated)

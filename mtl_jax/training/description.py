@@ -69,8 +69,9 @@ def read_task(entry: dict[str, Any]) -> Task:
     fields = dict(entry)
     if fields["scaler"] is not None:
         fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
-    for key in ("metrics", "classes"):
-        fields[key] = tuple(fields[key]) if fields[key] is not None else None
+    for key in ("metrics", "classes", "quantiles"):
+        if fields.get(key) is not None:
+            fields[key] = tuple(fields[key])
     return Task(**fields)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, loss_sum, metric_functions, readable
+from mtl_jax.tasks import KINDS, Task, loss_sum, metric_functions, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
@@ -48,25 +48,46 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
 
 
 def baseline_losses(tasks: Sequence[Task], train: Batch) -> Float[np.ndarray, " task"]:
-    """[K], the loss on the training labels of the constant that predicts their frequencies, or their mean.
+    """[K], the loss on the training labels of the constant that each kind's table entry in `tasks` names.
 
     A validation score is 1 - loss / this loss: 0 for knowing nothing of the inputs, 1 for perfect.
     """
     found = []
     for task in tasks:
         target, mask = np.asarray(train.targets[task.name]), np.asarray(train.masks[task.name])
-        mask = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
-        if task.kind == "classification":
-            frequency = np.bincount(target[mask], minlength=task.size) / max(mask.sum(), 1)
-            output = np.log(np.maximum(frequency, 1e-6))
-        else:
-            mean = (target * mask).sum(0) / np.maximum(mask.sum(0), 1)
-            if task.kind == "regression":
-                output = mean if task.scaler is None else np.asarray(task.scaler.scale(jnp.asarray(mean)))
-            else:
-                mean = np.clip(mean, 1e-6, 1 - 1e-6)
-                output = np.log(mean) - np.log1p(-mean)
-        outputs = np.broadcast_to(output.astype(np.float32), (len(target), *output.shape))
-        total, count = jax.jit(functools.partial(loss_sum, task))(outputs, target, mask)
-        found.append(float(total) / max(float(count), 1.0))
+        labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+        output = best_constant(task, np.where(labelled, target, 0), labelled).astype(np.float32)
+        # One constant for every element; the last axis of labels, vectors and boxes is the constant's own.
+        elements = target.ndim - isinstance((None, *task.row_axes)[-1], int)
+        measure = jax.jit(functools.partial(loss_sum, task))
+        total, count, chunk = 0.0, 0.0, max(1, CHUNK // max(1, int(np.prod(target.shape[1:])) * output.size))
+        for start in range(0, len(target), chunk):
+            rows = slice(start, start + chunk)
+            shape = target[rows].shape[:elements]
+            sums = measure(np.broadcast_to(output, (*shape, *output.shape)), target[rows], mask[rows])
+            total, count = total + float(sums[0]), count + float(sums[1])
+        found.append(total / max(count, 1.0))
     return np.maximum(np.asarray(found, np.float32), np.finfo(np.float32).tiny)
+
+
+CHUNK = 2**24  # outputs that are held at once
+
+
+def best_constant(task: Task, target: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """The constant outputs of one element, in the units of the model's outputs."""
+    kind = KINDS[task.kind]
+    if kind.labels == "classes":
+        frequency = np.bincount(target[labelled], minlength=task.size) / max(labelled.sum(), 1)
+        return np.log(np.maximum(frequency, 1e-6))
+    if task.kind == "ranking":
+        return np.zeros(())
+    if task.kind in ("depth", "quantile"):  # quantiles of all elements alike; a constant without labels has loss 0
+        levels = task.quantiles or 0.5
+        value = np.quantile(target[labelled], levels) if labelled.any() else np.zeros(np.shape(levels))
+    else:
+        axes = tuple(range(target.ndim - 1)) if kind.whole else 0
+        value = target.sum(axes) / np.maximum(labelled.sum(axes), 1)
+    if kind.labels == "zero_one":
+        value = np.clip(value, 1e-6, 1 - 1e-6)
+        value = np.log(value) - np.log1p(-value)
+    return np.asarray(value if task.scaler is None else task.scaler.scale(jnp.asarray(value)))

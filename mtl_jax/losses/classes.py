@@ -1,22 +1,14 @@
-"""Losses per element: each constructor returns a pure function (outputs, targets) -> loss of every labelled element.
+"""Losses of classes and labels: cross-entropies and the hinge."""
 
-Nothing is averaged here. `tasks.loss_sum` sums over the elements that have a label and divides by their number, so a
-weight of a class or label scales an element's loss and does not enter the divisor: the mean is over elements, not over
-weights. Losses are computed in float32 at least, whatever the outputs' precision. An element without a label holds
-target 0, for which every loss here and its gradient are finite.
-"""
-
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer, Num
 
-Loss = Callable[[Array, Array], Array]
+from mtl_jax.losses.base import Loss, check, matched, wide
 
 
 def cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> Loss:
@@ -30,17 +22,17 @@ def cross_entropy(label_smoothing: float = 0.0, class_weights: Sequence[float] |
     Raises:
       ValueError: for a value outside its range; when called, if there is not one weight per class.
     """
-    _check("label_smoothing", label_smoothing, "in [0, 1)")
+    check("label_smoothing", label_smoothing, "in [0, 1)")
     weights = None if class_weights is None else tuple(class_weights)
     for weight in weights or ():
-        _check("class_weights", weight, ">= 0")
+        check("class_weights", weight, ">= 0")
     if weights is not None and not any(weights):
         raise ValueError(f"class_weights={weights!r} must hold at least one factor above 0")
 
     def loss(outputs: Float[Array, "*row classes"], targets: Integer[Array, "..."]) -> Float[Array, "*row"]:
         if outputs.shape[:-1] != targets.shape:
             raise ValueError(f"cross_entropy: targets {targets.shape} do not fit logits {outputs.shape} [..., classes]")
-        outputs = outputs.astype(_wide(outputs))
+        outputs = outputs.astype(wide(outputs))
         if label_smoothing:
             one_hot = jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
             values = optax.losses.softmax_cross_entropy(outputs, optax.losses.smooth_labels(one_hot, label_smoothing))
@@ -68,14 +60,14 @@ def binary_cross_entropy(label_smoothing: float = 0.0, pos_weight: float | Seque
       ValueError: for a value outside its range; when called, for outputs and targets of different shapes, or if there
         is not one weight per label.
     """
-    _check("label_smoothing", label_smoothing, "in [0, 1)")
+    check("label_smoothing", label_smoothing, "in [0, 1)")
     per_label = pos_weight is not None and not isinstance(pos_weight, Real)
     weight = tuple(pos_weight) if per_label else (1.0 if pos_weight is None else pos_weight)
     for factor in weight if per_label else (weight,):
-        _check("pos_weight", factor, "above 0")
+        check("pos_weight", factor, "above 0")
 
     def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
-        outputs, targets = _matched("binary_cross_entropy", outputs, targets)
+        outputs, targets = matched("binary_cross_entropy", outputs, targets)
         if per_label and (outputs.ndim < 2 or len(weight) != outputs.shape[-1]):
             labels = outputs.shape[-1] if outputs.ndim > 1 else "no"
             raise ValueError(f"pos_weight has {len(weight)} entries, but outputs {outputs.shape} have {labels} labels")
@@ -89,74 +81,11 @@ def binary_cross_entropy(label_smoothing: float = 0.0, pos_weight: float | Seque
     return loss
 
 
-def mse() -> Loss:
-    """Squared error, without the factor 1/2 that `optax.losses.l2_loss` has; outputs and targets of the same shape."""
-
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
-        return optax.losses.squared_error(*_matched("mse", outputs, targets))
-
-    return loss
-
-
-def mae() -> Loss:
-    """Absolute error; outputs and targets of the same shape. Its gradient at an error of 0 is 0."""
-
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
-        outputs, targets = _matched("mae", outputs, targets)
-        error = outputs - targets
-        return error * jnp.sign(error)  # jnp.abs has gradient 1 at 0, which would push a perfect fit away
-
-    return loss
-
-
-def huber(delta: float = 1.0) -> Loss:
-    """Huber's loss: e^2 / 2 where |e| <= delta, delta (|e| - delta / 2) elsewhere (Huber, 1964).
-
-    Args:
-      delta: > 0, in the units of the outputs: of the standardised target, where the task has a scaler.
-
-    Raises:
-      ValueError: if delta is not above 0; when called, for outputs and targets of different shapes.
-    """
-    _check("delta", delta, "above 0")
-
-    def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
-        return optax.losses.huber_loss(*_matched("huber", outputs, targets), delta=delta)
-
-    return loss
-
-
 def hinge() -> Loss:
     """max(0, 1 - y output) with y = 2 target - 1, for binary logits and targets 0 or 1 of the same shape."""
 
     def loss(outputs: Float[Array, "*row"], targets: Num[Array, "..."]) -> Float[Array, "*row"]:
-        outputs, targets = _matched("hinge", outputs, targets)
+        outputs, targets = matched("hinge", outputs, targets)
         return optax.losses.hinge_loss(outputs, 2 * targets - 1)
 
     return loss
-
-
-_RANGES = {"in [0, 1)": lambda v: 0 <= v < 1, ">= 0": lambda v: v >= 0, "above 0": lambda v: v > 0}
-
-
-def _check(name: str, value: Any, range_: str) -> None:
-    if not (isinstance(value, Real) and math.isfinite(value) and _RANGES[range_](value)):
-        raise ValueError(f"{name}: {value!r} must be a finite number {range_}")
-
-
-def _matched(name: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
-    """Both in one float type; an error where NumPy would broadcast [N] against [N, 1] to [N, N]."""
-    if outputs.shape != targets.shape:
-        raise ValueError(f"{name}: outputs {outputs.shape} and targets {targets.shape} must have the same shape")
-    dtype = _wide(outputs, targets)
-    return outputs.astype(dtype), targets.astype(dtype)
-
-
-def _wide(*arrays: Array) -> Any:
-    """The type to compute in: float32, or float64 where that is used."""
-    return jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32
-
-
-NAMES: dict[str, Callable[..., Loss]] = {
-    f.__name__: f for f in (cross_entropy, binary_cross_entropy, mse, mae, huber, hinge)
-}

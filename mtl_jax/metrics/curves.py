@@ -1,4 +1,4 @@
-"""Exact ranking metrics: areas under the ROC and the precision-recall curve, from sorted scores.
+"""Exact areas under the ROC and the precision-recall curve, from sorted scores.
 
 No binning: a state keeps every row's score and label, so ties and order are those of the whole split. The cost is one
 sort per label, O(N log N). Counts are int32; ranks enter sums only as fractions, since float32 stops counting at 2^24.
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
+
+from mtl_jax.metrics.base import Metric, check_same_shape, expand, macro, wide
 
 
 class Scored(NamedTuple):
@@ -26,16 +28,27 @@ class Scored(NamedTuple):
     labelled: Array
 
 
-def measure(
-    outputs: Float[Array, " row *label"], targets: Num[Array, " row *label"], labelled: Bool[Array, " row *label"]
-) -> Scored:
-    """The rows of one batch. What stands in rows without a label, even nan, has no effect."""
-    return Scored(jnp.where(labelled, outputs, 0), labelled & (targets > 0.5), labelled)
+def auroc() -> Metric:
+    """Area under the ROC curve of a binary or multi-label task, exact; see `roc_area`."""
+    return _curve_metric("auroc", roc_area)
 
 
-def merge(states: Scored) -> Scored:
-    """Rows of several batches [batch, row, ...] as one long batch [batch * row, ...]."""
-    return jax.tree.map(lambda rows: rows.reshape((-1, *rows.shape[2:])), states)
+def average_precision() -> Metric:
+    """Average precision of a binary or multi-label task, exact; see `precision_area`."""
+    return _curve_metric("average_precision", precision_area)
+
+
+def _curve_metric(name: str, area: Callable) -> Metric:
+    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Scored:
+        check_same_shape(name, outputs, targets)
+        labelled = expand(mask, targets)
+        return Scored(jnp.where(labelled, wide(outputs), 0), labelled & (targets > 0.5), labelled)
+
+    def merge(states: Scored) -> Scored:
+        # Rows of several batches [batch, row, ...] are one long batch [batch * row, ...].
+        return jax.tree.map(lambda rows: rows.reshape((-1, *rows.shape[2:])), states)
+
+    return Metric(name, measure, merge, lambda state: macro(*area(state)), True)
 
 
 def roc_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label"]]:
@@ -55,7 +68,7 @@ def roc_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label
     return _per_label(area, state)
 
 
-def average_precision(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label"]]:
+def precision_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label"]]:
     """Mean over the positives of the precision at their score, and whether it is defined: there are positives.
 
     The sum over thresholds of (recall_n - recall_{n-1}) precision_n, without interpolation, as scikit-learn's

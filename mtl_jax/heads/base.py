@@ -1,0 +1,50 @@
+"""What heads are made of: features read as vectors, hidden layers, and the output layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mtl_jax.encoders import layers
+from mtl_jax.encoders.base import values_of
+
+
+def mean_over_positions(x: Array | dict[str, Array]) -> Float[Array, "batch width"]:
+    """A vector per row: a vector as it is, a sequence's mean over the steps of its mask, an array's over its positions.
+
+    A sequence whose mask is False everywhere gives zeros.
+    """
+    values = values_of(x)
+    if not isinstance(x, dict):
+        return values.mean(tuple(range(1, values.ndim - 1))) if values.ndim > 2 else values
+    mask = x["mask"][..., None]
+    total = jnp.where(mask, values, 0).sum(1)  # selected, not multiplied: padding may hold anything
+    return total / jnp.maximum(mask.sum(1), 1).astype(total.dtype)
+
+
+class Layers(nn.Module):
+    """Hidden layers over the last axis, then a linear layer; outputs [...] for a task without size, else [..., size].
+
+    Attributes:
+      size: outputs per position; None for one without an axis of its own.
+      hidden, dropout, activation: of the layers in front.
+    """
+
+    size: int | None
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+    activation: str = "relu"
+
+    @nn.compact
+    def stack(self, x: Float[Array, "... width"], *, train: bool) -> Float[Array, "..."]:
+        for i, width in enumerate(self.hidden):
+            x = layers.ACTIVATIONS[self.activation](nn.Dense(width, name=f"hidden_{i}")(x))
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        # Outputs, and so losses, are at least float32 whatever the encoder computes in.
+        x = nn.Dense(self.size or 1, name="out")(x.astype("float32") if x.dtype.itemsize < 4 else x)
+        return x[..., 0] if self.size is None else x
+
+
+def check_layers(hidden: tuple[int, ...], dropout: float, activation: str, kind: str) -> tuple[int, ...]:
+    """The widths as a tuple, or an error that names the wrong argument of `kind`."""
+    return layers.check(hidden, "none", activation, dropout, kind) if hidden else ()

@@ -1,0 +1,99 @@
+"""What a metric is, and what several of them share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num, Shaped
+
+
+class Metric(NamedTuple):
+    """How a metric is measured on batches, merged and computed.
+
+    Outputs are as `tasks.readable` gives them: logits, scores, or values in the target's own units. Targets and masks
+    are as in `batch.Batch`; a mask's shape is a prefix of the target's.
+
+    Attributes:
+      name: as reported.
+      measure: (outputs, targets, mask) -> state of one batch, a pytree of arrays.
+      merge: states stacked along a new leading axis -> one state.
+      compute: state -> scalar, nan where undefined.
+      higher_is_better: direction, for Delta_m.
+    """
+
+    name: str
+    measure: Callable[[Array, Array, Array], Any]
+    merge: Callable[[Any], Any]
+    compute: Callable[[Any], Array]
+    higher_is_better: bool
+
+
+class Mean(NamedTuple):
+    """Sum over rows and number of rows; shape [], or [label] or [dim]."""
+
+    total: Array
+    count: Array  # int32
+
+
+class Confusion(NamedTuple):
+    """How many are there of each class (multi-label: of each label; spans: in all); int32 [class], or []."""
+
+    hit: Array  # in the class and predicted so
+    predicted: Array
+    actual: Array
+
+
+def add(states: Any) -> Any:
+    """Merges states that are sums."""
+    return jax.tree.map(lambda s: s.sum(0, dtype=s.dtype), states)
+
+
+def mean_metric(name: str, values: Callable, higher_is_better: bool, finish: Callable = lambda mean: mean) -> Metric:
+    """`finish` of the mean over labelled elements of ``values(outputs, targets)``.
+
+    Where the values are [row, label or dim], of the mean over rows for each label or dim, averaged over these. Where
+    the targets are images or class sequences, every token or pixel is a row. Values may lack the targets' last axes,
+    which then belong to one element (a box, a normal).
+    """
+
+    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Mean:
+        found = values(wide(outputs), targets)
+        mask = expand(mask, found)
+        if found.ndim > 2 or is_classification(outputs, targets):
+            mask, found = mask.reshape(-1), found.reshape(-1)
+        dtype = jnp.int32 if found.dtype == bool else found.dtype
+        return Mean(found.sum(0, dtype=dtype, where=mask), mask.sum(0, dtype=jnp.int32))
+
+    def compute(state: Mean) -> Float[Array, ""]:
+        return macro(finish(wide(state.total) / wide(jnp.maximum(state.count, 1))), state.count > 0)
+
+    return Metric(name, measure, add, compute, higher_is_better)
+
+
+def is_classification(outputs: Array, targets: Array) -> bool:
+    """Whether outputs are [..., classes] for integer targets [...]."""
+    return outputs.shape[:-1] == targets.shape and jnp.issubdtype(targets.dtype, jnp.integer)
+
+
+def check_same_shape(name: str, outputs: Array, targets: Array) -> None:
+    """An error where NumPy would broadcast [N] against [N, 1] to [N, N]."""
+    if outputs.shape != targets.shape:
+        raise ValueError(f"{name} needs outputs and targets of the same shape, not {outputs.shape} and {targets.shape}")
+
+
+def expand(mask: Bool[Array, "..."], like: Shaped[Array, "..."]) -> Bool[Array, "..."]:
+    """A mask whose shape is a prefix of `like`'s, in `like`'s shape."""
+    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), like.shape)
+
+
+def wide(values: Num[Array, "..."]) -> Float[Array, "..."]:
+    """float32, or float64 where that is used."""
+    return values if values.dtype == jnp.float64 else values.astype(jnp.float32)
+
+
+def macro(values: Float[Array, "*label"], defined: Bool[Array, "*label"]) -> Float[Array, ""]:
+    """Mean of the defined values. Not nanmean, which would hide a label or dim whose outputs have become nan."""
+    count = defined.sum(dtype=jnp.int32)
+    mean = jnp.where(defined, values, 0).sum() / jnp.maximum(count, 1).astype(values.dtype)
+    return jnp.where(count > 0, mean, jnp.nan)
