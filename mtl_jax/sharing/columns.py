@@ -14,11 +14,18 @@ from mtl_jax.encoders.base import Train
 
 Layers = list[tuple[str, nn.Module]]
 
+# Architectures that take inputs of each task's own (`PerTask`). The others mix the tasks' features of one input.
+OWN_INPUTS = (
+    "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "mmoe", "cgc", "ple", "dselect_k",
+    "mtan", "soft", "go_mtl", "dmtrl",
+)  # fmt: skip
+
 
 def common_inputs(batch: Batch, sharing: str) -> Any:
     """The inputs, or an error if each task has its own."""
     if isinstance(batch.inputs, PerTask):
-        raise ValueError(f"sharing {sharing!r} takes inputs in common; 'hard' and 'independent' take each task's own")
+        able = ", ".join(map(repr, OWN_INPUTS))
+        raise ValueError(f"sharing {sharing!r} takes inputs in common; each task's own go to one of {able}")
     return jax.tree.map(jnp.asarray, batch.inputs)
 
 

@@ -1,0 +1,68 @@
+"""Everything shared, the output layer too: tasks differ in their inputs, or in what they read off the outputs."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Array, Float, Key
+
+from mtl_jax import heads, parts
+from mtl_jax.batch import Batch
+from mtl_jax.encoders import base
+from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.sharing.columns import common_inputs
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.own_inputs import on_own_inputs
+from mtl_jax.tasks import Task, check_names
+
+
+@parts.recorded("encoder", "tasks")
+def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
+    """One trunk and one head, ``shared/encoder`` and ``shared/head``; every task has its own loss on the same outputs.
+
+    The head is as wide as the widest task, and a narrower one reads the first of the outputs: tasks of one width share
+    every parameter. ``tasks`` is empty. The head runs in `encode`, so the features are the outputs.
+
+    Args:
+      encoder: the trunk.
+      tasks: on common inputs, or each on its own.
+
+    Raises:
+      ValueError: if tasks ask for different heads.
+    """
+    tasks = check_names(tasks)
+    asked = {t.head or "vector": t.name for t in reversed(tasks)}
+    if len(asked) > 1:
+        text = ", ".join(f"{name!r} asks for {head!r}" for head, name in reversed(asked.items()))
+        raise ValueError(f"fully_shared: all tasks share one head, and {text}")
+    widest = max(tasks, key=lambda t: t.num_outputs)
+    of_numbers = dataclasses.replace(widest, kind="regression", size=widest.num_outputs, classes=())
+    named, head = base.layers(encoder), [("head", heads.build(of_numbers))]
+    sizes = {t.name: t.size for t in tasks}
+
+    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+        weights, state, x = base.init_layers(named, rng, common_inputs(batch, "fully_shared"), "shared/encoder")
+        last, _, _ = base.init_layers(head, rng, x, "shared")
+        return {
+            "params": {"shared": {"encoder": weights, **last}, "tasks": {}},
+            "state": {"shared": {"encoder": state} if state else {}, "tasks": {}},
+        }
+
+    def encode(
+        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
+    ) -> tuple[Float[Array, "batch ... output"], dict, dict]:
+        inputs, shared = common_inputs(batch, "fully_shared"), variables["params"]["shared"]
+        state = variables["state"]["shared"].get("encoder", {})
+        x, changed = base.apply_layers(
+            named, shared["encoder"], state, inputs, train=train, key=rng, prefix="shared/encoder"
+        )
+        x, _ = base.apply_layers(head, shared, {}, x, train=train, key=rng, prefix="shared")
+        return x, {"shared": {"encoder": changed}} if changed else {}, NO_AUX
+
+    def decode(
+        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
+    ) -> tuple[dict[str, Array], dict]:
+        return {t: x[..., 0] if sizes[t] is None else x[..., : sizes[t]] for t, x in features.items()}, {}
+
+    model = MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
+    return on_own_inputs(model, "fully_shared")

@@ -1,0 +1,83 @@
+"""Gates: what gives each task its weights of the experts."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mtl_jax import parts
+from mtl_jax.encoders import base, layers
+from mtl_jax.encoders.base import values_of
+from mtl_jax.sharing.positions import vector_of
+
+READS = ("input", "features", "static")
+
+
+class Gate(NamedTuple):
+    """A gate over groups of experts, ``{group: number}``. Each group's draws depend on its name alone.
+
+    Attributes:
+      start: (key, inputs [B, d], groups) -> params.
+      apply: (params, inputs [B, d], groups) -> (weights [B, experts] in the order of the groups, {name: loss}).
+    """
+
+    start: Callable
+    apply: Callable
+
+
+def softmax_gate(reads: str) -> Gate:
+    """softmax(W x + b), or the softmax of learned numbers where the gate reads nothing ("static")."""
+
+    def dense(count: int) -> nn.Dense:
+        return nn.Dense(count, use_bias=reads != "static")
+
+    def start(key: Array, x: Float[Array, "batch width"], groups: Mapping[str, int]) -> dict[str, Any]:
+        return {g: dense(n).init(base.named_key(key, g), x)["params"] for g, n in groups.items()}
+
+    def apply(
+        params: Any, x: Float[Array, "batch width"], groups: Mapping[str, int]
+    ) -> tuple[Float[Array, "batch expert"], dict[str, Array]]:
+        logits = [dense(n).apply({"params": params[g]}, x) for g, n in groups.items()]
+        return jax.nn.softmax(jnp.concatenate(logits, -1), -1), {}
+
+    return Gate(start, apply)
+
+
+def check_reads(reads: str, sharing: str) -> None:
+    """An error for an unknown choice of what gates read."""
+    if reads not in READS:
+        raise parts.unknown(f"gate of {sharing}", reads, READS)
+
+
+def gate_inputs(reads: str, inputs: Any, features: Any, sharing: str) -> Float[Array, "batch width"]:
+    """What a gate reads: what its experts read, flattened; the mean of their features; or nothing, a constant.
+
+    Args:
+      reads: one of `READS`.
+      inputs: what the experts read.
+      features: what they put out, stacked in front.
+      sharing: named in errors.
+
+    Raises:
+      ValueError: if the input to flatten holds integers, such as tokens.
+    """
+    if reads == "features":
+        mean = at_least_float32(values_of(features).mean(0))
+        return vector_of({"values": mean, "mask": features["mask"][0]} if isinstance(features, dict) else mean)
+    rows = len(jax.tree.leaves(inputs)[0])
+    if reads == "static":
+        return jnp.ones((rows, 1))
+    if isinstance(inputs, dict) and inputs.keys() == {"values", "mask"}:
+        inputs = jnp.where(inputs["mask"][..., None], inputs["values"], 0)
+    leaves = jax.tree.leaves(inputs)
+    if any(jnp.issubdtype(x.dtype, jnp.integer) for x in leaves):
+        raise ValueError(f"{sharing}: gate='input' reads numbers, and the input holds integers; use gate='features'")
+    return jnp.concatenate([at_least_float32(layers.flat(x)) for x in leaves], -1)
+
+
+def at_least_float32(x: Array) -> Array:
+    """Weights of experts are not left to half precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

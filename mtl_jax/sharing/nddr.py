@@ -1,0 +1,67 @@
+"""Neural discriminative dimensionality reduction (NDDR-CNN; Gao et al., CVPR 2019, arXiv:1801.08297)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mtl_jax import parts
+from mtl_jax.encoders import layers
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.mixing import Unit, mixed_columns, own_and_others
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import Task, check_names
+
+
+@parts.recorded("encoder", "tasks")
+def nddr(
+    encoder: Encoder, tasks: Sequence[Task], own: float = 0.9, norm: str = "batch", activation: str = "relu"
+) -> MultiTaskModel:
+    """A column of stages per task; behind each stage every task has a 1 x 1 map of all columns' features together.
+
+    Column t goes on with act(norm(sum_s W_ts x_s + b_t)), W_ts of [width, width]: a cross-stitch unit that mixes
+    channels too. Columns and maps are stacked under ``shared``, in the tasks' order.
+
+    Args:
+      encoder: of each column.
+      tasks: on common inputs.
+      own: W_tt starts as this much of the identity; the rest is spread evenly over the other columns' identities. 1,
+        without norm and behind a ReLU, starts as independent networks.
+      norm: "batch" as in the paper, "layer" or "none".
+      activation: one of `layers.ACTIVATIONS`.
+    """
+    count = len(check_names(tasks))
+    first = own_and_others(count, own, "nddr")
+    layers.check(1, norm, activation, 0.0, "nddr")
+    finish = layers.Finish(norm, activation)
+
+    def start(key: Array, name: str, x: Float[Array, "task batch ... width"]) -> tuple[dict, dict]:
+        width = x.shape[-1]
+        params = {"kernel": jnp.einsum("ts,io->tsio", first, jnp.eye(width))}
+        if norm != "batch":  # a bias in front of it has no effect, and its gradient is only noise
+            params["bias"] = jnp.zeros((count, width))
+        one = finish.init(key, jnp.zeros(x.shape[1:], x.dtype), train=False)
+        variables = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), dict(one))
+        if "params" in variables:
+            params["finish"] = variables.pop("params")
+        return params, variables
+
+    def apply(
+        params: Any, state: dict, x: Float[Array, "task batch ... width"], on: bool
+    ) -> tuple[Float[Array, "task batch ... width"], dict]:
+        mixed = jnp.einsum("tsio,sb...i->tb...o", params["kernel"].astype(x.dtype), x)
+        if "bias" in params:
+            mixed = mixed + params["bias"].astype(x.dtype).reshape(count, *(1 for _ in x.shape[1:-1]), -1)
+
+        def finished(own: Any, state: dict, x: Array) -> tuple[Array, dict]:
+            variables = {"params": own, **state}
+            if not on:
+                return finish.apply(variables, x, train=False), {}
+            x, new = finish.apply(variables, x, train=True, mutable=list(state))
+            return x, dict(new)
+
+        return jax.vmap(finished)(params.get("finish", {}), state, mixed)
+
+    return mixed_columns(encoder, tasks, "nddr", Unit(start, apply))
