@@ -1,0 +1,119 @@
+"""A given tree of tasks over an encoder's stages: at every stage the tasks fall into groups, and a group has one copy.
+
+Lu et al., CVPR 2017, arXiv:1611.05377; Vandenhende et al., "Branched Multi-Task Networks", BMVC 2020, arXiv:1904.02920.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Array, Key
+
+from mtl_jax import heads, parts
+from mtl_jax.batch import Batch, PerTask
+from mtl_jax.encoders import base
+from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.sharing.columns import Layers
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
+from mtl_jax.sharing.places import Running, Starting, chosen, readers
+from mtl_jax.tasks import Task, check_names
+
+Tree = Sequence[Sequence[Sequence[str]]]  # stages of groups of task names
+
+
+@parts.recorded("encoder", "tasks")
+def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskModel:
+    """The model of a discrete tree; each task pays for its own branch only.
+
+    A copy that all tasks share is under ``shared/encoder``, that of several under ``shared/branches/<first of them by
+    name>``, that of a single task under ``tasks/<t>/encoder``. One group at every stage is hard sharing, one task per
+    group are independent networks. Tasks may have inputs of their own.
+
+    Args:
+      encoder: the stages; the pool goes with the last one.
+      tasks: on common inputs, or each on its own.
+      tree: a partition of the tasks' names per stage, such as ``((("a", "b", "c"),), (("a", "b"), ("c",)))`` for two
+        stages; a group is part of a group of the stage before.
+
+    Raises:
+      ValueError: for a tree that is none, or that does not fit the stages and the tasks.
+    """
+    tasks = check_names(tasks)
+    names = tuple(t.name for t in tasks)
+    groups = _groups(tree, names, len(encoder.stages))
+    modules = {t.name: heads.build(t) for t in tasks}
+
+    def place(group: frozenset[str]) -> str:
+        if len(group) == len(names):
+            return "shared/encoder"
+        return f"tasks/{min(group)}/encoder" if len(group) == 1 else f"shared/branches/{min(group)}"
+
+    # What a task shares with others at first, then what it has alone: encode and decode.
+    alone = {n: [len(g[n]) == 1 < len(names) for g in groups] for n in names}
+    layers = [base.layers(encoder, i, i + 1) for i in range(len(groups))]
+
+    def walk(at: Any, inputs: Any, wanted: Sequence[str]) -> dict[str, Any]:
+        """{task: the features of the last copy that it shares}."""
+        x = dict.fromkeys(wanted, inputs)
+        for i, group in enumerate(groups):
+            made: dict[frozenset[str], Any] = {}
+            for n in [n for n in wanted if not alone[n][i]]:
+                if group[n] not in made:
+                    made[group[n]] = at(layers[i], place(group[n]), x[n])
+                x[n] = made[group[n]]
+        return x
+
+    def finish(at: Any, name: str, x: Any) -> Any:
+        own: Layers = [layer for i, named in enumerate(layers) if alone[name][i] for layer in named]
+        return at([("head", modules[name])], f"tasks/{name}", at(own, f"tasks/{name}/encoder", x))
+
+    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+        at = Starting(rng)
+        for at.reader, inputs, wanted in readers(batch, names):
+            for name, x in walk(at, inputs, wanted).items():
+                finish(at, name, x)
+        return at.variables
+
+    def encode(
+        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
+    ) -> tuple[Any, dict, dict]:
+        features, changed = {}, {}
+        for reader, inputs, wanted in readers(batch, chosen(names, tasks)):
+            key = rng if rng is None or reader is None else base.named_key(rng, reader)
+            at = Running(variables, train, key, reader)
+            features |= walk(at, inputs, wanted)
+            changed = merge(changed, at.changed)
+        return PerTask(features), changed, NO_AUX
+
+    def decode(
+        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
+    ) -> tuple[dict[str, Array], dict]:
+        at = Running(variables, train, rng)
+        return {name: finish(at, name, x) for name, x in features.items()}, at.changed
+
+    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder)
+
+
+def _groups(tree: Tree, names: tuple[str, ...], stages: int) -> list[dict[str, frozenset[str]]]:
+    """Per stage {task: its group}, or an error that says what is wrong with the tree."""
+    if len(tree) != stages:
+        raise ValueError(f"branched: the tree has {len(tree)} stages and the encoder {stages}")
+    found: list[dict[str, frozenset[str]]] = []
+    for i, partition in enumerate(tree):
+        groups: dict[str, frozenset[str]] = {}
+        for group in partition:
+            if isinstance(group, str):
+                raise ValueError(f"branched: group {group!r} of stage {i} must be a sequence of task names")
+            for name in group:
+                if name not in names:
+                    raise parts.unknown(f"task in stage {i} of branched's tree", name, names)
+                if name in groups:
+                    raise ValueError(f"branched: stage {i} of the tree has task {name!r} twice")
+                groups[name] = frozenset(group)
+        for name in names:
+            if name not in groups:
+                raise ValueError(f"branched: stage {i} of the tree lacks task {name!r}")
+            if found and not groups[name] <= found[-1][name]:
+                apart = min(groups[name] - found[-1][name])
+                raise ValueError(f"branched: {name!r} and {apart!r} part before stage {i} and cannot meet there again")
+        found.append(groups)
+    return found

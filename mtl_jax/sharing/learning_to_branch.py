@@ -1,0 +1,157 @@
+"""Learning to branch (Guo, Lee and Ulbricht, ICML 2020, arXiv:2006.01895): which copy of a stage is read, is learned.
+
+`learning_to_branch` trains copies and choices together, `discrete_tree` reads the tree off, and ``branched(tree=...)``
+is the model of that tree, trained anew.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from mtl_jax import heads, parts
+from mtl_jax.batch import Batch, PerTask
+from mtl_jax.encoders import base
+from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns
+from mtl_jax.sharing.heads_only import decode_heads, init_heads
+from mtl_jax.sharing.model import MultiTaskModel, no_penalty
+from mtl_jax.sharing.places import chosen, runs_in_training
+from mtl_jax.tasks import Task, check_names
+
+
+@parts.recorded("encoder", "tasks")
+def learning_to_branch(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    copies: int | None = None,
+    straight_through: bool = False,
+    temperature: float = 5.0,
+    final_temperature: float = 0.1,
+    anneal_steps: int = 1000,
+) -> MultiTaskModel:
+    """Every stage has several copies; each copy, and at the end each task, chooses one copy of the stage before.
+
+    A child with logits l reads sum_p d_p y_p, where d = softmax((l + g) / temperature) with Gumbel noise g while
+    training; outside training it reads the likeliest parent alone, as `discrete_tree` does. Copies (stacked under
+    ``shared/copies``) and logits (``shared/branching``, all 0 at first) are shared: any task may come to read any copy.
+    The temperature falls geometrically with every training pass and is part of the state. Logged: the temperature, and
+    the mean entropy of the choices. Under pmap each device draws its own noise.
+
+    Args:
+      encoder: of each copy.
+      tasks: on common inputs.
+      copies: of every stage; None for as many as there are tasks.
+      straight_through: forward with the one-hot choice, backward as if it were soft.
+      temperature, final_temperature: at the first pass, and from pass `anneal_steps` on.
+    """
+    tasks = check_names(tasks)
+    names = tuple(t.name for t in tasks)
+    copies = len(tasks) if copies is None else copies
+    if copies < 1:
+        raise ValueError(f"learning_to_branch: copies={copies} must be at least 1")
+    if not 0 < final_temperature <= temperature:
+        raise ValueError(
+            f"learning_to_branch: final_temperature={final_temperature} must be above 0 and at most "
+            f"temperature={temperature}"
+        )
+    if anneal_steps < 1:
+        raise ValueError(f"learning_to_branch: anneal_steps={anneal_steps} must be at least 1")
+    columns = tuple(map(str, range(copies)))
+    stages = [base.layers(encoder, i, i + 1) for i in range(len(encoder.stages))]
+    modules = {t.name: heads.build(t) for t in tasks}
+    decay = (final_temperature / temperature) ** (1 / anneal_steps)
+
+    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+        named = [layer for stage in stages for layer in stage]
+        weights, state, x = init_columns(
+            named, rng, common_inputs(batch, "learning_to_branch"), "shared/copies", columns
+        )
+        logits = {f"stage_{i}": {c: jnp.zeros(copies) for c in columns} for i in range(1, len(stages))}
+        logits["tasks"] = {n: jnp.zeros(copies) for n in names}
+        first = jax.tree.map(lambda y: y[0], x)
+        own = init_heads(modules, rng, dict.fromkeys(names, first))
+        kept = {"branching": {"temperature": jnp.asarray(temperature, jnp.float32)}}
+        return {
+            "params": {"shared": {"copies": weights, "branching": logits}, "tasks": own},
+            "state": {"shared": kept | ({"copies": state} if state else {}), "tasks": {}},
+        }
+
+    def encode(
+        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
+    ) -> tuple[Any, dict, dict]:
+        shared, state = variables["params"]["shared"], variables["state"]["shared"]
+        on, heat, entropies = runs_in_training(train, "shared/branching"), state["branching"]["temperature"], []
+
+        def choose(logits: dict[str, Array], stage: str, children: Sequence[str]) -> Float[Array, "child copy"]:
+            table = jnp.stack([logits[c] for c in children])
+            chances = jax.nn.softmax(table, -1)
+            entropies.append(-(chances * jnp.log(jnp.maximum(chances, 1e-12))).sum(-1))
+            hard = jax.nn.one_hot(table.argmax(-1), copies, dtype=table.dtype)
+            if not on:
+                return hard
+            if rng is not None:
+                keys = [base.named_key(rng, f"shared/branching/{stage}/{c}") for c in children]
+                table = table + jnp.stack([jax.random.gumbel(k, (copies,), table.dtype) for k in keys])
+            soft = jax.nn.softmax(table / heat.astype(table.dtype), -1)
+            if not straight_through:
+                return soft
+            hard = jax.nn.one_hot(table.argmax(-1), copies, dtype=table.dtype)
+            return hard + soft - jax.lax.stop_gradient(soft)
+
+        x, changed = common_inputs(batch, "learning_to_branch"), {}
+        for i, stage in enumerate(stages):
+            if i:
+                x = mix(choose(shared["branching"][f"stage_{i}"], f"stage_{i}", columns), x)
+            x, new = apply_columns(stage, shared["copies"], state.get("copies", {}), x, train=train, key=rng,
+                                   prefix="shared/copies", names=columns, stacked=i > 0)  # fmt: skip
+            changed |= new
+        readers = chosen(names, tasks)
+        x = mix(choose(shared["branching"]["tasks"], "tasks", readers), x)
+        features = {n: jax.tree.map(lambda y, i=i: y[i], x) for i, n in enumerate(readers)}
+        new_state = {"copies": changed} if changed else {}
+        if on:
+            new_state["branching"] = {"temperature": jnp.maximum(heat * decay, final_temperature).astype(heat.dtype)}
+        metrics = {"branching/temperature": heat, "branching/entropy": jnp.concatenate(entropies).mean()}
+        return PerTask(features), {"shared": new_state} if new_state else {}, {"losses": {}, "metrics": metrics}
+
+    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
+
+
+def mix(choice: Float[Array, "child copy"], x: Any) -> Any:
+    """What each child reads of the copies' outputs [copy, B, ...], which have the same mask if they are sequences."""
+    values = values_of(x)
+    mixed = jnp.einsum("cp,p...->c...", choice.astype(values.dtype), values)
+    if isinstance(x, dict):
+        x = {**x, "mask": jnp.broadcast_to(x["mask"][:1], (len(choice), *x["mask"].shape[1:]))}
+    return with_values(x, mixed)
+
+
+def discrete_tree(run: Any) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """The tree of the likeliest choices, for ``branched(tree=...)``: a partition of the tasks per stage.
+
+    Args:
+      run: a run of `learning_to_branch`, or its variables.
+
+    Raises:
+      ValueError: if these are not a `learning_to_branch` model's, or those of several members.
+    """
+    variables = getattr(run, "variables", run)
+    logits = variables["params"]["shared"].get("branching")
+    if logits is None:
+        raise ValueError("there is nothing under shared/branching; discrete_tree reads a 'learning_to_branch' model")
+    if np.ndim(jax.tree.leaves(logits)[0]) > 1:
+        raise ValueError("these are several members; take one with run.member(i)")
+    at = {name: int(np.argmax(own)) for name, own in sorted(logits["tasks"].items())}
+    tree = []
+    for stage in [*(f"stage_{i}" for i in range(len(logits) - 1, 0, -1)), None]:
+        groups: dict[int, list[str]] = {}
+        for name, copy in at.items():
+            groups.setdefault(copy, []).append(name)
+        tree.append(tuple(sorted(map(tuple, groups.values()))))
+        if stage is not None:
+            at = {name: int(np.argmax(logits[stage][str(copy)])) for name, copy in at.items()}
+    return tuple(tree[::-1])

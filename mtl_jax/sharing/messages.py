@@ -1,0 +1,99 @@
+"""What one task tells another: soft outputs, labels in their place, and features, fitted to where they arrive."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mtl_jax import parts
+from mtl_jax.encoders.base import values_of
+from mtl_jax.tasks import Task
+
+
+class Readable(NamedTuple):
+    """How outputs and labels of one kind of task are read by other tasks.
+
+    Attributes:
+      soft: (outputs) -> array of the same shape.
+      label: (task, targets) -> array that a perfect prediction's `soft` would be.
+    """
+
+    soft: Callable
+    label: Callable
+
+
+KINDS = {
+    "classification": Readable(lambda y: jax.nn.softmax(y, -1), lambda t, y: jax.nn.one_hot(y, t.size)),
+    "binary": Readable(jax.nn.sigmoid, lambda t, y: y),
+    "multilabel": Readable(jax.nn.sigmoid, lambda t, y: y),
+    "regression": Readable(lambda y: y, lambda t, y: y if t.scaler is None else t.scaler.scale(y)),
+}
+
+
+def check_kinds(tasks: Any, sharing: str) -> None:
+    """An error for a task whose outputs cannot be read by others."""
+    for task in tasks:
+        parts.lookup(task.kind, KINDS, f"kind of task {task.name!r}, whose outputs others read in {sharing}:")
+
+
+def soft(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "... width"]:
+    """Outputs as others read them: probabilities, or standardised values; the last axis is one of entries."""
+    values = KINDS[task.kind].soft(outputs)
+    return values[..., None] if task.size is None else values
+
+
+def labelled(
+    task: Task, message: Float[Array, "... width"], targets: Array, mask: Bool[Array, "..."]
+) -> Float[Array, "... width"]:
+    """`message`, with labels (one-hot, or standardised) in its place wherever `mask` says that there is one."""
+    label = KINDS[task.kind].label(task, targets)
+    label = (label[..., None] if task.size is None else label).astype(message.dtype)
+    return jnp.where(mask.reshape(mask.shape + (1,) * (message.ndim - mask.ndim)), label, message)
+
+
+def pooled(x: Any) -> Float[Array, "batch width"]:
+    """The mean over positions, of a sequence over those that its mask keeps."""
+    values = values_of(x)
+    if not isinstance(x, dict):
+        return values.mean(tuple(range(1, values.ndim - 1))) if values.ndim > 2 else values
+    kept = x["mask"][..., None]
+    return jnp.where(kept, values, 0).sum(1) / jnp.maximum(kept.sum(1), 1).astype(values.dtype)
+
+
+def fit_to(message: Any, like: Any) -> Float[Array, "batch ... width"]:
+    """A message as it arrives at features `like`: of their positions, or of one position that broadcasts to theirs.
+
+    A vector says the same everywhere; positions are averaged where a vector is wanted; an image is resized to the
+    size of `like` (linearly, averaging when it shrinks).
+
+    Raises:
+      ValueError: where positions cannot be matched, such as those of two sequences of different lengths.
+    """
+    values, wanted = values_of(message), values_of(like).shape[1:-1]
+    found = values.shape[1:-1]
+    if found == wanted:
+        return values
+    if not found:
+        return values.reshape(len(values), *(1,) * len(wanted), values.shape[-1])
+    if not wanted:
+        return pooled(message)
+    if len(found) == len(wanted) == 2:
+        return jax.image.resize(values, (len(values), *wanted, values.shape[-1]), "linear")
+    raise ValueError(f"a message with positions {found} cannot be read at features with positions {wanted}")
+
+
+class Projection(nn.Module):
+    """A linear map of the last axis: 1 x 1 for images, per token for sequences."""
+
+    width: int
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ... entry"], *, train: bool) -> Float[Array, "batch ... width"]:
+        del train
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.width))
+        y = x @ kernel.astype(x.dtype)
+        return y + self.param("bias", nn.initializers.zeros, (self.width,)).astype(x.dtype) if self.bias else y

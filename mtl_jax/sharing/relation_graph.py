@@ -1,0 +1,97 @@
+"""A learned graph of task relations: attention over the tasks' representations says who helps whom.
+
+Complete-graph message passing between tasks after Liu et al., "Learning Multi-Task Communication with Message Passing
+for Sequence Learning", AAAI 2019, with the scaled dot products of Vaswani et al., NeurIPS 2017, arXiv:1706.03762.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mtl_jax import heads, parts
+from mtl_jax.batch import Batch, PerTask
+from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.sharing import messages
+from mtl_jax.sharing.columns import common_inputs
+from mtl_jax.sharing.heads_only import decode_heads
+from mtl_jax.sharing.messages import Projection
+from mtl_jax.sharing.model import MultiTaskModel, no_penalty
+from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
+from mtl_jax.tasks import Task, check_names
+
+
+@parts.recorded("encoder", "tasks")
+def relation_graph(
+    encoder: Encoder, tasks: Sequence[Task], keys: int = 16, shared_stages: int | None = None
+) -> MultiTaskModel:
+    """Task t reads f_t + sum_s a_ts V_s f_s, where a_ts = softmax_s((Q_t r_t) . (K_s r_s) / sqrt(keys)).
+
+    f_s are task s's features and r_s their mean over positions, so that every example has one matrix a, whose row t
+    says which tasks t listens to, itself among them. Logged as ``relation/<t>/<s>``: a_ts averaged over the batch
+    (`relations` makes a matrix of them). Queries are under ``tasks/<t>/query``; keys and values, which every task
+    reads, under ``shared/relation/<s>``, and the tasks' own stages under ``shared/branches/<s>``.
+
+    Args:
+      encoder: its first `shared_stages` stages are the trunk; each task has a copy of the others.
+      tasks: on common inputs.
+      keys: width of queries and keys.
+      shared_stages: None for all: tasks then differ by their maps only.
+    """
+    tasks = check_names(tasks)
+    names = tuple(t.name for t in tasks)
+    if keys < 1:
+        raise ValueError(f"relation_graph: keys={keys} must be at least 1")
+    trunk, branch = split_stages(encoder, shared_stages, "relation_graph")
+    modules = {t.name: heads.build(t) for t in tasks}
+
+    def walk(at: Any, inputs: Any, readers: Sequence[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+        """({reader: features}, {metric: scalar})."""
+        x = at(trunk, "shared/encoder", inputs)
+        x = {n: at(branch, f"shared/branches/{n}", x) for n in names}
+        key, value, metrics = [], [], {}
+        for n in sorted(names):
+            place, values = f"shared/relation/{n}", values_of(x[n])
+            key.append(at([("key", Projection(keys))], place, messages.pooled(x[n])))
+            value.append(at([("value", Projection(values.shape[-1]))], place, values))
+        key, value, features = jnp.stack(key), jnp.stack(value), {}
+        for n in readers:
+            query = at([("query", Projection(keys))], f"tasks/{n}", messages.pooled(x[n]))
+            scores = jnp.einsum("bd,sbd->bs", query, key) / keys**0.5
+            attention = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), -1)
+            metrics |= {f"relation/{n}/{s}": attention[:, i].mean() for i, s in enumerate(sorted(names))}
+            mixed = jnp.einsum("bs,sb...->b...", attention.astype(value.dtype), value)
+            features[n] = with_values(x[n], values_of(x[n]) + mixed)
+        return features, metrics
+
+    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+        at = Starting(rng)
+        features, _ = walk(at, common_inputs(batch, "relation_graph"), names)
+        for name, x in features.items():
+            at([("head", modules[name])], f"tasks/{name}", x)
+        return at.variables
+
+    def encode(
+        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
+    ) -> tuple[Any, dict, dict]:
+        at = Running(variables, train, rng)
+        features, metrics = walk(at, common_inputs(batch, "relation_graph"), chosen(names, tasks))
+        return PerTask(features), at.changed, {"losses": {}, "metrics": metrics}
+
+    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
+
+
+def relations(metrics: Mapping[str, Any], names: Sequence[str]) -> Float[Any, "task task"]:
+    """[K, K], who listens to whom: entry (t, s) is a_ts, averaged over a batch; each row sums to 1.
+
+    Args:
+      metrics: what a pass of `relation_graph` reports (``aux["metrics"]``), or a training record of ``run.history``.
+      names: tasks, in the order of the rows and columns.
+    """
+    prefix = "aux/" if any(k.startswith("aux/relation/") for k in metrics) else ""
+    rows = [[f"{prefix}relation/{t}/{s}" for s in names] for t in names]
+    for key in [k for row in rows for k in row if k not in metrics]:
+        raise parts.unknown("relation", key, [k for k in metrics if "relation/" in k])
+    return jnp.asarray([[metrics[k] for k in row] for row in rows])
