@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.encoder = "mlp"
     c.sharing = "hard"
     c.balancer = "equal"
+    c.task_schedule = "joint"  # which tasks train at which step, such as "alternating(by='size')"
     c.optimizer = "adam"
     c.learning_rate = 1e-3
     c.schedule = "constant"  # an optax schedule, such as "warmup_cosine_decay(warmup_steps=100)"

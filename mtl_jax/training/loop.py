@@ -24,6 +24,7 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import records, selection, state
+from mtl_jax.training import schedule as schedules
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
@@ -51,6 +52,7 @@ def fit(
     l1: float = 0.0,
     l2: float = 0.0,
     joint_losses: Sequence[JointLoss] = (),
+    task_schedule: schedules.Schedule | str = "joint",
     engine: str | int = "auto",
     level: str = "parameters",
     balance_paths: str | Sequence[str] | None = None,
@@ -86,6 +88,7 @@ def fit(
       learning_rate_factors: (regex, factor) rules over parameter paths.
       l1, l2: penalties on trainable kernels, outside the balancer.
       joint_losses: losses over several tasks' outputs, outside the balancer.
+      task_schedule: which tasks train at which step: "joint", or a schedule of `training.schedule` or its text.
       engine: how per-task gradients are pulled: "auto", "map", "vmap", "columns" or a number of rows; level, by what
         they are taken; balance_paths, regexes of the shared parameters whose gradients the balancer sees; update_every,
         steps between updates of its weights; objectives, "tasks" or "examples". Which go together: `balancing.options`.
@@ -128,6 +131,9 @@ def fit(
     balancer = side_by_side(balancers, len(seeds), len(names))
     named_optimizer = optimizer if isinstance(optimizer, str) else None if optimizer else "adam"
     optimizer = build_optimizer(named_optimizer) if named_optimizer else optimizer
+    chosen = schedules.build(task_schedule) if isinstance(task_schedule, str) else task_schedule
+    sizes = [int(np.sum(data.train.masks[n])) for n in names]
+    active = None if chosen.spec == "joint()" else schedules.bind(chosen, names, sizes)
     freeze = freeze if freeze is not None else adapted.freeze if adapted else None
 
     # --- what identifies the run -----------------------------------------------------------------------------------
@@ -138,7 +144,8 @@ def fit(
             "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
             "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
             "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level,
-            "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives, **spans,
+            "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives,
+            "task_schedule": chosen.spec, **spans,
         }  # fmt: skip
     workdir = None if workdir is None else pathlib.Path(workdir)
     if workdir is not None:
@@ -192,7 +199,7 @@ def fit(
 
     step = make_train_step(
         model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
-        nonfinite=nonfinite,
+        nonfinite=nonfinite, active=active,
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)

@@ -18,6 +18,7 @@ from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, task_losses
 from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
 from mtl_jax.training.optimizers import PerOwner, keep_unless
+from mtl_jax.training.schedule import Active
 from mtl_jax.training.state import TrainState
 
 
@@ -33,6 +34,7 @@ def make_train_step(
     l2: float = 0.0,
     joint: Sequence[JointLoss] = (),
     nonfinite: str = "stop",
+    active: Active | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Record]]:
     """The pure function (state, batch) -> (state, record) of one step; jit, scan, vmap or pmap it as needed.
 
@@ -47,6 +49,7 @@ def make_train_step(
       joint: losses over several tasks' outputs.
       nonfinite: "stop": a step in which a task's loss is not finite changes nothing; "skip_task": that task is left
         out of the step, as if it had no labels.
+      active: which tasks train at a step (`schedule.bind`); the others are left out, as if they had no labels.
 
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
 
@@ -67,6 +70,10 @@ def make_train_step(
     def step(state: TrainState, batch: Batch, validation: Batch | None = None) -> tuple[TrainState, Record]:
         key = jax.random.fold_in(state.key, state.step)
         model_key, balancer_key = jax.random.split(key)
+        if active is not None:
+            on = active(state.step, jax.random.fold_in(key, 2))
+            masks = {n: batch.masks[n] & on[i] for i, n in enumerate(names)}
+            batch = batch._replace(masks=masks)
         line = linearize(
             model, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable,
             mode=options.mode, paths=options.paths, tasks=tasks, joint=joint,

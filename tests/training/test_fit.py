@@ -184,3 +184,22 @@ def test_intervals():
         intervals(100, 10, 15, None, None)
     with pytest.raises(ValueError, match="num_steps=0 must be positive"):
         intervals(0, None, None, None, None)
+
+
+def test_tasks_that_are_not_scheduled_stand_still():
+    """One task a step: its head and optimizer move, the others' stay bit for bit; all learn in the end."""
+    model = tiny.model(tiny.data().tasks)
+    run = tiny.fit(model, task_schedule="curriculum(starts={'price': 30, 'sold': 30})", num_steps=20)
+    start = tiny.fit(model, task_schedule="curriculum(starts={'price': 30, 'sold': 30})", num_steps=5, eval_every=5)
+    tiny.assert_same(run.state.params["tasks"]["price"], start.state.params["tasks"]["price"])
+    tiny.assert_same(run.state.opt_state["sold"], start.state.opt_state["sold"])
+    moved = (
+        run.state.params["tasks"]["color"]["head"]["out"]["bias"]
+        - start.state.params["tasks"]["color"]["head"]["out"]["bias"]
+    )
+    assert np.abs(moved).max() > 1e-3
+    turns = tiny.fit(model, task_schedule="alternating(by='round_robin')", balancer="upgrad", num_steps=120)
+    train = [r for r in turns.history if r["split"] == "train"]
+    assert sum(train[-1]["losses"].values()) < 0.8 * sum(train[0]["losses"].values())
+    with pytest.raises(ValueError, match="unknown schedule 'alternate'; did you mean 'alternating'"):
+        tiny.fit(model, task_schedule="alternate")
