@@ -37,7 +37,7 @@ def fsdd(
 
     Args:
       tasks: among digit and speaker.
-      max_frames: longer recordings are cut off; 64 frames are 1.0 s, and 1.3% of the recordings are longer.
+      max_frames: longer recordings are cut off; 64 frames are 1.0 s, and 14 recordings are longer.
       bands: of the spectrogram.
       data_dir: where ``fsdd/recordings.zip`` lies; by default the environment's MTL_JAX_DATA.
 
