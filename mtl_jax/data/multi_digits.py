@@ -19,7 +19,12 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 def multi_digits(
-    tasks: Sequence[str] = ("left", "right", "sum"), num_train: int = 8000, num_val: int = 2000, num_test: int = 2000
+    tasks: Sequence[str] = ("left", "right", "sum"),
+    num_train: int = 8000,
+    num_val: int = 2000,
+    num_test: int = 2000,
+    enlarge: int = 1,
+    views: bool = False,
 ) -> Dataset:
     """Two digits per image: which is on the left, which on the right, and what is their sum?
 
@@ -31,7 +36,11 @@ def multi_digits(
       tasks: among left and right (classification of 10), sum (regression) and left_gt_right (binary; usually held
         back for transfer).
       num_train, num_val, num_test: pairs drawn, with fixed seeds, from each split's scans.
+      enlarge: every pixel becomes a square of this side; 3 makes images of 36 x 36 for deep CNNs.
+      views: inputs are {"upper": ..., "lower": ...}, the halves of the image as two modalities.
     """
+    if enlarge < 1:
+        raise ValueError(f"multi_digits: enlarge={enlarge} must be at least 1")
     tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     for name in tasks:
         if name not in TASKS:
@@ -46,6 +55,7 @@ def multi_digits(
         for i, key in enumerate(SHARES)
         for own in [order[bounds[i] : bounds[i + 1]]]
     }
+    splits = {key: split._replace(inputs=shown(split.inputs, enlarge, views)) for key, split in splits.items()}
     names = tuple(map(str, range(10)))
     plain = Task("sum", "regression")
     made = {
@@ -54,7 +64,8 @@ def multi_digits(
         "sum": Task("sum", "regression", scaler=fit_scaler(plain, splits["train"])),
         "left_gt_right": Task("left_gt_right", "binary"),
     }
-    spec = {"tasks": tasks, "num_train": num_train, "num_val": num_val, "num_test": num_test}
+    spec = {"tasks": tasks, "num_train": num_train, "num_val": num_val, "num_test": num_test, "enlarge": enlarge,
+            "views": views}  # fmt: skip
     spec = {k: v for k, v in spec.items() if v != DEFAULTS[k]}
     return Dataset(
         "multi_digits",
@@ -64,7 +75,14 @@ def multi_digits(
     )
 
 
-DEFAULTS = {"tasks": TASKS[:3], "num_train": 8000, "num_val": 2000, "num_test": 2000}
+DEFAULTS = {"tasks": TASKS[:3], "num_train": 8000, "num_val": 2000, "num_test": 2000, "enlarge": 1, "views": False}
+
+
+def shown(images: np.ndarray, enlarge: int, views: bool) -> np.ndarray | dict[str, np.ndarray]:
+    """The images [N, H, W, 1] as asked for."""
+    images = images.repeat(enlarge, 1).repeat(enlarge, 2)
+    half = images.shape[1] // 2
+    return {"upper": images[:, :half], "lower": images[:, half:]} if views else images
 
 
 def scans() -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """Everything shared, the output layer too: tasks differ in their inputs, or in what they read off the outputs."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
-from mtl_jax.tasks import Task, check_names
+from mtl_jax.tasks import KINDS, Task, check_names
 
 
 @parts.recorded("encoder", "tasks")
@@ -31,14 +30,13 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
       ValueError: if tasks ask for different heads.
     """
     tasks = check_names(tasks)
-    asked = {t.head or "vector": t.name for t in reversed(tasks)}
+    asked = {t.head or KINDS[t.kind].head: t.name for t in reversed(tasks)}
     if len(asked) > 1:
         text = ", ".join(f"{name!r} asks for {head!r}" for head, name in reversed(asked.items()))
         raise ValueError(f"fully_shared: all tasks share one head, and {text}")
-    widest = max(tasks, key=lambda t: t.num_outputs)
-    of_numbers = dataclasses.replace(widest, kind="regression", size=widest.num_outputs, classes=())
-    named, head = base.layers(encoder), [("head", heads.build(of_numbers))]
-    sizes = {t.name: t.size for t in tasks}
+    sizes = {t.name: None if t.kind == "ranking" else t.size for t in tasks}
+    widest = Task("widest", "regression", max(size or 1 for size in sizes.values()), head=next(iter(asked)))
+    named, head = base.layers(encoder), [("head", heads.build(widest))]
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         weights, state, x = base.init_layers(named, rng, common_inputs(batch, "fully_shared"), "shared/encoder")

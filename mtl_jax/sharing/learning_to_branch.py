@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import MultiTaskModel, no_penalty
@@ -123,11 +123,13 @@ def learning_to_branch(
 
 def mix(choice: Float[Array, "child copy"], x: Any) -> Any:
     """What each child reads of the copies' outputs [copy, B, ...], which have the same mask if they are sequences."""
-    values = values_of(x)
-    mixed = jnp.einsum("cp,p...->c...", choice.astype(values.dtype), values)
-    if isinstance(x, dict):
-        x = {**x, "mask": jnp.broadcast_to(x["mask"][:1], (len(choice), *x["mask"].shape[1:]))}
-    return with_values(x, mixed)
+
+    def one(leaf: Array) -> Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.broadcast_to(leaf[:1], (len(choice), *leaf.shape[1:]))
+        return jnp.einsum("cp,p...->c...", choice.astype(leaf.dtype), leaf)
+
+    return jax.tree.map(one, x)
 
 
 def discrete_tree(run: Any) -> tuple[tuple[tuple[str, ...], ...], ...]:
