@@ -1,9 +1,12 @@
-"""Compares balancing methods on a config's data: seeds side by side, single-task baselines, chosen by validation.
+"""Compares balancing methods, or sharing architectures, on a config's data: seeds side by side, beside single-task
+learning, chosen by validation.
 
     python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/compare \
         [--method=upgrad --method="mgda(normalization='l2')"] [--seeds=5] [--static=4] [--plot]
+    python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/architectures \
+        --sharing=hard --sharing=mmoe --sharing="cgc(shared=2, own=1)"
 
-A table is printed as each method ends; the last one, with every number behind it, goes to summary.json. The same
+With --sharing every row is an architecture, trained with the config's balancer. A table is printed as each program ends; the last one, with every number behind it, goes to summary.json. The same
 command again goes on where it was interrupted.
 """
 
@@ -15,11 +18,12 @@ from ml_collections import config_flags
 from experiments import launch
 
 flags.adopt_module_key_flags(launch)
+USUAL = ("equal", "uncertainty", "upgrad", "mgda", "cagrad", "pcgrad")
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of experiments/configs; its balancer is not used.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and results go.")
-METHODS = flags.DEFINE_multi_string(
-    "method", ["equal", "uncertainty", "upgrad", "mgda", "cagrad", "pcgrad"], "A balancer; repeat for several."
-)
+METHODS = flags.DEFINE_multi_string("method", [], f"A balancer; repeat for several. By default {', '.join(USUAL)}.")
+SHARING = flags.DEFINE_multi_string("sharing", [], "An architecture, in place of methods; repeat for several.")
+SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", True, "Train methods of one shape in one program.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Runs per method.", lower_bound=1)
 STATIC = flags.DEFINE_integer(
     "static", 0, "Static weightings to try; the best on validation gets a row.", lower_bound=0
@@ -38,9 +42,13 @@ def main() -> int:
     encoder = assemble.encoder_of(config)
     own = ("balancer", "seed", "workdir")
     arguments = {k: v for k, v in assemble.arguments_of_fit(config, None).items() if k not in own}
+    if SHARING.value and METHODS.value:
+        raise ValueError("--sharing compares architectures and --method balancers; give one of them")
+    rows = {s: (s, config["balancer"]) for s in SHARING.value} or METHODS.value or USUAL
     try:
         found = mtl.compare(
-            encoder, data, METHODS.value, seeds=tuple(range(SEEDS.value)), static=STATIC.value, workdir=workdir,
+            encoder, data, rows, seeds=tuple(range(SEEDS.value)), static=STATIC.value, workdir=workdir,
+            side_by_side=SIDE_BY_SIDE.value,
             report_progress=lambda known: print(f"{known.table()}\n", flush=True), **arguments,
         )  # fmt: skip
     except KeyboardInterrupt as interrupted:

@@ -11,6 +11,9 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 TABLES = {
     "balancing methods": registry.methods_markdown,
     "options of balancing": registry.options_markdown,
+    "sharing architectures": registry.sharing_markdown,
+    "encoders": registry.encoders_markdown,
+    "kinds of tasks": registry.kinds_markdown,
 }
 
 

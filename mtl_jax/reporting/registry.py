@@ -3,11 +3,12 @@
 import importlib
 import inspect
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax import balancing
+from mtl_jax import balancing, encoders, sharing, tasks
 from mtl_jax.balancing import Needs, options
 from mtl_jax.balancing.advice import WHEN
 from mtl_jax.balancing.options import jacobian_sized
@@ -39,16 +40,53 @@ def methods_markdown() -> str:
     for name, function in balancing.NAMES.items():
         required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
         balancer = function((1.0,) * TASKS) if required else function()
-        first = inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
-        module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__)).replace("\n", " ")
-        papers = [
-            "; ".join(re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", p)) for p in re.findall(r"\(([^()]*)\)", module)
-        ]
-        paper = "; ".join(p for p in papers if p)
         cost = COST[balancer.needs] + (" and a forward pass" if balancer.after else "")
-        cells = (f"`{name}`", first, WHEN[name], balancer.needs.value, keeps(balancer), cost, paper)
-        rows.append(f"| {' | '.join(c.replace('|', '&#124;') for c in cells)} |")
+        cells = (name, does(function), WHEN[name], balancer.needs.value, keeps(balancer), cost, paper(function))
+        rows.append(row(*cells))
     return "\n".join(rows)
+
+
+def sharing_markdown() -> str:
+    """A row per architecture: what is shared, what inputs it takes, and the paper."""
+    rows = ["| sharing | what it does | inputs | paper |", "|---|---|---|---|"]
+    for name, function in sharing.NAMES.items():
+        inputs = "common, or each task's own" if name in sharing.OWN_INPUTS else "common"
+        rows.append(row(name, does(function), inputs, paper(function)))
+    return "\n".join(rows)
+
+
+def encoders_markdown() -> str:
+    """A row per encoder: what it is, and the paper."""
+    rows = ["| encoder | what it is | paper |", "|---|---|---|"]
+    return "\n".join([*rows, *(row(name, does(f), paper(f)) for name, f in encoders.NAMES.items())])
+
+
+def kinds_markdown() -> str:
+    """A row per kind of task: loss, metrics and head by default."""
+    rows = ["| kind | loss | metrics | head |", "|---|---|---|---|"]
+    for name, kind in tasks.KINDS.items():
+        rows.append(row(name, *(f"`{x}`" for x in (kind.loss, ", ".join(kind.metrics), kind.head))))
+    return "\n".join(rows)
+
+
+def row(name: str, *cells: str) -> str:
+    """A line of a table whose first cell is a name in the code."""
+    return f"| {' | '.join(c.replace('|', '&#124;') for c in (f'`{name}`', *cells))} |"
+
+
+def does(function: Callable) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
+
+
+def paper(function: Callable) -> str:
+    """What the docstrings of a function and its module have in brackets with a year."""
+    module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__))
+    found = []
+    for text in (module, inspect.getdoc(function).split("Args:")[0]):
+        for bracket in re.findall(r"\(([^()]*)\)", text.replace("\n", " ")):
+            found += re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", bracket)
+    return "; ".join(dict.fromkeys(found))
 
 
 def options_markdown() -> str:
