@@ -4,10 +4,11 @@ learning, chosen by validation.
     python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/compare \
         [--method=upgrad --method="mgda(normalization='l2')"] [--seeds=5] [--static=4] [--plot]
     python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/architectures \
-        --sharing=hard --sharing=mmoe --sharing="cgc(shared=2, own=1)"
+        --sharing=hard --sharing=mmoe --sharing="cgc(experts=2, own=1)"
 
-With --sharing every row is an architecture, trained with the config's balancer. A table is printed as each program ends; the last one, with every number behind it, goes to summary.json. The same
-command again goes on where it was interrupted.
+With --sharing every row is an architecture, trained with the config's balancer. A table is printed as each program
+ends; the last one, with every number behind it, goes to summary.json. The same command again goes on where it was
+interrupted.
 """
 
 import pathlib
