@@ -3,9 +3,9 @@
     python scripts/benchmarks/sharing.py [--tasks 2,8,32] [--encoders mlp,transformer] [--rounds 9]
 
 A step is forward, backward of the summed losses, and Adam, on an MLP 64-256-256 at batch 128 or a Transformer of 2
-layers, width 64 and 32 steps at batch 16, with K regression heads. Times are medians over interleaved rounds, in milliseconds,
-after compilation; the last column is the time ratio over the FLOPs ratio (above 1: slower than its arithmetic). XLA
-counts the body of a loop once, so the FLOPs of an architecture that loops are a lower bound.
+layers, width 64 and 32 steps at batch 16, with K regression heads. Times are medians over interleaved rounds, in
+milliseconds, after compilation; the last column is the time ratio over the FLOPs ratio (above 1: slower than its
+arithmetic). XLA counts the body of a loop once, so the FLOPs of an architecture that loops are a lower bound.
 """
 
 import argparse
