@@ -133,24 +133,17 @@ def test_it_is_saved_and_comes_back(text, tmp_path):
     loaded = mtl.load_run(tmp_path / "run")
     assert loaded.model.spec == model.spec and loaded.tasks == tasks
     tiny.assert_same(loaded.variables, variables)
-    outputs, state, _ = jax.eval_shape(lambda v: forward(loaded.model, v, images, train=True), variables)
+    outputs, state, _ = jax.eval_shape(lambda v, b: forward(loaded.model, v, b, train=True), variables, images)
     assert outputs["color"].shape == (3, 3) and jax.tree.structure(state) == jax.tree.structure(variables["state"])
 
 
-@pytest.mark.parametrize("text, balancer", [("ple", "upgrad"), ("nddr", "graddrop"), ("soft(weight=0.01)", "equal")])
+@pytest.mark.parametrize("text, balancer", [("cgc", "upgrad"), ("soft(weight=0.01)", "equal")])
 def test_it_trains(text, balancer):
-    """With missing labels, and statistics per task."""
+    """With missing labels, and statistics per task; shares of the experts are in the records."""
     run = tiny.fit(tiny.model(tiny.data().tasks, text, tiny.BATCH_NORM), balancer=balancer, num_steps=60, log_every=10)
     train = [r for r in run.history if r["split"] == "train"]
     assert sum(train[-1]["losses"].values()) < 0.9 * sum(train[0]["losses"].values())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.variables))
-
-
-def test_gates_are_logged():
-    """Shares of the experts sum to 1, and the entropy is theirs."""
-    run = tiny.fit(tiny.model(TWO, "cgc"), num_steps=5, eval_every=5)
-    record = run.history[0]
-    for t in TWO:
-        share = np.array([record[f"aux/load/{t.name}/{e}"] for e in ("own_0", "shared_0", "shared_1")])
-        np.testing.assert_allclose(share.sum(), 1, rtol=1e-5)
-        np.testing.assert_allclose(record[f"aux/gate_entropy/{t.name}"], -(share * np.log(share)).sum(), rtol=1e-5)
+    if text == "cgc":
+        shares = [train[-1][f"aux/load/sold/{expert}"] for expert in ("own_0", "shared_0", "shared_1")]
+        np.testing.assert_allclose(sum(shares), 1, rtol=1e-5)

@@ -136,3 +136,5 @@ def test_gate_weights_by_numpy(gate):
     own = params["tasks"]["color"]["gate"]["shared"]
     weights = scipy.special.softmax(read @ own["kernel"] + own["bias"], -1)
     np.testing.assert_allclose([aux["metrics"][f"load/color/shared_{e}"] for e in range(2)], weights.mean(0), rtol=1e-5)
+    share = weights.mean(0)
+    np.testing.assert_allclose(aux["metrics"]["gate_entropy/color"], -(share * np.log(share)).sum(), rtol=1e-5)
