@@ -48,6 +48,7 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
         if split in summary:
             print(f"{split}, best variables by validation:\n{metrics_table(summary[split])}")
             break
+    print(f"per-task gradients: {run.engine}")
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; {workdir / 'summary.json'}")
     return 0
 
