@@ -7,10 +7,12 @@ from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
 from mtl_jax.balancing.bilevel import auto_lambda, moml
 from mtl_jax.balancing.cagrad import cagrad
 from mtl_jax.balancing.conflict_free import conflict_free
+from mtl_jax.balancing.conicgrad import conicgrad
 from mtl_jax.balancing.cr_mogm import cr_mogm
 from mtl_jax.balancing.db_mtl import db_mtl
 from mtl_jax.balancing.dual_proj import dual_proj
 from mtl_jax.balancing.dwa import dwa
+from mtl_jax.balancing.epo import epo
 from mtl_jax.balancing.equal import equal
 from mtl_jax.balancing.excess_mtl import excess_mtl
 from mtl_jax.balancing.famo import famo
@@ -53,6 +55,7 @@ NAMES = {
     "dual_proj": dual_proj,
     "mgda": mgda,
     "cagrad": cagrad,
+    "conicgrad": conicgrad,
     "nash_mtl": nash_mtl,
     "fairgrad": fairgrad,
     "pcgrad": pcgrad,
@@ -61,6 +64,7 @@ NAMES = {
     "imtl": imtl,
     "aligned_mtl": aligned_mtl,
     "conflict_free": conflict_free,
+    "epo": epo,
     "gradnorm": gradnorm,
     "krum": krum,
     "cr_mogm": cr_mogm,

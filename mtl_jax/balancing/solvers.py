@@ -162,8 +162,8 @@ def best_in_ball(
       regularization: what is added to G's diagonal, relative to it.
 
     Returns:
-      y >= 0, and the residual ||d| / radius - 1|. Where 0 is in the convex hull of the rows no finite y may be right;
-      then regularization decides on y, and the residual is large.
+      y >= 0, and the residual ||d| / radius - 1|. It is large where a d inside the ball is as good: then 0 is in the
+      convex hull of some rows, and y holds a large multiple of that combination besides.
     """
     given, offset = jnp.where(pairs(mask), gramian, 0), jnp.where(mask, offset, 0)
     diagonal = jnp.maximum(jnp.diagonal(given), 0)
@@ -191,9 +191,7 @@ def best_in_ball(
     level = jnp.where(mask.any(), jnp.minimum(alone, mean @ offset + radius * norm(mean)), 0)
     begin = (level, jnp.zeros_like(offset), jnp.ones((), bool), jnp.zeros((), int))
     y = jax.lax.while_loop(unfinished, newton, begin)[1]
-    length = norm(y)
-    y = y * radius / jnp.maximum(length, tiny)
-    return y, jnp.maximum(jnp.abs(length / radius - 1), jnp.abs(norm(y, given) / radius - 1))
+    return y, jnp.abs(norm(y, given) / radius - 1)
 
 
 def project_simplex(x: Float[Array, " task"], mask: Bool[Array, " task"]) -> Float[Array, " task"]:

@@ -1,0 +1,59 @@
+"""ConicGrad (Hassanpour et al. 2025, arXiv:2502.00217)."""
+
+import math
+
+import jax.numpy as jnp
+
+from mtl_jax import parts
+from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+from mtl_jax.balancing.gramian import scaled
+from mtl_jax.balancing.solvers import best_in_ball, min_norm_point, times
+
+
+@parts.recorded()
+def conicgrad(c: float = 0.5) -> Balancer:
+    """The direction that most improves the worst task among those within an angle of the mean gradient g0.
+
+    max over d of min_t g_t'd where g0'd >= c |g0| |d| and |d| = |g0|: solved at each step, and by itself, where the
+    authors' code takes one step of its dual. That is the shortest vector in the convex hull of the gradients if its
+    angle is small enough, else a vector on the cone's surface. Where every d in the cone harms some task, it is the one
+    on the surface that harms the worst task least, or g0 if the tasks hold each other even there.
+
+    Args:
+      c: cosine of the angle, from 0 (any direction that does not ascend the mean loss) to below 1 (g0 itself).
+    """
+    if not 0 <= c < 1:
+        raise ValueError(f"conicgrad: c={c} must lie in 0 <= c < 1; for the mean gradient use equal(reduction='mean')")
+
+    def update(signal, state, *, mask, key):
+        gram = scaled(signal.gramian, mask)
+        mean = mask.astype(gram.dtype) / jnp.maximum(mask.sum(), 1)
+        along = times(gram, mean)
+        squared = jnp.maximum(mean @ along, 0)
+        usable = squared > 1e-14
+        squared = jnp.where(usable, squared, 1)
+        length = jnp.sqrt(squared)
+
+        def norm(w):
+            return jnp.sqrt(jnp.maximum(w @ times(gram, w), 0))
+
+        inner, _ = min_norm_point(gram, mask)
+        # The direction of a shortest vector that is rounding says nothing.
+        reliable = norm(inner) > 1e-3 * jnp.sqrt(jnp.diagonal(gram).max())
+        inside = reliable & (inner @ along >= c * length * norm(inner))
+
+        # On the surface d / |g0| is c g0 / |g0| + v, where v is orthogonal to g0: a ball in the space of g_t - s_t g0.
+        shift = along / squared
+        across = gram - along[:, None] * shift[None, :]
+        flat = jnp.diagonal(across) <= 1e-6 * jnp.diagonal(gram)
+        across = jnp.where(flat[:, None] | flat[None, :], 0, across)
+        radius = jnp.asarray(math.sqrt(1 - c * c), gram.dtype)
+        y, residual = best_in_ball(across, c * along / length, radius, mask)
+        y = jnp.where(flat | ~(residual < 0.3), 0, y)
+        surface = c * mean + length * (y - (y @ shift) * mean)
+
+        weights = jnp.where(inside, inner, surface)
+        weights = weights * length / jnp.maximum(norm(weights), jnp.finfo(gram.dtype).tiny)
+        return Result(jnp.where(mask & usable, weights, 0)), state
+
+    return Balancer(stateless, update, Needs.GRAMIAN)
