@@ -42,7 +42,8 @@ class Fuse(nn.Module):
                     "[B, width]; give it a pool, or use fusion 'attention'"
                 )
         if self.how == "concat":
-            return jnp.concatenate([jnp.where(present[n][:, None], x, 0) for n, x in features.items()], -1)
+            joined = jnp.concatenate([jnp.where(present[n][:, None], x, 0) for n, x in features.items()], -1)
+            return joined.astype(self.dtype or joined.dtype)
         there = jnp.stack([present[n] for n in features], -1)
         logits = jnp.concatenate([self.dense(1, f"{n}_gate")(x) for n, x in features.items()], -1)
         gates = jax.nn.softmax(jnp.where(there, logits, jnp.finfo(logits.dtype).min))
@@ -89,15 +90,16 @@ class Modalities(nn.Module):
         got = list(x) if isinstance(x, dict) else sequences.shown(x)
         if not isinstance(x, dict) or set(x) - set(optional) != set(names):
             raise ValueError(
-                f"multimodal got {got}; it takes a dict of {names} and, where rows lack some, of {optional}"
+                f"multimodal got {got}; it takes a dict of {names}, and of {optional} where some are missing"
             )
         features, present = {}, {}
         for name, text in self.encoders:
             inputs = x[name]
             rows = len(jax.tree.leaves(inputs)[0])
-            there = x.get(name + PRESENT, jnp.ones(rows, bool))
-            if not sequences.is_mask(there, (rows,)):
-                raise ValueError(f"multimodal: {name + PRESENT!r} is {sequences.shown(there)}; it must be bool [B]")
+            flag = x.get(name + PRESENT, jnp.ones(rows, bool))
+            there = sequences.as_mask(flag, (rows,))
+            if there is None:
+                raise ValueError(f"multimodal: {name + PRESENT!r} is {sequences.shown(flag)}; it must be bool [{rows}]")
             # Whatever an absent input holds, nan included, reaches nothing; zeros are a valid input everywhere.
             inputs = jax.tree.map(lambda v, t=there: jnp.where(t.reshape(-1, *(1,) * (v.ndim - 1)), v, 0), inputs)
             features[name], present[name] = self.encode(name, room.build(text), inputs, train), there
@@ -139,8 +141,8 @@ def multimodal(
     """An encoder per modality and their fusion as stage 0, then optionally the stages of an MLP.
 
     Inputs: a dict with an entry per name in `encoders`, each what its encoder takes, and optionally ``name_present``,
-    bool [B]: where it is False that row lacks the modality, which then has no part in the features and gets no
-    gradient, whatever stands in its place. (With batch normalisation it still counts, as zeros, in an encoder's
+    bool [B] (or 0 and 1). A row where it is False lacks the modality, which then has no part in the features and gets
+    no gradient, whatever stands in its place. (With batch normalisation it still counts, as zeros, in an encoder's
     statistics; where much is missing, use layer or group normalisation.)
 
     Args:

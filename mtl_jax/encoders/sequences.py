@@ -35,6 +35,8 @@ def shown(x: Any) -> str:
 def read_tokens(x: Any, encoder: str) -> Tokens:
     """Token ids with their mask, from an int array or a dict of ``tokens`` and, optionally, ``mask`` and ``types``.
 
+    Numbers will do as a mask, 0 where there is nothing.
+
     Raises:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
     """
@@ -42,14 +44,16 @@ def read_tokens(x: Any, encoder: str) -> Tokens:
     ids, types = entries.get("tokens"), entries.get("types")
     good = entries.keys() <= {"tokens", "mask", "types"} and is_array(ids, jnp.integer, 2)
     good = good and (types is None or (is_array(types, jnp.integer, 2) and types.shape == ids.shape))
-    mask = entries.get("mask", ids != 0) if good else None
-    if not good or not is_mask(mask, ids.shape):
+    mask = as_mask(entries.get("mask", ids != 0), ids.shape) if good else None
+    if mask is None:
         raise ValueError(f"{encoder} got {shown(x)}; it takes {TOKENS}")
-    return Tokens(ids, mask, types)
+    return Tokens(jnp.asarray(ids), mask, types)
 
 
 def read_series(x: Any, encoder: str) -> dict[str, Array]:
     """A sequence of vectors, its padding set to zero, from a float array or a dict of ``values`` and ``mask``.
+
+    Numbers will do as a mask, 0 where there is nothing.
 
     Raises:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
@@ -57,8 +61,8 @@ def read_series(x: Any, encoder: str) -> dict[str, Array]:
     entries = x if isinstance(x, dict) else {"values": x}
     values = entries.get("values")
     good = entries.keys() <= {"values", "mask"} and is_array(values, jnp.floating, 3)
-    mask = entries.get("mask", jnp.ones(values.shape[:2], bool)) if good else None
-    if not good or not is_mask(mask, values.shape[:2]):
+    mask = as_mask(entries.get("mask", jnp.ones(values.shape[:2], bool)), values.shape[:2]) if good else None
+    if mask is None:
         raise ValueError(f"{encoder} got {shown(x)}; it takes {SERIES}, or with a vocabulary {TOKENS}")
     # Not a product with the mask: padding may hold nan.
     return {"values": jnp.where(mask[..., None], values, 0), "mask": mask}
@@ -69,9 +73,9 @@ def is_array(x: Any, dtype: Any, dims: int) -> bool:
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, dtype) and x.ndim == dims
 
 
-def is_mask(mask: Any, shape: tuple[int, ...]) -> bool:
-    """Whether `mask` is an array of bools of this shape."""
-    return hasattr(mask, "dtype") and mask.dtype == bool and tuple(mask.shape) == tuple(shape)
+def as_mask(mask: Any, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
+    """A bool array from one, or from numbers that are 0 where there is nothing; None if `shape` is not its shape."""
+    return jnp.asarray(mask) != 0 if hasattr(mask, "dtype") and tuple(mask.shape) == tuple(shape) else None
 
 
 class Embedding(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax.encoders import base
-from tests.encoders.test_encoders import run
+from tests.encoders.drawing import run, variables
 
 
 def sigmoid(x):
@@ -58,13 +58,12 @@ def test_it_is_the_loop(name, cell):
             steps, _ = base.apply_layers(named[:-1], params, {}, inputs, train=False, key=None, prefix="e")
             return steps, named[-1][1].apply({}, steps, train=False)
 
-        params, _, _ = base.init_layers(named, jax.random.key(0), inputs, "e")
-        params = jax.tree.map(lambda p: jnp.asarray(draw.normal(size=p.shape)), params)
+        params, _ = variables(encoder, inputs, np.float64)
         steps, final = jax.jit(outputs)(params)
     for row in range(3):
         y = x[row]
         for stage in ("stage_0", "stage_1"):
-            p = jax.tree.map(np.asarray, params[stage])
+            p = params[stage]
             ahead, last = loop(cell, y, mask[row], p["forward"][name], range(6))
             back, first = loop(cell, y, mask[row], p["backward"][name], range(5, -1, -1))
             y = np.concatenate([ahead, back], -1)

@@ -1,14 +1,12 @@
 """Tables: what becomes of numbers, missing values and categories."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.encoders import base
 from mtl_jax.encoders.tabular import embedding_width
-from tests.encoders.test_encoders import run
+from tests.encoders.drawing import run, variables
 
 NUMBERS = jnp.asarray([[1.0, jnp.nan], [2.0, 3.0], [jnp.nan, jnp.nan]])
 
@@ -17,8 +15,8 @@ def test_the_first_stage_by_hand():
     """Numbers with 0 for nan, indicators, then the row of each category's table: 0 for missing, code + 1 else."""
     encoder = mtl.encoders.tabular(features=(4,), cardinalities=(3, 2), embedding=2, activation="tanh")
     inputs = {"numbers": NUMBERS, "categories": jnp.asarray([[0, 1], [2, -1], [-1, 0]])}
-    named = base.layers(encoder)
-    params, _, found = base.init_layers(named, jax.random.key(0), inputs, "e")
+    params, _ = variables(encoder, inputs)
+    found, _ = run(encoder, inputs)
     tables = [np.asarray(params["stage_0"]["columns"][f"category_{i}"]["embedding"]) for i in range(2)]
     assert [t.shape for t in tables] == [(4, 2), (3, 2)]
     rows = [[1, 0, 0, 1, *tables[0][1], *tables[1][2]], [2, 3, 0, 0, *tables[0][3], *tables[1][0]],
@@ -50,5 +48,5 @@ def test_errors():
         run(mtl.encoders.tabular(), jnp.ones((2, 3), int))
     with pytest.raises(ValueError, match=r"tabular got 1 columns of categories, but cardinalities=\(\)"):
         run(mtl.encoders.tabular(), {"categories": jnp.ones((2, 1), int)})
-    with pytest.raises(ValueError, match=r"tabular got {'numbrs': float32 \(3, 2\)}; it takes"):
+    with pytest.raises(ValueError, match=r"tabular got {'numbrs': float32 \(2, 2\)}; it takes"):
         run(mtl.encoders.tabular(), {"numbrs": NUMBERS})

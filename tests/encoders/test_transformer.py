@@ -9,7 +9,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax.encoders import attention, base, sequences
-from tests.encoders.test_encoders import run
+from tests.encoders.drawing import run, variables
 
 IDS = jnp.asarray([[5, 3, 8, 2, 9], [4, 7, 0, 0, 0]])
 
@@ -57,13 +57,12 @@ def test_it_is_the_formula(norm, causal):
     """Embeddings and two blocks in float64, each row by itself in NumPy; parameters drawn at random."""
     encoder = mtl.encoders.transformer(width=6, depth=2, heads=3, hidden=7, vocabulary=10, length=8, types=2, norm=norm,
                                        causal=causal, pool="none", activation="gelu_exact", eps=1e-5)  # fmt: skip
-    named, draw = base.layers(encoder), np.random.default_rng(0)
     inputs = {"tokens": IDS, "types": jnp.asarray([[0, 0, 1, 1, 1], [0, 1, 0, 0, 0]])}
     with jax.enable_x64(True):
-        params, _, _ = base.init_layers(named, jax.random.key(0), inputs, "e")
-        params = jax.tree.map(lambda p: jnp.asarray(draw.normal(size=p.shape)), params)
+        params, _ = variables(encoder, inputs, np.float64)
+        named = base.layers(encoder)
         found, _ = jax.jit(lambda p: base.apply_layers(named, p, {}, inputs, train=False, key=None, prefix="e"))(params)
-    p, mask = jax.tree.map(np.asarray, params), np.asarray(IDS != 0)
+    p, mask = params, np.asarray(IDS != 0)
     np.testing.assert_array_equal(found["mask"], mask)
     for row in range(2):
         types = np.asarray(inputs["types"][row])
@@ -72,8 +71,8 @@ def test_it_is_the_formula(norm, causal):
         x = layer_norm(x, p["stage_0"]["norm"], 1e-5) if norm == "post" else x
         for stage in ("stage_1", "stage_2"):
             x = block(x, mask[row], p[stage], heads=3, norm=norm, causal=causal, eps=1e-5)
-        # jax.nn.dot_product_attention takes its softmax in float32 at least, whatever its inputs are.
-        np.testing.assert_allclose(found["values"][row][mask[row]], x[mask[row]], rtol=1e-6, atol=1e-8)
+        # jax.nn.dot_product_attention has its softmax in float32, whatever its inputs are.
+        np.testing.assert_allclose(found["values"][row][mask[row]], x[mask[row]], rtol=0, atol=1e-6)
 
 
 def test_rotary_positions_rotate_and_are_relative():
@@ -100,7 +99,7 @@ def test_a_later_token_changes_no_earlier_output(positions):
     rows = jnp.stack([IDS[0], IDS[0].at[3].set(1), IDS[0, ::-1]])
     text = f"transformer(width=8, depth=1, heads=2, vocabulary=10, length=6, pool='none', positions={positions!r}, "
     for causal in (True, False):
-        first, changed, swapped = np.asarray(run(mtl.encoders.build(text + f"causal={causal})"), rows)[0]["values"])
+        first, changed, swapped = np.asarray(run(mtl.encoders.build(text + f"causal={causal})"), rows)[0])
         change = np.abs(first - changed).max(-1)
         assert (change[3:] > 1e-4).all() and ((change[:3] == 0).all() if causal else (change[:3] > 1e-5).all())
     turned = np.abs(first - swapped[::-1]).max()
@@ -141,8 +140,8 @@ def test_errors():
         (texts, jnp.ones((2, 3)), r"transformer got float32 \(2, 3\); it takes token ids, an int array \[B, T\]"),
         (
             texts,
-            {"tokens": IDS, "mask": IDS},
-            r"got {'mask': int32 \(2, 5\), 'tokens': int32 \(2, 5\)}; it takes",
+            {"tokens": IDS, "mask": IDS[:, 1:]},
+            r"got {'mask': int32 \(2, 4\), 'tokens': int32 \(2, 5\)}; it takes",
         ),
         (texts, IDS, "sequences of 5 steps; length=3 positions are learned"),
         (texts, {"tokens": IDS[:, :3], "types": IDS[:, :3]}, "transformer got 'types' but has none; give types=2"),
