@@ -27,8 +27,8 @@ def smooth_step(x: Float[Array, "..."], gamma: float) -> Float[Array, "..."]:
 
 
 def selection(bits: Float[Array, "... bit"], experts: int) -> Float[Array, "... expert"]:
-    """Weights of the experts by relaxed binary numbers: prod_j b_j or 1 - b_j, by the bits of e, lowest first
-    . They sum to 1 over all numbers of so many bits, of which only the first `experts` are experts.
+    """Weights of the experts by relaxed binary numbers: prod_j b_j or 1 - b_j, by the bits of e, lowest
+    first. They sum to 1 over all numbers of so many bits, of which only the first `experts` are experts.
     """
     set_in = (np.arange(experts)[:, None] >> np.arange(bits.shape[-1])) & 1
     factors = jnp.where(set_in.astype(bool), bits[..., None, :], 1 - bits[..., None, :])
