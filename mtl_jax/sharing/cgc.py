@@ -22,7 +22,7 @@ def check_counts(sharing: str, experts: int, own: int) -> None:
 
 @parts.recorded("encoder", "tasks")
 def cgc(encoder: Encoder, tasks: Sequence[Task], experts: int = 2, own: int = 1, gate: str = "input") -> MultiTaskModel:
-    """A task reads a mixture of its own and the shared experts; softmax(W_t x) weights them (equations 1 to 4).
+    """A task reads a mixture of its own and the shared experts; softmax(W_t x) weights them.
 
     Experts are whole copies of the encoder, under ``shared/experts`` and ``tasks/<t>/experts``; gates are under
     ``tasks/<t>/gate``. Logged as by `mmoe`: ``load/<t>/own_<e>``, ``load/<t>/shared_<e>``, ``gate_entropy/<t>``.

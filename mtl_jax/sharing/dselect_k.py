@@ -21,14 +21,14 @@ TINY = 1e-6  # keeps log(0) and 1 / 0 away; selectors reach exact zeros
 
 
 def smooth_step(x: Float[Array, "..."], gamma: float) -> Float[Array, "..."]:
-    """0 up to -gamma / 2, 1 from gamma / 2 on, and a cubic with a continuous slope between (equation 4)."""
+    """0 up to -gamma / 2, 1 from gamma / 2 on, and a cubic with a continuous slope between."""
     inside = jnp.clip(x, -gamma / 2, gamma / 2)
     return -2 / gamma**3 * inside**3 + 3 / (2 * gamma) * inside + 0.5
 
 
 def selection(bits: Float[Array, "... bit"], experts: int) -> Float[Array, "... expert"]:
-    """Weights of the experts by relaxed binary numbers: prod_j b_j or 1 - b_j, by the bits of e, lowest first
-    (equation 5). They sum to 1 over all numbers of so many bits, of which only the first `experts` are experts.
+    """Weights of the experts by relaxed binary numbers: prod_j b_j or 1 - b_j, by the bits of e, lowest
+    first. They sum to 1 over all numbers of so many bits, of which only the first `experts` are experts.
     """
     set_in = (np.arange(experts)[:, None] >> np.arange(bits.shape[-1])) & 1
     factors = jnp.where(set_in.astype(bool), bits[..., None, :], 1 - bits[..., None, :])
@@ -36,7 +36,7 @@ def selection(bits: Float[Array, "... bit"], experts: int) -> Float[Array, "... 
 
 
 def selector_gate(reads: str, selectors: int, gamma: float, entropy: float, unreached: float) -> Gate:
-    """sum_k softmax(alpha)_k r(z_k), with alpha and the codes z linear in what the gate reads (equations 6 and 7)."""
+    """sum_k softmax(alpha)_k r(z_k), with alpha and the codes z linear in what the gate reads."""
 
     def modules(groups: Mapping[str, int]) -> tuple[nn.Dense, nn.Dense, int, int]:
         (experts,) = groups.values()
@@ -88,7 +88,7 @@ def dselect_k(
     """MMoE whose gates end up with at most `selectors` experts per task, each picked by a relaxed binary code.
 
     Experts are under ``shared/experts``, gates under ``tasks/<t>/gate``. The auxiliary losses are means over rows, per
-    task: `entropy` times the entropy of the selectors, which drives codes to single experts (section 3.2), and, where
+    task: `entropy` times the entropy of the selectors, which drives codes to single experts, and, where
     `experts` is no power of 2, `unreached` times sum_k 1 / sum_e r(z_k)_e, which keeps codes off numbers that are no
     expert. Logged as by `mmoe`.
 

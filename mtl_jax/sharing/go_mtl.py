@@ -34,7 +34,7 @@ def go_mtl(
       encoder: of each task's network.
       tasks: on common inputs, or each on its own of one shape.
       latent: number of latent tasks.
-      sparsity, decay: factors of sum |s_t| and of |L|^2 in the penalty (equation 2); without decay, codes would shrink
+      sparsity, decay: factors of sum |s_t| and of |L|^2 in the penalty; without decay, codes would shrink
         and L would grow.
     """
     if sparsity < 0 or decay < 0:

@@ -46,7 +46,7 @@ class Attention(nn.Module):
 def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiTaskModel:
     """One trunk; behind each stage every task masks its features softly, and reads the last ones it kept.
 
-    A task's mask sees the stage's features and what the task kept behind the stage before (section 3.2). Stages are
+    A task's mask sees the stage's features and what the task kept behind the stage before. Stages are
     not split as the paper's blocks are: mask and masked features come from the stage's one output, and the mask's last
     map has no norm. Attention is under ``tasks/<t>/attention``, with its statistics.
 

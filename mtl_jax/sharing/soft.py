@@ -70,7 +70,7 @@ def trace_norm(weights: Float[Array, "task ..."]) -> Float[Array, ""]:
 
 
 def covariance_of(weights: Sequence[Float[Array, "task ..."]]) -> Float[Array, "task task"]:
-    """The task covariance Omega = (W W')^(1/2) / tr (W W')^(1/2), positive semi-definite with trace 1 (equation 15)."""
+    """The task covariance Omega = (W W')^(1/2) / tr (W W')^(1/2), positive semi-definite with trace 1."""
     _, root = gram_root(weights)
     return root / jnp.trace(root)
 

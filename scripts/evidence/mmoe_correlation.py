@@ -5,9 +5,14 @@ python scripts/evidence/mmoe_correlation.py | tee scripts/evidence/mmoe_correlat
 y_t = w_t'x + sum_i sin(a_i w_t'x + b_i) + noise, with x standard normal in 100 dimensions, |w_t| = 1, noise of variance
 0.01, and cos(w_1, w_2) the correlation. As in the paper, MMoE has 8 experts of 16 units, the shared bottom 113 units,
 and towers have 8 units; rows are drawn anew for every step. What the paper leaves open is chosen here: 4 sines with a_i
-in 1..4, Adam at 1e-3, batches of 128. Seeds draw data and parameters. Printed: test mean squared error over the
-variance of the targets, mean over both tasks, and its standard deviation over seeds; the difference is paired by seed,
-with its standard error.
+in 1..4, Adam, batches of 128. Each model's learning rate is the best of three at correlation 0.5, on seeds that are not
+used again. Seeds draw data and parameters. Printed: test mean squared error over the variance of the targets, mean over
+both tasks, and its standard deviation over seeds; the difference is paired by seed, with its standard error.
+
+What the output beside this file shows: MMoE has the lower error at every correlation. That the gap grows as correlation
+falls, as the paper has it, is not resolved by five seeds: its standard errors are as large as its changes. With one
+rate, 1e-3, for both models the two did not differ beyond their standard errors (hard - mmoe -0.010 ± 0.014, 0.003 ±
+0.027 and 0.003 ± 0.026 at correlations 1, 0.5 and 0). MMoE's best rate is the largest that was tried.
 """
 
 import argparse
@@ -26,7 +31,7 @@ from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
 
 WIDTH, SINES, BATCH, TEST = 100, 4, 128, 2048
-CORRELATIONS = (1.0, 0.5, 0.0)
+CORRELATIONS, RATES, TUNING = (1.0, 0.5, 0.0), (1e-3, 3e-3, 1e-2), 3
 TASKS = [mtl.Task(n, "regression", head="vector(hidden=(8,))") for n in ("first", "second")]
 MODELS = {
     "hard": mtl.sharing.hard(mtl.encoders.mlp(features=(113,)), TASKS),
@@ -55,14 +60,15 @@ def rows(key, made, count):
 
 
 def trainer(model, steps):
-    """(seed's key, correlation) -> test error over the variance of the targets, mean over tasks."""
+    """(a function (keys [seed], correlations [pair], rates [pair]) -> test errors [pair, seed], parameter count)."""
     example = jax.eval_shape(lambda: rows(jax.random.key(0), problem(jax.random.key(0), 0.5), 2))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jax.tree.map(lambda x: jnp.zeros(x.shape), example)))
     trainable = partition.trainable_paths(shapes["params"], None)
-    optimizer, balancer = optimizers.per_owner(optax.adam(1e-3)), mtl.balancing.equal()
-    step = make_train_step(model, optimizer, balancer, trainable)
+    balancer = mtl.balancing.equal()
 
-    def train(key, correlation):
+    def train(key, correlation, rate):
+        optimizer = optimizers.per_owner(optax.adam(rate))
+        step = make_train_step(model, optimizer, balancer, trainable)
         task_key, model_key, data_key, test_key = jax.random.split(key, 4)
         made = problem(task_key, correlation)
         variables = model.init(model_key, rows(data_key, made, 2))
@@ -75,7 +81,7 @@ def trainer(model, steps):
         return jnp.stack(errors).mean()
 
     count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes["params"]))
-    return jax.jit(jax.vmap(jax.vmap(train, (0, None)), (None, 0))), count
+    return jax.jit(jax.vmap(jax.vmap(train, (0, None, None)), (None, 0, 0))), count
 
 
 def main():
@@ -84,11 +90,15 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
     keys = jax.vmap(jax.random.key)(jnp.arange(given.seeds))
+    tuning = jax.vmap(jax.random.key)(jnp.arange(1000, 1000 + TUNING))
     started, found = time.perf_counter(), {}
     for name, model in MODELS.items():
         train, count = trainer(model, given.steps)
-        found[name] = np.asarray(train(keys, jnp.array(CORRELATIONS)))
-        print(f"{name}: {model.spec}, {count:,} parameters")
+        tried = np.asarray(train(tuning, jnp.full(len(RATES), 0.5), jnp.array(RATES))).mean(1)
+        rate = RATES[int(tried.argmin())]
+        found[name] = np.asarray(train(keys, jnp.array(CORRELATIONS), jnp.full(len(CORRELATIONS), rate)))
+        shown = ", ".join(f"{e:.3f} at {r}" for e, r in zip(tried, RATES, strict=True))
+        print(f"{name}: {model.spec}, {count:,} parameters; tuning {shown}")
     print(f"{given.seeds} seeds, {given.steps} steps of {BATCH} rows; {time.perf_counter() - started:.0f} s in all\n")
     print("correlation  hard             mmoe             hard - mmoe")
     for i, correlation in enumerate(CORRELATIONS):
