@@ -14,7 +14,7 @@ from mtl_jax import heads, partition, sharing
 from mtl_jax.balancing.engine import linearize
 from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.encoders import Encoder
-from mtl_jax.sharing import forward
+from mtl_jax.sharing import forward, messages
 from tests import tiny
 
 EDGES = "edges=(('color', 'price'), ('color', 'sold'), ('price', 'sold'))"
@@ -37,18 +37,18 @@ DROPOUT = "mlp(features=(8, 6), dropout=0.3)"
 
 
 class TokenStage(nn.Module):
-    """A sequence stage: each token sees itself and the mean over the kept ones. Integers are embedded."""
+    """A sequence stage: each token sees itself and the mean over the kept ones; padding is not cleared."""
 
     width: int
 
     @nn.compact
     def __call__(self, x, *, train):
         del train
-        if not isinstance(x, dict):
-            x = {"values": nn.Embed(7, self.width)(x), "mask": x > 0}
+        if "tokens" in x:
+            x = {"values": nn.Embed(7, self.width)(x["tokens"]), "mask": x["kept"]}
         kept = x["mask"][..., None]
         mean = (x["values"] * kept).sum(1, keepdims=True) / jnp.maximum(kept.sum(1, keepdims=True), 1)
-        return {**x, "values": jnp.tanh(nn.Dense(self.width)(x["values"] + mean)) * kept}
+        return {**x, "values": jnp.tanh(nn.Dense(self.width)(x["values"] + mean))}
 
 
 class TokenHead(nn.Module):
@@ -60,6 +60,17 @@ class TokenHead(nn.Module):
     def __call__(self, x, *, train):
         del train
         return nn.Dense(self.size)(x["values"])
+
+
+class DenseHead(nn.Module):
+    """Logits of every pixel."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        del train
+        return nn.Dense(self.size)(x)
 
 
 class MeanPool(nn.Module):
@@ -167,11 +178,10 @@ def test_sequences(text, per_token, monkeypatch):
     tasks = [mtl.Task(n, "classification", size=s, **kind) for n, s in (("color", 3), ("price", 2), ("sold", 4))]
     model = sharing.build(text, Encoder((TokenStage(5), TokenStage(6)), None if per_token else MeanPool()), tasks)
     draw = np.random.default_rng(0)
-    tokens = jnp.asarray(draw.integers(1, 7, (4, 5))).at[:, 4].set(0)
-    shape = (4, 5) if per_token else (4,)
-    targets = {t.name: jnp.asarray(draw.integers(0, t.size, shape)) for t in tasks}
-    masks = {t.name: jnp.broadcast_to(tokens > 0, (4, 5)) if per_token else jnp.ones(4, bool) for t in tasks}
-    batch = mtl.Batch(tokens, targets, masks)
+    tokens, kept = jnp.asarray(draw.integers(0, 7, (4, 5))), jnp.asarray(np.arange(5) < [[4], [5], [3], [4]])
+    targets = {t.name: jnp.asarray(draw.integers(0, t.size, (4, 5) if per_token else 4)) for t in tasks}
+    masks = dict.fromkeys(targets, kept if per_token else jnp.ones(4, bool))
+    batch = mtl.Batch({"tokens": tokens, "kept": kept}, targets, masks)
     variables = model.init(jax.random.key(0), batch)
 
     @jit
@@ -180,11 +190,54 @@ def test_sequences(text, per_token, monkeypatch):
         return forward(model, variables, batch)[0], jacobian
 
     outputs, jacobian = measure(variables, batch)
-    assert outputs["sold"].shape == (*shape, 4)
+    assert outputs["sold"].shape == (*targets["sold"].shape, 4)
     check_invariant(model, jacobian)
-    # The padding's targets, and anything else of it, change nothing.
-    other = batch._replace(targets={n: y.at[:, 4].set(1) if per_token else y for n, y in targets.items()})
-    tiny.assert_same(measure(variables, other), (outputs, jacobian))
+    # Other padding, in inputs and targets, changes nothing that counts.
+    hidden = {n: jnp.where(kept, y, 1) if per_token else y for n, y in targets.items()}
+    padded = batch._replace(inputs={"tokens": jnp.where(kept, tokens, 6), "kept": kept}, targets=hidden)
+    others, again = measure(variables, padded)
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    tiny.assert_close(again, jacobian, **close)
+    for n in outputs:
+        found, expected = (y[n][kept] if per_token else y[n] for y in (others, outputs))
+        np.testing.assert_allclose(found, expected, **close)
+
+
+@pytest.mark.parametrize("text", ["cascade(order=('a', 'b', 'c'))", "cooperative(rounds=2)", "relation_graph"])
+def test_pixels_keep_their_places(text, monkeypatch):
+    """With 1 x 1 convolutions and a head per pixel, moving pixels in the image moves the outputs, and nothing else."""
+    monkeypatch.setitem(heads.NAMES, "dense", lambda task: DenseHead(task.size))
+    tasks = [mtl.Task(n, "classification", size=2, head="dense") for n in "abc"]
+    encoder = Encoder(mtl.encoders.cnn(features=(3, 4), kernel=1, window=1).stages)
+    model = sharing.build(text, encoder, tasks)
+    draw = np.random.default_rng(0)
+    images, moved = jnp.asarray(draw.normal(size=(2, 3, 4, 2)), jnp.float32), draw.permutation(12)
+
+    def shuffle(x):
+        return x.reshape(2, 12, -1)[:, moved].reshape(x.shape)
+
+    variables = model.init(jax.random.key(0), mtl.Batch(images, {}, {}))
+    outputs = outputs_of(model, variables, mtl.Batch(images, {}, {}))
+    found = outputs_of(model, variables, mtl.Batch(shuffle(images), {}, {}))
+    tiny.assert_close(found, jax.tree.map(shuffle, outputs), rtol=1e-5, atol=1e-6)
+    assert outputs["c"].shape == (2, 3, 4, 2)
+
+
+def test_messages_fit_where_they_arrive():
+    """Vectors are said everywhere, positions are averaged (kept ones only), images are resized; else an error."""
+    draw = np.random.default_rng(0)
+    vector, image, small = (jnp.asarray(draw.normal(size=s)) for s in ((2, 3), (2, 4, 6, 3), (2, 2, 3, 5)))
+    mask = np.array([[True, True, False], [True, False, False]])
+    sequence = {"values": jnp.asarray(draw.normal(size=(2, 3, 4))), "mask": jnp.asarray(mask)}
+    np.testing.assert_array_equal(messages.fit_to(vector, image), vector[:, None, None])
+    np.testing.assert_array_equal(messages.fit_to(vector, sequence), vector[:, None])
+    np.testing.assert_allclose(messages.fit_to(image, vector), np.asarray(image).mean((1, 2)), rtol=1e-5)
+    means = [np.asarray(sequence["values"])[i, mask[i]].mean(0) for i in range(2)]
+    np.testing.assert_allclose(messages.fit_to(sequence, vector), means, rtol=1e-5)
+    assert messages.fit_to(image, small).shape == (2, 2, 3, 3) and messages.fit_to(small, image).shape == (2, 4, 6, 5)
+    np.testing.assert_allclose(messages.fit_to(jnp.ones_like(image), small), 1, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"positions \(4, 6\) cannot be read at features with positions \(3,\)"):
+        messages.fit_to(image, sequence)
 
 
 @pytest.mark.parametrize(
@@ -501,5 +554,8 @@ def test_errors():
         tiny.model(plain, "cascade(order=('price', 'sold'), teacher_forcing=True)")
     with pytest.raises(ValueError, match="nothing under shared/branching; discrete_tree reads"):
         sharing.discrete_tree({"params": {"shared": {}, "tasks": {}}})
+    _, variables, _ = started("learning_to_branch")
+    with pytest.raises(ValueError, match=r"several members; take one with run.member\(i\)"):
+        sharing.discrete_tree(jax.tree.map(lambda x: jnp.stack([x, x]), variables))
     with pytest.raises(ValueError, match="successive_every or a fixed reference, not both"):
         mtl.sharing.cascade(mtl.encoders.mlp(), tasks, edges=(), successive=1.0, successive_every=1, reference={})
