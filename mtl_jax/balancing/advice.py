@@ -16,6 +16,7 @@ WHEN = {
     "upgrad": "no task may get worse; the safe choice among Gramian methods",
     "dual_proj": "as upgrad, nearer to the mean, cheaper with many tasks",
     "mgda": "proof of conflict: the common descent direction, or none; slow near a front",
+    "conicgrad": "the worst task matters, within a stated angle of the mean",
     "cagrad": "conflict that lasts, with a dial between the mean and MGDA",
     "nash_mtl": "gradients of very different lengths; gains in fair proportion",
     "fairgrad": "the same with a dial from the sum to max-min fairness",

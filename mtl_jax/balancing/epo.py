@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.linear_program import linear_program
 from mtl_jax.balancing.solvers import times
@@ -30,12 +30,11 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
         raise ValueError(f"epo: preference={preference} must be positive, one per task")
 
     def init(num_tasks, template):
-        one_per_task("epo", "preferences", preference, num_tasks)
-        return ()
+        return start_preference("epo", "preferences", preference, num_tasks)
 
     def update(signal, state, *, mask, key):
         gram = scaled(signal.gramian, mask)
-        chosen = jnp.ones(len(mask), gram.dtype) if preference is None else jnp.asarray(preference, gram.dtype)
+        chosen = preference_of(state, mask, gram.dtype)
         product = jnp.where(mask, chosen * signal.losses, 0).astype(gram.dtype)
         total, tiny = product.sum(), jnp.finfo(gram.dtype).tiny
         share = product / jnp.where(total > 0, total, 1)
@@ -60,4 +59,4 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
         weights = jax.lax.cond(residual > 1e-3, lambda: solve(jnp.zeros((), bool))[0], lambda: weights)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))
