@@ -23,11 +23,13 @@ class Encoder(NamedTuple):
       pool: a Linen module that turns the last stage's output into vectors [B, width]; None if it already is, or if
         heads read sequences or images as they are.
       spec: the call that made it; None if that is no literal.
+      reads_missing: whether nan among its inputs stands for a missing value, which it can do without.
     """
 
     stages: tuple[nn.Module, ...]
     pool: nn.Module | None = None
     spec: str | None = None
+    reads_missing: bool = False
 
 
 def values_of(x: Any) -> Array:

@@ -175,4 +175,6 @@ def multimodal(
     layers.check(features or (1,), norm, activation, dropout, "multimodal")
     finish = layers.Finish(norm, activation, dropout, dtype)
     first = Modalities(tuple(encoders.items()), Fuse(fusion, width, heads, dtype))
-    return base.assemble((first, *(DenseStage(w, finish, dtype) for w in features)), None, remat)
+    return base.assemble((first, *(DenseStage(w, finish, dtype) for w in features)), None, remat)._replace(
+        reads_missing=True
+    )

@@ -99,4 +99,6 @@ def tabular(
         layers.check_sizes("tabular", embedding=embedding)
     finish = layers.Finish(norm, activation, dropout, dtype)
     first, *rest = (DenseStage(w, finish, dtype) for w in widths)
-    return base.assemble((TableStage(Columns(cardinalities, embedding, indicators, dtype), first), *rest), None, remat)
+    return base.assemble(
+        (TableStage(Columns(cardinalities, embedding, indicators, dtype), first), *rest), None, remat
+    )._replace(reads_missing=True)

@@ -17,7 +17,7 @@ Layers = list[tuple[str, nn.Module]]
 # Architectures that take inputs of each task's own (`PerTask`). The others mix the tasks' features of one input.
 OWN_INPUTS = (
     "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "mmoe", "cgc", "ple", "dselect_k",
-    "mtan", "soft", "go_mtl", "dmtrl",
+    "mtan", "soft", "go_mtl", "dmtrl", "cascade", "branched",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
 from mtl_jax.balancing.side_by_side import side_by_side
 from mtl_jax.batch import PerTask
-from mtl_jax.data.checks import check_dataset
+from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
@@ -116,6 +116,8 @@ def fit(
     names = tuple(t.name for t in tasks)
     source, data = data.spec, data.select(names)
     check_dataset(data)
+    if model.encoder is not None and not model.encoder.reads_missing:
+        check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
     members = not isinstance(seed, int | np.integer)
     mesh = devices.make_mesh() if mesh is None else mesh

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mtl_jax as mtl
+from mtl_jax import parallel
 from mtl_jax.batch import PerTask, num_rows
 from tests import tiny
 
@@ -127,3 +128,19 @@ def test_errors_name_task_split_row_and_value():
         load({"a": X[:, 0]}, val=0.6, test=0.6)
     with pytest.raises(ValueError, match="labels are text such as .*; regression takes numbers"):
         load({"a": np.array(["x"] * 20)}, kinds={"a": "regression"})
+
+
+def test_nan_among_inputs_is_for_encoders_that_read_it():
+    """A table with gaps trains with 'tabular'; another encoder's error names split, row and the way out."""
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    y = x.sum(1)
+    x[4, 1] = np.nan
+    data = mtl.data.from_arrays(x, {"y": y}, val=0, test=0)
+    options = {"num_steps": 60, "batch_size": 20, "mesh": parallel.make_mesh(1), "optimizer": "adam(0.01)"}
+    run = mtl.fit(mtl.sharing.hard(mtl.encoders.tabular(features=(8,)), data.tasks), data, **options)
+    assert run.history[-1]["losses"]["y"] < run.history[0]["losses"]["y"] and np.isfinite(run.predict(x)["y"]).all()
+    with pytest.raises(ValueError, match=r"inputs of train hold nan in row 4, and encoder mlp\(.*'tabular' reads nan"):
+        mtl.fit(mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), data.tasks), data, **options)
+    x[7, 0] = np.inf
+    with pytest.raises(ValueError, match="inputs of train hold inf in row 7"):
+        mtl.data.from_arrays(x, {"y": y}, val=0, test=0)

@@ -16,6 +16,7 @@ from mtl_jax.encoders.base import Encoder, values_of, with_values
 from mtl_jax.sharing import forward
 from mtl_jax.training.run import Run
 from tests import tiny
+from tests.sharing.test_graphs import ARCHITECTURES as GRAPHS
 
 ARCHITECTURES = (
     "hard", "hard(shared_stages=1)", "independent", "fully_shared", "cross_stitch", "sluice", "nddr", "mtan",
@@ -64,8 +65,8 @@ def drawn(model, batch, scale=0.5):
     return jax.tree.map(lambda x: (scale * draw.normal(size=x.shape)).astype(x.dtype), shapes)
 
 
-def test_the_table_lists_every_architecture():
-    assert {text.split("(")[0] for text in ARCHITECTURES} == set(sharing.NAMES)
+def test_the_tables_list_every_architecture():
+    assert {text.split("(")[0] for text in (*ARCHITECTURES, *GRAPHS)} == set(sharing.NAMES)
 
 
 @pytest.mark.parametrize("text", ARCHITECTURES)
