@@ -35,8 +35,9 @@ def check_no_missing(data: Any, encoder: str) -> None:
             if leaf.dtype.kind == "f" and np.isnan(leaf).any():
                 where = jax.tree_util.keystr(key, simple=True, separator="/")
                 row = int(np.argwhere(np.isnan(leaf))[0][0])
-                raise ValueError(f"inputs {where!r} of {name}".replace("inputs '' of", "inputs of") + f" hold nan in row "
-                                 f"{row}, and {encoder} cannot read it; 'tabular' reads nan as missing")  # fmt: skip
+                which = f"inputs {where!r} of {name}" if where else f"inputs of {name}"
+                raise ValueError(f"{which} hold nan in row {row}, and {encoder} cannot read it; 'tabular' reads nan as "
+                                 "missing")  # fmt: skip
 
 
 def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:

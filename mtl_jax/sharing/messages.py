@@ -25,12 +25,13 @@ class Readable(NamedTuple):
     label: Callable
 
 
+CLASSES = Readable(lambda y: jax.nn.softmax(y, -1), lambda t, y: jax.nn.one_hot(y, t.size))
+CHANCES = Readable(jax.nn.sigmoid, lambda t, y: y)
+NUMBERS = Readable(lambda y: y, lambda t, y: y if t.scaler is None else t.scaler.scale(y))
 KINDS = {
-    "classification": Readable(lambda y: jax.nn.softmax(y, -1), lambda t, y: jax.nn.one_hot(y, t.size)),
-    "binary": Readable(jax.nn.sigmoid, lambda t, y: y),
-    "multilabel": Readable(jax.nn.sigmoid, lambda t, y: y),
-    "regression": Readable(lambda y: y, lambda t, y: y if t.scaler is None else t.scaler.scale(y)),
-}
+    "classification": CLASSES, "tagging": CLASSES, "segmentation": CLASSES, "binary": CHANCES, "multilabel": CHANCES,
+    "regression": NUMBERS, "depth": NUMBERS, "box": NUMBERS,
+}  # fmt: skip
 
 
 def check_kinds(tasks: Any, sharing: str) -> None:
