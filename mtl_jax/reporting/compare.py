@@ -77,8 +77,11 @@ def methods_table(
     baseline: str | None = None,
     extra: Mapping[str, Mapping[str, str]] | None = None,
     text: Callable[..., str] = spread,
+    most_columns: int = 6,
 ) -> str:
     """A row per method, a column per task (its headline metric, mean and spread over seeds), and Delta_m.
+
+    Where there are many tasks of one metric, one column has the mean over tasks instead.
 
     Args:
       tasks: the columns.
@@ -86,8 +89,20 @@ def methods_table(
       baseline: the method that Delta_m compares with; None for no such column.
       extra: {column: {method: text}}, further columns.
       text: how values over seeds are written: `spread` or `interval`.
+      most_columns: how many tasks have a column each.
     """
     columns = [headline(t) for t in tasks]
+    if len(tasks) > most_columns and len(set(columns)) == 1:
+        metric = columns[0][0]
+        whole = Task(f"mean over {len(tasks)} tasks:", "binary", metrics=metric_functions(tasks[0])[:1])
+        means = {
+            method: {whole.name: {metric: np.mean([np.asarray(found[t.name][metric], float) for t in tasks], 0)}}
+            for method, found in results.items()
+        }
+        delta = {m: text(delta_m(tasks, r, results[baseline]), 2) for m, r in results.items()} if baseline else {}
+        delta |= {baseline: "0"} if baseline else {}
+        columns_behind = ({"Delta_m %": delta} if baseline else {}) | dict(extra or {})
+        return methods_table((whole,), means, None, columns_behind, text, most_columns)
     header = [
         "method",
         *(f"{t.name} {name} {'↑' if up else '↓'}" for t, (name, up) in zip(tasks, columns, strict=True)),

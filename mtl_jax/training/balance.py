@@ -50,10 +50,11 @@ def start(balancer: Balancer, num_objectives: int, num_tasks: int, shared: Gradi
     inner = balancer.init(num_objectives, {} if options.level == "features" else template)
     if options.update_every == 1:
         return inner
-    none, record = jnp.zeros((num_objectives,), jnp.float32), {}
+    record = {}
     if balancer.needs is Needs.GRAMIAN and options.monitor:
         record = jax.tree.map(jnp.zeros_like, conflict(jnp.zeros((num_tasks, num_tasks)), jnp.ones(num_tasks, bool)))
-    return Kept(inner, none, none, record)
+    # Arrays of their own: a step that donates its state cannot take one buffer twice.
+    return Kept(inner, *(jnp.zeros((num_objectives,), jnp.float32) for _ in range(2)), record)
 
 
 def read(
