@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
@@ -42,17 +43,18 @@ def conicgrad(c: float = 0.5) -> Balancer:
         reliable = norm(inner) > 1e-3 * jnp.sqrt(jnp.diagonal(gram).max())
         inside = reliable & (inner @ along >= c * length * norm(inner))
 
-        # On the surface d / |g0| is c g0 / |g0| + v, where v is orthogonal to g0: a ball in the space of g_t - s_t g0.
-        shift = along / squared
-        across = gram - along[:, None] * shift[None, :]
-        flat = jnp.diagonal(across) <= 1e-6 * jnp.diagonal(gram)
-        across = jnp.where(flat[:, None] | flat[None, :], 0, across)
-        radius = jnp.asarray(math.sqrt(1 - c * c), gram.dtype)
-        y, residual = best_in_ball(across, c * along / length, radius, mask)
-        y = jnp.where(flat | ~(residual < 0.3), 0, y)
-        surface = c * mean + length * (y - (y @ shift) * mean)
+        def surface():
+            # d / |g0| is c g0 / |g0| + v, where v is orthogonal to g0: a ball in the space of g_t - shift_t g0.
+            shift = along / squared
+            across = gram - along[:, None] * shift[None, :]
+            flat = jnp.diagonal(across) <= 1e-6 * jnp.diagonal(gram)
+            across = jnp.where(flat[:, None] | flat[None, :], 0, across)
+            radius = jnp.asarray(math.sqrt(1 - c * c), gram.dtype)
+            y, residual = best_in_ball(across, c * along / length, radius, mask)
+            y = jnp.where(flat | ~(residual < 0.3), 0, y)
+            return c * mean + length * (y - (y @ shift) * mean)
 
-        weights = jnp.where(inside, inner, surface)
+        weights = jax.lax.cond(inside, lambda: inner, surface)
         weights = weights * length / jnp.maximum(norm(weights), jnp.finfo(gram.dtype).tiny)
         return Result(jnp.where(mask & usable, weights, 0)), state
 
