@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 prepare_environment test
-exec "$VENV/bin/python" -m pytest "$@"
+# Compiling keeps one core busy, so a few workers share the files.
+exec "$VENV/bin/python" -m pytest -n auto --maxprocesses=4 --dist loadfile "$@"

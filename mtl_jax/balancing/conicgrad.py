@@ -16,7 +16,7 @@ def conicgrad(c: float = 0.5) -> Balancer:
     """The direction that most improves the worst task among those within an angle of the mean gradient g0.
 
     max over d of min_t g_t'd where g0'd >= c |g0| |d| and |d| = |g0|: solved at each step, and by itself, where the
-    authors' code takes one step of its dual. That is the shortest vector in the convex hull of the gradients if its
+    authors take a step of its dual. That is the shortest vector in the convex hull of the gradients if its
     angle is small enough, else a vector on the cone's surface. Where every d in the cone harms some task, it is the one
     on the surface that harms the worst task least, or g0 if the tasks hold each other even there.
 

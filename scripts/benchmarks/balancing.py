@@ -56,13 +56,16 @@ ENCODERS = {
     "small": "mlp(features=(64, 64))",
     "transformer": "transformer(width=128, depth=4, heads=4, hidden=512, positions='learned', length=64)",
 }
+PATIENCE = 20  # seconds per row of interleaved calls
 INPUTS = {"large": (256, 64), "small": (256, 64), "transformer": (32, 64, 16)}
 
 
 def medians(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """{name: median milliseconds} of interleaved calls; two rounds warm up."""
-    times = {name: [] for name in calls}
-    for _ in range(rounds + 2):
+    """{name: median milliseconds} of interleaved calls; two rounds warm up. Slow calls get at least three rounds."""
+    times, started = {name: [] for name in calls}, time.perf_counter()
+    for done in range(rounds + 2):
+        if done >= 5 and time.perf_counter() - started > PATIENCE:
+            break
         for name, call in calls.items():
             began = time.perf_counter()
             call()
@@ -198,7 +201,7 @@ def steps_table(models: list[str], counts: list[int], methods: list[str], rounds
             if torch:
                 calls |= {f"torch {m}": their_step(name, count, m) for m in methods if m in THEIRS}
             calls["forward"], calls["both"] = problem.trunk()
-            found = medians(calls, rounds if count < 20 else max(5, rounds // 2))
+            found = medians(calls, rounds)
             ideal = found["forward"] + count * (found["both"] - found["forward"])
             for method in methods:
                 other = found.get(f"torch {method}")
@@ -226,12 +229,11 @@ def modes_table(models: list[str], counts: list[int], rounds: int) -> str:
         for count in counts:
             problem = Problem(name, count)
             made = {"plain": problem.plain()} | {way: problem.step(*how) for way, how in ways.items()}
-            found = medians(
-                {way: call for way, (call, _) in made.items()}, rounds if count < 20 else max(5, rounds // 2)
-            )
+            found = medians({way: call for way, (call, _) in made.items()}, rounds)
             for way, (_, peak) in made.items():
                 first = (f"{found[way] / found['plain']:.2f}", f"{peak:.1f}", f"{peak / made['plain'][1]:.2f}")
                 rows.append((name, str(count), way, f"{found[way]:.2f}", *first))
+                print("\t".join(rows[-1]), flush=True)
     return table(rows, ("trunk", "K", "mode", "ms", "x plain", "peak MiB", "x plain"), right=(1, 3, 4, 5, 6))
 
 
