@@ -99,7 +99,8 @@ def test_eight_devices_by_pmap(how):
             mesh = parallel.make_mesh(devices)
             placed = jax.device_put(jax.tree.map(jnp.copy, first), parallel.replicated(mesh))
             dispatch = make_dispatch(step, mesh, by)
-            found.append(dispatch(placed, jax.device_put(split, parallel.replicated(mesh)), rows)[0].params)
+            splits = jax.device_put((split,), parallel.replicated(mesh))
+            found.append(dispatch(placed, splits, (rows,))[0].params)
         tiny.assert_close(found[1], found[0], rtol=1e-9, atol=1e-10)
         if "graddrop" not in how:
             tiny.assert_close(found[2], found[0], rtol=1e-9, atol=1e-10)

@@ -126,7 +126,8 @@ def test_eight_devices_compute_what_one_does(name, parallel_by):
             mesh = parallel.make_mesh(devices)
             placed = jax.device_put(jax.tree.map(jnp.copy, first), parallel.replicated(mesh))
             dispatch = make_dispatch(step, mesh, how)
-            results.append(dispatch(placed, jax.device_put(split, parallel.replicated(mesh)), rows))
+            splits = jax.device_put((split,), parallel.replicated(mesh))
+            results.append(dispatch(placed, splits, (rows,)))
         (one, record), (many, records) = results
         tiny.assert_close(many._replace(key=None), one._replace(key=None), rtol=1e-9, atol=1e-10)
         tiny.assert_close(records, record, rtol=1e-9, atol=1e-10)
