@@ -23,9 +23,9 @@ def test_a_constructor_writes_the_text_that_rebuilds_it():
 
 
 def test_errors_list_what_there_is():
-    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(linear, mlp, cnn\)"):
+    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(linear, mlp, tabular, cnn, "):
         encoders.build("mpl")
     with pytest.raises(ValueError, match="unknown argument of encoder 'mlp' 'width'; .*features, norm, dropout"):
         encoders.build("mlp(width=3)")
     with pytest.raises(ValueError, match="encoder .*too many positional arguments"):
-        encoders.build("mlp(1, 'none', 0.0, 'relu', None, 3)")
+        encoders.build("mlp(1, 'none', 0.0, 'relu', None, False, 3)")
