@@ -68,9 +68,9 @@ class Fuse(nn.Module):
         read = Attention(self.heads, dtype=self.dtype, name="attention")(query, tokens, mask)[:, 0]
         return jnp.where(mask.any(1)[:, None], read, 0)
 
-    def dense(self, width: int, name: str) -> nn.Dense:
+    def dense(self, width: int, name: str) -> layers.Dense:
         """A linear map in the computation dtype."""
-        return nn.Dense(width, dtype=self.dtype, name=name)
+        return layers.Dense(width, dtype=self.dtype, name=name)
 
 
 class Modalities(nn.Module):

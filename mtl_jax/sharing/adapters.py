@@ -30,9 +30,9 @@ class Adapter(nn.Module):
     def __call__(self, x: Any, *, train: bool) -> Any:
         values = inner = values_of(x)
         if self.kind == "bottleneck":
-            down = nn.Dense(self.width, dtype=values.dtype, name="down")
+            down = layers.Dense(self.width, dtype=values.dtype, name="down")
             inner = layers.ACTIVATIONS[self.activation](down(values))
-        up = nn.Dense(values.shape[-1], dtype=values.dtype, kernel_init=nn.initializers.zeros, name="up")
+        up = layers.Dense(values.shape[-1], dtype=values.dtype, kernel_init=nn.initializers.zeros, name="up")
         return with_values(x, values + up(inner))
 
 
