@@ -1,6 +1,6 @@
 """Balancing here and in TorchJD, side by side in one run: whole steps, solvers alone, and what each engine mode costs.
 
-    python scripts/benchmarks/balancing.py [--part solvers|steps|modes] [--tasks 2,3,10,40] [--rounds 11]
+    python -m scripts.benchmarks.balancing [--part solvers|steps|modes] [--tasks 2,3,10,40] [--rounds 11]
         [--models large,small,transformer] [--methods NAME,...]
 
 Whole step: a trunk with K regression heads, Adam, float32, all cores: forward, per-task gradients, the method, and the
@@ -13,8 +13,6 @@ Times are medians over interleaved rounds, in milliseconds, after compilation. W
 
 import argparse
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +30,7 @@ from mtl_jax.sharing.model import forward
 from mtl_jax.tasks import task_losses
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
+from scripts.benchmarks.measuring import Compiled, compiled, medians
 
 try:
     import torch
@@ -56,21 +55,7 @@ ENCODERS = {
     "small": "mlp(features=(64, 64))",
     "transformer": "transformer(width=128, depth=4, heads=4, hidden=512, positions='learned', length=64)",
 }
-PATIENCE = 20  # seconds per row of interleaved calls
 INPUTS = {"large": (256, 64), "small": (256, 64), "transformer": (32, 64, 16)}
-
-
-def medians(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """{name: median milliseconds} of interleaved calls; two rounds warm up. Slow calls get at least three rounds."""
-    times, started = {name: [] for name in calls}, time.perf_counter()
-    for done in range(rounds + 2):
-        if done >= 5 and time.perf_counter() - started > PATIENCE:
-            break
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(t[2:]) for name, t in times.items()}
 
 
 class Problem:
@@ -87,8 +72,8 @@ class Problem:
         self.variables = jax.jit(self.model.init)(jax.random.key(0), self.batch)
         self.trainable = partition.trainable_paths(self.variables["params"], None)
 
-    def step(self, method: str, options: Options = Options("map")) -> tuple[Callable, float]:  # noqa: B008
-        """(a call of our compiled step, its peak in MiB)."""
+    def step(self, method: str, options: Options = Options("map")) -> Compiled:  # noqa: B008
+        """Our step."""
         balancer, optimizer = balancing.build(method), optimizers.per_owner(optax.adam(1e-3))
         step = make_train_step(self.model, optimizer, balancer, self.trainable, options=options)
         variables = jax.tree.map(jnp.copy, self.variables)
@@ -97,7 +82,7 @@ class Problem:
         )
         return compiled(step, first, self.batch)
 
-    def plain(self) -> tuple[Callable, float]:
+    def plain(self) -> Compiled:
         """The same for `jax.grad` of the summed losses and one Adam over all parameters."""
         adam = optax.adam(1e-3)
 
@@ -130,19 +115,6 @@ class Problem:
 
         params = self.variables["params"]
         return (lambda: jax.block_until_ready(forward_pass(params))), (lambda: jax.block_until_ready(both(params)))
-
-
-def compiled(step: Callable, first: Any, batch: Any) -> tuple[Callable, float]:
-    """(a call that goes on from where the last one ended, peak MiB)."""
-    carry = [first]
-    program = jax.jit(step, donate_argnums=0).lower(first, batch).compile()
-    memory = program.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-
-    def call() -> None:
-        carry[0] = jax.block_until_ready(program(carry[0], batch))[0]
-
-    return call, (held + memory.temp_size_in_bytes) / 2**20
 
 
 def their_trunk(name: str) -> tuple[Any, int]:
@@ -197,7 +169,7 @@ def steps_table(models: list[str], counts: list[int], methods: list[str], rounds
     for name in models:
         for count in counts:
             problem = Problem(name, count)
-            calls = {method: problem.step(method)[0] for method in methods}
+            calls = {method: problem.step(method).call for method in methods}
             if torch:
                 calls |= {f"torch {m}": their_step(name, count, m) for m in methods if m in THEIRS}
             calls["forward"], calls["both"] = problem.trunk()
@@ -229,9 +201,9 @@ def modes_table(models: list[str], counts: list[int], rounds: int) -> str:
         for count in counts:
             problem = Problem(name, count)
             made = {"plain": problem.plain()} | {way: problem.step(*how) for way, how in ways.items()}
-            found = medians({way: call for way, (call, _) in made.items()}, rounds)
-            for way, (_, peak) in made.items():
-                first = (f"{found[way] / found['plain']:.2f}", f"{peak:.1f}", f"{peak / made['plain'][1]:.2f}")
+            found = medians({way: m.call for way, m in made.items()}, rounds)
+            for way, m in made.items():
+                first = (f"{found[way] / found['plain']:.2f}", f"{m.peak:.1f}", f"{m.peak / made['plain'].peak:.2f}")
                 rows.append((name, str(count), way, f"{found[way]:.2f}", *first))
                 print("\t".join(rows[-1]), flush=True)
     return table(rows, ("trunk", "K", "mode", "ms", "x plain", "peak MiB", "x plain"), right=(1, 3, 4, 5, 6))

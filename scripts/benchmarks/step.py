@@ -1,6 +1,6 @@
 """What each balancing method costs: time, compilation, FLOPs and memory of a step, as ratios to a plain one.
 
-    python scripts/benchmarks/step.py [--tasks 3,10,40] [--rounds 15]
+    python -m scripts.benchmarks.step [--tasks 3,10,40] [--rounds 15]
 
 The plain step is jax.grad of the sum of the losses and the same optimizer, written out here. Model: MLP
 64-512-512-512 with K regression heads, batch 256, Adam. Steps of all rows are interleaved and medians compared, after
@@ -29,6 +29,7 @@ from mtl_jax.sharing import forward
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
+from scripts.benchmarks import measuring
 
 ROWS = (("equal", "map"), ("fixed", "map"), ("uncertainty", "map"), ("upgrad", "map"), ("upgrad", "vmap"),
         ("upgrad", "columns"), ("mgda", "map"), ("pcgrad", "map"), ("graddrop", "map"))  # fmt: skip
@@ -79,35 +80,21 @@ def own_step(model, method, mode):
     return step, first
 
 
-def compile_step(step, first, params, batch):
-    """(compiled step, its first state, compile seconds, FLOPs, peak MiB)."""
-    carry = jax.jit(first)(jax.tree.map(jnp.copy, params))
-    began = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(carry, batch).compile()
-    seconds = time.perf_counter() - began
-    memory = compiled.memory_analysis()
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return compiled, carry, seconds, compiled.cost_analysis()["flops"], (peak + memory.temp_size_in_bytes) / 2**20
-
-
 def compare_steps(count: int, rounds: int) -> str:
     """The table of one number of tasks."""
     model, batch = setting(count)
     params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
     steps = {("plain", ""): plain_step(model)} | {row: own_step(model, *row) for row in ROWS}
-    made = {name: list(compile_step(*pair, params, batch)) for name, pair in steps.items()}
-    times = {name: [] for name in made}
-    for _ in range(rounds + 2):  # two to warm up
-        for name, entry in made.items():
-            began = time.perf_counter()
-            entry[1] = jax.block_until_ready(entry[0](entry[1], batch))
-            times[name].append(time.perf_counter() - began)
-    median = {name: statistics.median(t[2:]) for name, t in times.items()}
-    base, base_time = made["plain", ""], median["plain", ""]
+    made = {
+        name: measuring.compiled(step, jax.jit(first)(jax.tree.map(jnp.copy, params)), batch)
+        for name, (step, first) in steps.items()
+    }
+    found = measuring.medians({name: m.call for name, m in made.items()}, rounds)
+    base, base_time = made["plain", ""], found["plain", ""]
     rows = [
-        (method, mode, f"{1e3 * median[method, mode]:.1f}", f"{median[method, mode] / base_time:.2f}", f"{seconds:.1f}",
-         f"{seconds / base[2]:.1f}", f"{flops / base[3]:.2f}", f"{peak:.1f}", f"{peak / base[4]:.2f}")
-        for (method, mode), (_, _, seconds, flops, peak) in made.items()
+        (*name, f"{found[name]:.1f}", f"{found[name] / base_time:.2f}", f"{m.seconds:.1f}",
+         f"{m.seconds / base.seconds:.1f}", f"{m.flops / base.flops:.2f}", f"{m.peak:.1f}", f"{m.peak / base.peak:.2f}")
+        for name, m in made.items()
     ]  # fmt: skip
     header = ("method", "engine", "ms", "x plain", "compile s", "x plain", "FLOPs x plain", "peak MiB", "x plain")
     return table(rows, header, right=tuple(range(2, 9)))

@@ -1,0 +1,57 @@
+"""How the benchmarks measure: compiled steps with their cost, and medians over interleaved calls."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Compiled(NamedTuple):
+    """A compiled step: `call` goes on from where the last one ended."""
+
+    call: Callable[[], None]
+    seconds: float  # to compile
+    flops: float  # as XLA counts them: the body of a loop once
+    peak: float  # MiB
+
+
+def compiled(step: Callable, first: Any, batch: Any) -> Compiled:
+    """Compiles step(carry, batch), whose result is the next carry or a tuple that starts with it.
+
+    Args:
+      step: of (carry, batch); a result that has not the carry's structure is taken for (carry, ...).
+      first: the carry to start from; given away.
+      batch: the same for every call.
+    """
+    began = time.perf_counter()
+    program = jax.jit(step, donate_argnums=0).lower(first, batch).compile()
+    seconds, memory = time.perf_counter() - began, program.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    carry, structure = [first], jax.tree.structure(first)
+
+    def call() -> None:
+        result = jax.block_until_ready(program(carry[0], batch))
+        carry[0] = result if jax.tree.structure(result) == structure else result[0]
+
+    peak = (held + memory.temp_size_in_bytes) / 2**20
+    return Compiled(call, seconds, program.cost_analysis()["flops"], peak)
+
+
+def medians(calls: dict[str, Callable], rounds: int, patience: float = 60.0) -> dict[str, float]:
+    """{name: median milliseconds} of interleaved calls, after two rounds to warm up.
+
+    Args:
+      calls: what to run, {name: call that returns when its work is done}.
+      rounds: how many count; after `patience` seconds three will do.
+    """
+    times, started = {name: [] for name in calls}, time.perf_counter()
+    for done in range(rounds + 2):
+        if done >= 5 and time.perf_counter() - started > patience:
+            break
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(t[2:]) for name, t in times.items()}
