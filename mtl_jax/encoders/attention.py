@@ -46,14 +46,14 @@ class Attention(nn.Module):
         width = x.shape[-1]
 
         def per_head(name: str, y: Float[Array, "batch t width"]) -> Float[Array, "batch t head part"]:
-            y = layers.Dense(width, dtype=self.dtype, name=name)(y)
+            y = layers.by_rows(nn.Dense(width, dtype=self.dtype, name=name), y)
             return y.reshape(*y.shape[:-1], self.heads, width // self.heads)
 
         query, key, value = per_head("query", x), per_head("key", source), per_head("value", source)
         if self.rotary:
             query, key = rotate(query), rotate(key)
         y = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :], is_causal=self.causal)
-        return layers.Dense(width, dtype=self.dtype, name="out")(y.reshape(x.shape))
+        return layers.by_rows(nn.Dense(width, dtype=self.dtype, name="out"), y.reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -80,7 +80,7 @@ class Block(nn.Module):
             return self.attention(y, y, mask)
 
         def dense(y: Array) -> Array:
-            rows = y.reshape(-1, y.shape[-1])  # one axis of rows throughout, see `layers.Dense`
+            rows = y.reshape(-1, y.shape[-1])  # one axis of rows throughout, see `layers.by_rows`
             hidden = nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(rows)
             hidden = layers.ACTIVATIONS[self.activation](hidden)
             return nn.Dense(y.shape[-1], dtype=self.dtype, name="out")(hidden).reshape(y.shape)

@@ -58,7 +58,7 @@ class Fuse(nn.Module):
             values = values.reshape(len(values), -1, values.shape[-1])
             mask = x["mask"] if isinstance(x, dict) else jnp.ones(values.shape[:2], bool)
             kind = self.param(f"{name}_kind", nn.initializers.normal(0.02), (self.width,))
-            values = self.dense(self.width, f"{name}_map")(values)
+            values = layers.by_rows(self.dense(self.width, f"{name}_map"), values)
             tokens.append(values + kind.astype(values.dtype))
             masks.append(mask & present[name][:, None])
         mask = jnp.concatenate(masks, 1)
@@ -68,9 +68,9 @@ class Fuse(nn.Module):
         read = Attention(self.heads, dtype=self.dtype, name="attention")(query, tokens, mask)[:, 0]
         return jnp.where(mask.any(1)[:, None], read, 0)
 
-    def dense(self, width: int, name: str) -> layers.Dense:
+    def dense(self, width: int, name: str) -> nn.Dense:
         """A linear map in the computation dtype."""
-        return layers.Dense(width, dtype=self.dtype, name=name)
+        return nn.Dense(width, dtype=self.dtype, name=name)
 
 
 class Modalities(nn.Module):

@@ -34,7 +34,7 @@ class Embeddings(nn.Module):
         types = None
         if self.vocabulary is None:
             x = sequences.read_series(x, "transformer")
-            values, mask = layers.Dense(self.width, dtype=self.dtype, name="input")(x["values"]), x["mask"]
+            values, mask = layers.by_rows(nn.Dense(self.width, dtype=self.dtype, name="input"), x["values"]), x["mask"]
         else:
             ids, mask, types = sequences.read_tokens(x, "transformer")
             values = embed(self.vocabulary, "word")(ids)

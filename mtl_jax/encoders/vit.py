@@ -27,7 +27,9 @@ class Patches(nn.Module):
             raise ValueError(f"vit: an image of {high} x {wide} cannot be cut into patches of side {self.patch}")
         rows, columns = high // self.patch, wide // self.patch
         x = x.reshape(batch, rows, self.patch, columns, self.patch, channels).transpose(0, 1, 3, 2, 4, 5)
-        values = layers.Dense(self.width, dtype=self.dtype, name="patch")(x.reshape(batch, rows * columns, -1))
+        values = layers.by_rows(
+            nn.Dense(self.width, dtype=self.dtype, name="patch"), x.reshape(batch, rows * columns, -1)
+        )
         if self.class_token:
             token = self.param("class", nn.initializers.zeros, (self.width,)).astype(values.dtype)
             values = jnp.concatenate([jnp.broadcast_to(token, (batch, 1, self.width)), values], 1)

@@ -37,11 +37,12 @@ class Layers(nn.Module):
     @nn.compact
     def stack(self, x: Float[Array, "... width"], *, train: bool) -> Float[Array, "..."]:
         for i, width in enumerate(self.hidden):
-            x = layers.ACTIVATIONS[self.activation](layers.Dense(width, name=f"hidden_{i}")(x))
+            x = layers.ACTIVATIONS[self.activation](layers.by_rows(nn.Dense(width, name=f"hidden_{i}"), x))
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # Outputs, and so losses, are at least float32 whatever the encoder computes in.
-        x = layers.Dense(self.size or 1, name="out")(x.astype("float32") if x.dtype.itemsize < 4 else x)
+        x = x.astype("float32") if x.dtype.itemsize < 4 else x
+        x = layers.by_rows(nn.Dense(self.size or 1, name="out"), x)
         return x[..., 0] if self.size is None else x
 
 

@@ -30,10 +30,10 @@ class Adapter(nn.Module):
     def __call__(self, x: Any, *, train: bool) -> Any:
         values = inner = values_of(x)
         if self.kind == "bottleneck":
-            down = layers.Dense(self.width, dtype=values.dtype, name="down")
-            inner = layers.ACTIVATIONS[self.activation](down(values))
-        up = layers.Dense(values.shape[-1], dtype=values.dtype, kernel_init=nn.initializers.zeros, name="up")
-        return with_values(x, values + up(inner))
+            down = nn.Dense(self.width, dtype=values.dtype, name="down")
+            inner = layers.ACTIVATIONS[self.activation](layers.by_rows(down, values))
+        up = nn.Dense(values.shape[-1], dtype=values.dtype, kernel_init=nn.initializers.zeros, name="up")
+        return with_values(x, values + layers.by_rows(up, inner))
 
 
 @parts.recorded("encoder", "tasks")

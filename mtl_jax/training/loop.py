@@ -187,7 +187,8 @@ def fit(
         new = started[0]._replace(balancer_state=states)
         return new, selection.start(new.variables, len(names))
 
-    owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors)
+    trunk_states = len(names) if chosen.optimizer_per_task else 1
+    owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors, trunk_states=trunk_states)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
     if adapted and adapted.members and adapted.members != len(seeds_of_members):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from mtl_jax import partition, parts
 
@@ -20,12 +20,14 @@ class PerOwner(NamedTuple):
 
     Attributes:
       init: ({path: leaf}) -> {owner: state}.
-      update: (gradients, state, params, present) -> (new params, new state), all but the state {path: leaf};
-        `present` is {owner: bool scalar}, owners that it lacks always move.
+      update: (gradients, state, params, present, turn) -> (new params, new state), all but the state {path: leaf};
+        `present` is {owner: bool scalar}, owners that it lacks always move; `turn` says which of the trunk's states.
+      trunk_states: how many states there are for ``shared``, stacked; one per task where tasks take turns.
     """
 
     init: Callable
     update: Callable
+    trunk_states: int = 1
 
 
 def groups(leaves: dict[str, Array]) -> dict[str, dict[str, Array]]:
@@ -41,6 +43,7 @@ def per_owner(
     *,
     clip_norm: float | None = None,
     factors: partition.Rules = (),
+    trunk_states: int = 1,
 ) -> PerOwner:
     """Applies an optax optimizer to each owner's leaves.
 
@@ -49,18 +52,23 @@ def per_owner(
         had labels.
       clip_norm: the gradient of all trainable leaves together is scaled down to this norm; frozen leaves do not count.
       factors: rules from path to a factor on the update, for learning rates by layer.
+      trunk_states: states of the optimizer for ``shared``, of which an update uses and changes one.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(leaves: dict[str, Array]) -> dict[str, Any]:
         partition.match(factors, list(leaves), 1.0)  # a rule that matches nothing is an error
-        return {name: optimizer.init(group) for name, group in groups(leaves).items()}
+        states = {name: optimizer.init(group) for name, group in groups(leaves).items()}
+        if trunk_states > 1 and "shared" in states:
+            states["shared"] = jax.tree.map(lambda x: jnp.stack([x] * trunk_states), states["shared"])
+        return states
 
     def update(
         gradients: dict[str, Array],
         state: dict[str, Any],
         params: dict[str, Array],
         present: dict[str, Bool[Array, ""]],
+        turn: Int[Array, ""] | None = None,
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         if clip_norm is not None:
             norm = optax.tree.norm(gradients)
@@ -70,17 +78,19 @@ def per_owner(
         new_params, new_state = dict(params), {}
         for name, group in groups(gradients).items():
             mine = {p: params[p] for p in group}
-            step, inner = optimizer.update(group, state[name], mine)
+            several = trunk_states > 1 and name == "shared"
+            before = jax.tree.map(lambda x: x[turn], state[name]) if several else state[name]
+            step, inner = optimizer.update(group, before, mine)
             if factor is not None:
                 step = {p: u * factor[p] for p, u in step.items()}
             moved = optax.apply_updates(mine, step)
             if name in present:
-                moved, inner = keep_unless(present[name], (moved, inner), (mine, state[name]))
+                moved, inner = keep_unless(present[name], (moved, inner), (mine, before))
             new_params |= moved
-            new_state[name] = inner
+            new_state[name] = jax.tree.map(lambda x, new: x.at[turn].set(new), state[name], inner) if several else inner
         return new_params, new_state
 
-    return PerOwner(init, update)
+    return PerOwner(init, update, trunk_states)
 
 
 def keep_unless(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

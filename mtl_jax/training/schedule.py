@@ -18,6 +18,7 @@ from mtl_jax import parts
 
 Active = Callable[[Int[Array, ""], Key[Array, ""]], Bool[Array, " task"]]
 BY = ("uniform", "size", "priority", "round_robin")
+OPTIMIZERS = ("one", "per_task")
 
 
 class Schedule(NamedTuple):
@@ -28,10 +29,12 @@ class Schedule(NamedTuple):
         in the model's order, `sizes` [K] how many training labels each has. The step is an int32 scalar, the key one of
         that step's own; at least one task always trains.
       spec: the call that made it, such as ``"task_dropout(rate=0.3)"``; None if that is no literal.
+      optimizer_per_task: one task trains at a step, and each has an optimizer state of its own for the trunk too.
     """
 
     bind: Callable[[Sequence[str], Sequence[float]], Active]
     spec: str | None = None
+    optimizer_per_task: bool = False
 
 
 def bind(schedule: Schedule, names: Sequence[str], sizes: Sequence[float]) -> Active:
@@ -52,7 +55,12 @@ def joint() -> Schedule:
 
 
 @parts.recorded()
-def alternating(by: str = "uniform", temperature: float = 1.0, weights: Mapping[str, float] | None = None) -> Schedule:
+def alternating(
+    by: str = "uniform",
+    temperature: float = 1.0,
+    weights: Mapping[str, float] | None = None,
+    optimizer: str = "one",
+) -> Schedule:
     """One task a step.
 
     Args:
@@ -62,9 +70,13 @@ def alternating(by: str = "uniform", temperature: float = 1.0, weights: Mapping[
         `weights`; "round_robin": in turn, in the tasks' order.
       temperature: > 0; towards infinity "size" becomes "uniform".
       weights: {task: number >= 0}, for "priority" only.
+      optimizer: "one": the trunk's moments are those of all tasks' gradients; "per_task": each task has moments of its
+        own for the trunk, which only its turns change, as if it had an optimizer to itself.
     """
     if by not in BY:
         raise parts.unknown("by of alternating", by, BY)
+    if optimizer not in OPTIMIZERS:
+        raise parts.unknown("optimizer of alternating", optimizer, OPTIMIZERS)
     if (by == "priority") != (weights is not None):
         raise ValueError("alternating: weights go with by='priority', and with that alone")
     if not temperature > 0:
@@ -98,7 +110,7 @@ def alternating(by: str = "uniform", temperature: float = 1.0, weights: Mapping[
 
         return active
 
-    return Schedule(bind)
+    return Schedule(bind, optimizer_per_task=optimizer == "per_task")
 
 
 @parts.recorded()

@@ -59,6 +59,8 @@ def make_train_step(
     """
     if nonfinite not in ("stop", "skip_task"):
         raise ValueError(f"unknown nonfinite {nonfinite!r}; (stop, skip_task)")
+    if optimizer.trunk_states > 1 and active is None:
+        raise ValueError("an optimizer state of the trunk for each task needs a schedule that says whose turn it is")
     tasks = tuple(tasks or model.tasks)
     names = [t.name for t in tasks]
     ids = task_ids(names)
@@ -98,7 +100,8 @@ def make_train_step(
 
         # Tasks without labels keep head, optimizer state and batch statistics; the trunk waits if there are none.
         moves = {n: present[i] for i, n in enumerate(names)} | {"shared": present.any()}
-        updated, opt_state = optimizer.update(gradients, state.opt_state, leaves, moves)
+        turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
+        updated, opt_state = optimizer.update(gradients, state.opt_state, leaves, moves, turn)
         params = partition.unflatten(updated, state.params)
         model_state = {
             "shared": keep_unless(moves["shared"], line.state["shared"], state.state["shared"]),

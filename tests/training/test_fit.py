@@ -198,8 +198,11 @@ def test_tasks_that_are_not_scheduled_stand_still():
         - start.state.params["tasks"]["color"]["head"]["out"]["bias"]
     )
     assert np.abs(moved).max() > 1e-3
-    turns = tiny.fit(model, task_schedule="alternating(by='round_robin')", balancer="upgrad", num_steps=120)
-    train = [r for r in turns.history if r["split"] == "train"]
-    assert sum(train[-1]["losses"].values()) < 0.8 * sum(train[0]["losses"].values())
+    for optimizer in ("one", "per_task"):
+        schedule = f"alternating(by='round_robin', optimizer={optimizer!r})"
+        turns = tiny.fit(model, task_schedule=schedule, balancer="upgrad", num_steps=120)
+        train = [r for r in turns.history if r["split"] == "train"]
+        assert sum(train[-1]["losses"].values()) < 0.8 * sum(train[0]["losses"].values())
+    np.testing.assert_array_equal(turns.state.opt_state["shared"][0].count, [40, 40, 40])
     with pytest.raises(ValueError, match="unknown schedule 'alternate'; did you mean 'alternating'"):
         tiny.fit(model, task_schedule="alternate")

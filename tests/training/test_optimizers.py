@@ -32,6 +32,21 @@ def test_clipping_is_by_the_norm_of_all_leaves_together():
         np.testing.assert_allclose(found[path], leaf, rtol=1e-6)
 
 
+def test_a_trunk_with_a_state_for_each_task():
+    """Turns of two tasks against two Adams of optax, each fed with its own task's gradients; heads are as ever."""
+    owners, adam = per_owner(optax.adam(0.1), trunk_states=2), optax.adam(0.1)
+    params, state = LEAVES, owners.init(LEAVES)
+    expected, moments = LEAVES["shared/w"], [adam.init(LEAVES["shared/w"])] * 2
+    for turn, scale in ((0, 1.0), (1, -3.0), (0, 2.0), (0, -1.0), (1, 1.0)):
+        gradients = {p: scale * v for p, v in LEAVES.items()}
+        params, state = owners.update(gradients, state, params, HERE, jnp.asarray(turn))
+        step, moments[turn] = adam.update(gradients["shared/w"], moments[turn])
+        expected = optax.apply_updates(expected, step)
+        np.testing.assert_allclose(params["shared/w"], expected, rtol=1e-6)
+    assert int(state["a"][0].count) == 5
+    np.testing.assert_array_equal(state["shared"][0].count, [3, 2])
+
+
 def test_learning_rate_factors():
     found = updated(optax.sgd(1.0), factors=[("shared/.*", 0.1), (".*/b", 0.0)])
     np.testing.assert_allclose(found["shared/w"], 0.95)

@@ -99,6 +99,7 @@ def test_specs_are_rebuilt_from_text():
         "task_dropout(rate=0.25)",
         "curriculum(starts={'b': 100}, rehearsal=0.1)",
         "alternating(by='priority', weights={'a': 1})",
+        "alternating(optimizer='per_task')",
     ):
         assert schedule.build(text).spec == text
     assert set(schedule.NAMES) == {"joint", "alternating", "curriculum", "task_dropout"}
@@ -127,6 +128,7 @@ def test_it_masks_labels_inside_a_compiled_step():
 def test_errors():
     for text, message in {
         "alternating(by='sise')": "unknown by of alternating 'sise'; did you mean 'size'",
+        "alternating(optimizer='each')": "unknown optimizer of alternating 'each'",
         "alternating(by='priority')": "weights go with by='priority'",
         "alternating(weights={'a': 1})": "weights go with by='priority'",
         "alternating(by='size', temperature=0)": "temperature=0 must be above 0",
