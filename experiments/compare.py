@@ -5,6 +5,8 @@ learning, chosen by validation.
         [--method=upgrad --method="mgda(normalization='l2')"] [--seeds=5] [--static=4] [--plot]
     python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/architectures \
         --sharing=hard --sharing=mmoe --sharing="cgc(experts=2, own=1)"
+    python -m experiments.compare --config=experiments/configs/compare_digits.py --workdir=runs/architectures \
+        --sharing=all --seeds=3
 
 With --sharing every row is an architecture, trained with the config's balancer. A table is printed as each program
 ends; the last one, with every number behind it, goes to summary.json. The same command again goes on where it was
@@ -23,7 +25,9 @@ USUAL = ("equal", "uncertainty", "upgrad", "mgda", "cagrad", "pcgrad")
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of experiments/configs; its balancer is not used.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and results go.")
 METHODS = flags.DEFINE_multi_string("method", [], f"A balancer; repeat for several. By default {', '.join(USUAL)}.")
-SHARING = flags.DEFINE_multi_string("sharing", [], "An architecture, in place of methods; repeat for several.")
+SHARING = flags.DEFINE_multi_string(
+    "sharing", [], "An architecture, in place of methods; repeat for several, or 'all'."
+)
 SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", True, "Train methods of one shape in one program.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Runs per method.", lower_bound=1)
 STATIC = flags.DEFINE_integer(
@@ -34,7 +38,7 @@ PLOT = flags.DEFINE_bool("plot", False, "Also write comparison.png.")
 
 def main() -> int:
     import mtl_jax as mtl
-    from experiments import assemble
+    from experiments import architectures, assemble
     from mtl_jax.training import records
     from mtl_jax.training.description import environment
 
@@ -45,7 +49,10 @@ def main() -> int:
     arguments = {k: v for k, v in assemble.arguments_of_fit(config, None).items() if k not in own}
     if SHARING.value and METHODS.value:
         raise ValueError("--sharing compares architectures and --method balancers; give one of them")
-    rows = {s: (s, config["balancer"]) for s in SHARING.value} or METHODS.value or USUAL
+    chosen = {s: s for s in SHARING.value}
+    if "all" in chosen:
+        chosen = architectures.every([t.name for t in data.tasks], len(encoder.stages))
+    rows = {name: (text, config["balancer"]) for name, text in chosen.items()} or METHODS.value or USUAL
     try:
         found = mtl.compare(
             encoder, data, rows, seeds=tuple(range(SEEDS.value)), static=STATIC.value, workdir=workdir,
@@ -56,8 +63,8 @@ def main() -> int:
         print(f"{interrupted}")
         return 0
     records.write_json(workdir / "summary.json", {**found.content(), "config": config, "environment": environment()})
-    for method, chosen in found.chosen.items():
-        print(f"{method}: {chosen}")
+    for method, how in found.chosen.items():
+        print(f"{method}: {how}")
     if PLOT.value:
         found.plot(workdir / "comparison.png")
     print(f"{sum(found.seconds.values()):.0f} s of training in all; {workdir / 'summary.json'}")

@@ -9,6 +9,7 @@ MTL_JAX_DATA. Half a minute to
 some minutes on 2 CPU cores.
 """
 
+from experiments.architectures import with_tasks
 from experiments.configs import base
 
 # {name: (encoder, its number of stages, data)}
@@ -40,10 +41,6 @@ def get_config(text="hard,mlp"):
     c.encoder, stages, c.data = ENCODERS.get(encoder, (encoder, 1, "multi_digits"))
     # Earlier tasks feed later ones, and a tree keeps the last task apart; Tox21's assays have no such order.
     order = TASKS.get(c.data.partition("(")[0])
-    if order and sharing == "cascade":
-        sharing = f"cascade(order={order!r})"
-    if order and sharing == "branched":
-        sharing = f"branched(tree={((order[:-1], order[-1:]),) * stages!r})"
-    c.sharing = sharing
+    c.sharing = with_tasks(sharing, order, stages) if order else sharing
     c.num_steps = 500
     return c
