@@ -108,8 +108,12 @@ class SequencePool(nn.Module):
             count = jnp.maximum(mask.sum(1), 1)[:, None].astype(values.dtype)
             return jnp.where(mask[..., None], values, 0).sum(1) / count
         if self.how == "max":
+            # By the step where it is: a gradient that compares values with their maximum is lost where XLA computes
+            # the values twice, with another rounding.
             least = jnp.finfo(values.dtype).min
-            return jnp.where(some, jnp.where(mask[..., None], values, least).max(1), 0)
+            step = jnp.where(mask[..., None], values, least).argmax(1)
+            there = some[..., None] & (jnp.arange(mask.shape[1])[:, None] == step[:, None])
+            return jnp.where(there, values, 0).sum(1)
         steps = jnp.arange(mask.shape[1])
         at = jnp.zeros(len(mask), int) if self.how == "first" else jnp.where(mask, steps, 0).max(1)
         return jnp.where(some, jnp.take_along_axis(values, at[:, None, None], 1)[:, 0], 0)

@@ -58,7 +58,11 @@ def describe(model: MultiTaskModel | Adapted, data: Dataset, freeze: Any = None)
     for task in model.tasks:
         mask = np.asarray(data.train.masks[task.name]) if task.name in data.train.masks else np.zeros(0)
         size = "" if task.size is None else f"({task.size})"
-        present = f"{mask.mean():.0%} of {len(mask):,} rows labelled" if mask.size else "not in this data set"
+        present = "not in this data set"
+        if mask.size:
+            present = f"{mask.reshape(len(mask), -1).any(1).mean():.0%} of {len(mask):,} rows labelled"
+        if mask.ndim > 1:
+            present += f", at {mask.sum():,} positions"
         lines.append(f"task {task.name}: {task.kind}{size}, {present}")
     return Description("\n".join(lines))
 
