@@ -83,7 +83,8 @@ def linearize(
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
     branches, whole, features, new_state, metrics, aux_losses = [], {}, {}, {}, {}, {}
-    for subset in [(n,) for n in names] if branched else [None]:
+    subsets = [(n,) for n in names] if branched else [None]
+    for subset in subsets:
         (found, aux), pull, push, (value, changed, reported) = with_transpose(
             lambda s, p, subset=subset: encode(s, p, subset), shared, private, columns
         )
@@ -283,14 +284,15 @@ def linearize(
         if joint:
             total = jax.tree.map(jnp.add, total, joint_gradient())
         if aux_losses:
-            nothing = {n: jax.tree.map(jnp.zeros_like, x) for n, x in features.items()}
-            for branch in branches:
-                # A device reports the mean over its own rows; the mean over all is that divided by their number.
-                ways = jax.tree.map(lambda x: x + 1 / num_devices(), branch.no_aux)
-                still = nothing[names[0]] if one_value else {n: nothing[n] for n in branch.names}
-                shared_part, early_part = branch.pull((still, ways))
-                total = jax.tree.map(jnp.add, total, global_sum(shared_part | early_part))
+            of_shared, of_private = jax.grad(auxiliary)((shared, private))
+            total = jax.tree.map(jnp.add, total, global_sum(of_shared | of_private))
         return total
+
+    def auxiliary(leaves: tuple[Gradient, Gradient]) -> Array:
+        """The sum of the auxiliary losses; its own backward pass enters only what they depend on, such as gates."""
+        found = [encode(*leaves, subset)[0][1] for subset in subsets]
+        # A device reports the mean over its own rows; the mean over all is that divided by their number.
+        return sum(x for losses in found for x in losses.values()) / num_devices()
 
     def joint_gradient() -> Gradient:
         def value(outputs: dict[str, Array]) -> Array:
