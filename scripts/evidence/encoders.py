@@ -27,9 +27,12 @@ def summary_of(sharing: str, encoder: str, workdir: pathlib.Path) -> dict:
     return json.loads((where / "summary.json").read_text())
 
 
+MAIN = ("span_f1", "auroc", "accuracy", "mae")  # the first of these that a task has is shown
+
+
 def shown(metrics: dict[str, dict[str, float]]) -> str:
-    """The first metric of each task, or the mean where there are many."""
-    first = {t: next((k, v) for k, v in m.items() if k != "loss") for t, m in metrics.items()}
+    """A metric of each task, or the mean where there are many."""
+    first = {t: next((k, m[k]) for k in MAIN if k in m) for t, m in metrics.items()}
     if len(first) > 4:
         name = next(iter(first.values()))[0]
         return f"mean of {len(first)} tasks: {name} {sum(v for _, v in first.values()) / len(first):.3f}"
