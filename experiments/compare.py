@@ -49,9 +49,9 @@ def main() -> int:
     arguments = {k: v for k, v in assemble.arguments_of_fit(config, None).items() if k not in own}
     if SHARING.value and METHODS.value:
         raise ValueError("--sharing compares architectures and --method balancers; give one of them")
-    chosen = {s: s for s in SHARING.value}
-    if "all" in chosen:
-        chosen = architectures.every([t.name for t in data.tasks], len(encoder.stages))
+    chosen = {s: s for s in SHARING.value if s != "all"}
+    if "all" in SHARING.value:
+        chosen = architectures.every([t.name for t in data.tasks], len(encoder.stages)) | chosen
     rows = {name: (text, config["balancer"]) for name, text in chosen.items()} or METHODS.value or USUAL
     try:
         found = mtl.compare(
