@@ -25,6 +25,7 @@ MODES = ("map", "vmap", "columns")
 LEVELS = ("parameters", "features")
 OBJECTIVES = ("tasks", "examples")
 BUDGET = 2 * 2**30  # bytes that a held Jacobian may take where the device does not say how much it has
+SMALL, AT_ONCE = 64 * 2**10, 512 * 2**10  # bytes of a row that a CPU pulls with others, and of those rows together
 
 
 class Options(NamedTuple):
@@ -134,10 +135,12 @@ def resolve(
 
     `num_tasks` counts the Jacobian's rows, and `copies` the runs that train side by side.
 
-    A CPU pulls rows one by one, an accelerator at once; where the Jacobian would take more than a quarter of the
-    device's memory and the Gramian is enough, it is never held.
+    An accelerator pulls rows at once. A CPU pulls them one by one, as a row's matrix products keep it busy and its
+    cache full; where a row is small, what a call costs counts for more, and several go together. Where the Jacobian
+    would take more than a quarter of the device's memory and the Gramian is enough, it is never held.
     """
-    size = copies * num_tasks * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
+    row = copies * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
+    size = num_tasks * row
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     budget = limit // 4 if limit else BUDGET
@@ -150,8 +153,15 @@ def resolve(
         return mode, f"{mode}: as asked for; {said}"
     if size > budget and balancer.needs in (Needs.GRAMIAN, Needs.CROSS):
         return "columns", f"columns: {said}"
-    chosen = "map" if device.platform == "cpu" else "vmap"
-    return chosen, f"{chosen}: {said}"
+    if device.platform != "cpu":
+        return "vmap", f"vmap: {said}"
+    if not 0 < row <= SMALL:
+        return "map", f"map: {said}"
+    rounds = -(-num_tasks // (AT_ONCE // row))
+    if rounds == 1:
+        return "vmap", f"vmap: {said}"
+    each = -(-num_tasks // rounds)
+    return each, f"{each} rows at once: {said}"
 
 
 def jacobian_sized(balancer: Balancer, num_tasks: int) -> bool:

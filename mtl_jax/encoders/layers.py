@@ -1,16 +1,37 @@
 """Pieces that stages are made of: activation, normalisation and dropout by name."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.parallel import data_axis
 
-ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "gelu_exact": functools.partial(nn.gelu, approximate=False),
-               "tanh": nn.tanh, "silu": nn.silu, "elu": nn.elu}  # fmt: skip
+
+def keeps_slope(function: Callable) -> Callable:
+    """The same elementwise function; its backward pass reads the slope, made once, instead of all that led to it.
+
+    A multi-task step pulls back once per task, so that what one pull reads counts as often.
+    """
+
+    @jax.custom_jvp
+    def same(x: Array) -> Array:
+        return function(x)
+
+    @same.defjvp
+    def _(point: tuple[Array], tangent: tuple[Array]) -> tuple[Array, Array]:
+        value, slope = jax.jvp(function, point, (jnp.ones_like(point[0]),))
+        return value, slope * tangent[0]
+
+    return same
+
+
+ACTIVATIONS = {"relu": nn.relu, "gelu": keeps_slope(nn.gelu), "tanh": nn.tanh, "silu": keeps_slope(nn.silu),
+               "gelu_exact": keeps_slope(functools.partial(nn.gelu, approximate=False)), "elu": nn.elu}  # fmt: skip
 NORMS = ("none", "batch", "layer", "group")
 IMAGE_POOLS = ("flatten", "mean", "none")
 

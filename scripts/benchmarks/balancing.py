@@ -24,7 +24,7 @@ import optax
 import mtl_jax as mtl
 from mtl_jax import balancing, partition
 from mtl_jax.balancing import Signal
-from mtl_jax.balancing.options import Options
+from mtl_jax.balancing.options import Options, resolve
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import forward
 from mtl_jax.tasks import task_losses
@@ -72,9 +72,11 @@ class Problem:
         self.variables = jax.jit(self.model.init)(jax.random.key(0), self.batch)
         self.trainable = partition.trainable_paths(self.variables["params"], None)
 
-    def step(self, method: str, options: Options = Options("map")) -> Compiled:  # noqa: B008
+    def step(self, method: str, options: Options = Options("auto")) -> Compiled:  # noqa: B008
         """Our step."""
         balancer, optimizer = balancing.build(method), optimizers.per_owner(optax.adam(1e-3))
+        shared = partition.split(self.variables["params"], lambda p: partition.owner(p) == "shared")[0]
+        options = options._replace(mode=resolve(options.mode, balancer, len(self.tasks), shared)[0])
         step = make_train_step(self.model, optimizer, balancer, self.trainable, options=options)
         variables = jax.tree.map(jnp.copy, self.variables)
         first = state.create(
