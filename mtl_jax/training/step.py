@@ -99,7 +99,9 @@ def make_train_step(
                 gradients[p] = gradients[p] + l1 * jnp.sign(leaves[p]) + l2 * leaves[p]
 
         # Tasks without labels keep head, optimizer state and batch statistics; the trunk waits if there are none.
-        moves = {n: present[i] for i, n in enumerate(names)} | {"shared": present.any()}
+        # A step that is not applied moves no one; said here, every leaf is selected once.
+        applied = (line.finite | ~line.labelled).all() if nonfinite == "stop" else True
+        moves = {n: present[i] & applied for i, n in enumerate(names)} | {"shared": present.any() & applied}
         turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
         updated, opt_state = optimizer.update(gradients, state.opt_state, leaves, moves, turn)
         params = partition.unflatten(updated, state.params)
@@ -110,12 +112,12 @@ def make_train_step(
         if balancer.after is not None:
             later = losses_at(params, model_state, batch, model_key)
             balancer_state = after(balancer, line.losses, later, balancer_state, present, options)
-        new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
         if nonfinite == "stop":
-            new = keep_unless((line.finite | ~line.labelled).all(), new._replace(key=None), state._replace(key=None))
+            balancer_state = keep_unless(applied, balancer_state, state.balancer_state)
+        new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
         record |= {"losses": line.losses, "labelled": line.labelled, "finite": line.finite | ~line.labelled}
         record |= {f"aux/{k}": v for k, v in line.metrics.items()}
-        return new._replace(step=state.step + 1, key=state.key), record
+        return new._replace(step=state.step + 1), record
 
     def losses_at(params: Any, model_state: Any, batch: Batch, key: Array) -> Float[Array, " task"]:
         variables = {"params": params, "state": model_state}
