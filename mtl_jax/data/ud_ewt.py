@@ -37,6 +37,7 @@ def ud_ewt(
     max_length: int = 64,
     min_count: int = 2,
     lowercase: bool = True,
+    affixes: int | None = None,
     data_dir: str | pathlib.Path | None = None,
 ) -> Dataset:
     """Tagging tasks on 12,544 / 2,001 / 2,077 sentences (204,577 / 25,147 / 25,094 words in version 2.16).
@@ -52,6 +53,8 @@ def ud_ewt(
         words.
       min_count: words that training has less often are unknown.
       lowercase: whether words are looked up in lower case.
+      affixes: number of buckets, for inputs that also have {"affixes": int32 [N, max_length, 9]}: what beginning, end
+        and shape of a word tell of its grammar, an unknown one's too (`text.affixes_of`); None for none.
       data_dir: where ``ud_english_ewt/en_ewt-ud-train.conllu.gz`` and its kin lie; by default the environment's
         MTL_JAX_DATA.
 
@@ -63,11 +66,12 @@ def ud_ewt(
         if name not in TASKS:
             raise parts.unknown("task of data set 'ud_ewt'", name, TASKS)
     check_counts("ud_ewt", num_train=num_train, max_length=max_length, min_count=min_count)
+    check_counts("ud_ewt", least=2, affixes=affixes)
     found = {
         split: read_conllu(find(f"ud_english_ewt/en_ewt-ud-{file}.conllu.gz", data_dir, "ud_ewt", SOURCE))
         for split, file in FILES.items()
     }
-    vocabulary = vocabulary_of((s.words for s in found["train"]), min_count, lowercase)
+    vocabulary = vocabulary_of((s.words for s in found["train"]), min_count, lowercase, affixes)
     classes = {t: tuple(sorted({v for split in found.values() for s in split for v in s.labels[t]})) for t in tasks}
     if num_train is not None:
         if num_train > len(found["train"]):
@@ -84,10 +88,11 @@ def ud_ewt(
     made = {t: Task(t, "tagging", classes=classes[t]) for t in tasks}
     given = {
         "tasks": tasks, "num_train": num_train, "max_length": max_length, "min_count": min_count,
-        "lowercase": lowercase,
+        "lowercase": lowercase, "affixes": affixes,
     }  # fmt: skip
     defaults = {
         "tasks": ("upos", "deprel"), "num_train": None, "max_length": 64, "min_count": 2, "lowercase": True,
+        "affixes": None,
     }  # fmt: skip
     spec = parts.call("ud_ewt", {k: v for k, v in given.items() if v != defaults[k]})
     return finish(raw, tasks, made, "ud_ewt", spec=spec, vocabulary=vocabulary)

@@ -50,6 +50,7 @@ def conv1d(
     window: int = 1,
     vocabulary: int | None = None,
     embedding: int = 128,
+    affixes: int | None = None,
     pool: str = "max",
     norm: str = "none",
     dropout: float = 0.0,
@@ -71,6 +72,7 @@ def conv1d(
       window: steps that become one behind each stage, by their maximum; 1 for none.
       vocabulary: number of token ids; None for series.
       embedding: width of token vectors.
+      affixes: number of affix buckets, as the data have them, whose vectors are added to the token's; None for none.
       pool: "max" or "mean" over valid steps, "first", "last", or "none" for sequences as they are.
       norm: "none", "batch", "layer" or "group", in front of the activation; over valid steps.
       dropout: rate behind the activation.
@@ -84,7 +86,8 @@ def conv1d(
     stages: list[nn.Module] = [
         SequenceStage(w, kernel, dilation**i, causal, window, finish, dtype) for i, w in enumerate(widths)
     ]
+    sequences.check_vocabulary("conv1d", vocabulary, affixes)
+    layers.check_sizes("conv1d", embedding=embedding)
     if vocabulary is not None:
-        layers.check_sizes("conv1d", vocabulary=vocabulary, embedding=embedding)
-        stages.insert(0, sequences.Embedding("conv1d", vocabulary, embedding, dtype))
+        stages.insert(0, sequences.Embedding("conv1d", vocabulary, embedding, affixes, dtype))
     return base.assemble(stages, sequences.pool(pool, "conv1d"), remat)

@@ -90,6 +90,7 @@ def rnn(
     bidirectional: bool = False,
     vocabulary: int | None = None,
     embedding: int = 128,
+    affixes: int | None = None,
     pool: str = "final",
     dropout: float = 0.0,
     dtype: str | None = None,
@@ -107,6 +108,7 @@ def rnn(
       bidirectional: two cells per layer, one of which reads from the last valid step to the first.
       vocabulary: number of token ids; None for series.
       embedding: width of token vectors.
+      affixes: number of affix buckets, as the data have them, whose vectors are added to the token's; None for none.
       pool: "final" for the state after all valid steps (of both directions), "mean" or "max" over valid steps, "first",
         "last", or "none" for sequences as they are.
       dropout: rate behind each layer.
@@ -116,8 +118,9 @@ def rnn(
     widths = layers.check(features, "none", "relu", dropout, "rnn")
     parts.lookup(cell, CELLS, "cell of rnn")
     stages: list[nn.Module] = [RecurrentLayer(cell, w, bidirectional, dropout, dtype) for w in widths]
+    sequences.check_vocabulary("rnn", vocabulary, affixes)
+    layers.check_sizes("rnn", embedding=embedding)
     if vocabulary is not None:
-        layers.check_sizes("rnn", vocabulary=vocabulary, embedding=embedding)
-        stages.insert(0, sequences.Embedding("rnn", vocabulary, embedding, dtype))
+        stages.insert(0, sequences.Embedding("rnn", vocabulary, embedding, affixes, dtype))
     last = FinalState(bidirectional) if pool == "final" else sequences.pool(pool, "rnn", POOLS)
     return base.assemble(stages, last, remat)

@@ -11,18 +11,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax import parts
+from mtl_jax.encoders import layers
 
-TOKENS = 'token ids, an int array [B, T] (0 is padding) or {"tokens": int [B, T], "mask": bool [B, T]}'
+TOKENS = (
+    'token ids, an int array [B, T] (0 is padding) or {"tokens": int [B, T], "mask": bool [B, T]}, and with affixes '
+    '"affixes": int [B, T, N]'
+)
 SERIES = 'series, a float array [B, T, C] or {"values": float [B, T, C], "mask": bool [B, T]}'
 POOLS = ("mean", "max", "first", "last", "none")
 
 
 class Tokens(NamedTuple):
-    """What an encoder reads of texts: ids, which of them are there, and optionally the segment of each."""
+    """What an encoder reads of texts: ids, which of them are there, and optionally the segment and affixes of each."""
 
     ids: Int[Array, "batch step"]
     mask: Bool[Array, "batch step"]
     types: Int[Array, "batch step"] | None
+    affixes: Int[Array, "batch step affix"] | None
 
 
 def shown(x: Any) -> str:
@@ -33,7 +38,7 @@ def shown(x: Any) -> str:
 
 
 def read_tokens(x: Any, encoder: str) -> Tokens:
-    """Token ids with their mask, from an int array or a dict of ``tokens`` and, optionally, ``mask`` and ``types``.
+    """Token ids and mask, from an int array or a dict of ``tokens`` and, optionally, ``mask``, ``types``, ``affixes``.
 
     Numbers will do as a mask, 0 where there is nothing.
 
@@ -41,13 +46,14 @@ def read_tokens(x: Any, encoder: str) -> Tokens:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
     """
     entries = x if isinstance(x, dict) else {"tokens": x}
-    ids, types = entries.get("tokens"), entries.get("types")
-    good = entries.keys() <= {"tokens", "mask", "types"} and is_array(ids, jnp.integer, 2)
+    ids, types, affixes = (entries.get(n) for n in ("tokens", "types", "affixes"))
+    good = entries.keys() <= {"tokens", "mask", "types", "affixes"} and is_array(ids, jnp.integer, 2)
     good = good and (types is None or (is_array(types, jnp.integer, 2) and types.shape == ids.shape))
+    good = good and (affixes is None or (is_array(affixes, jnp.integer, 3) and affixes.shape[:2] == ids.shape))
     mask = as_mask(entries.get("mask", ids != 0), ids.shape) if good else None
     if mask is None:
         raise ValueError(f"{encoder} got {shown(x)}; it takes {TOKENS}")
-    return Tokens(jnp.asarray(ids), mask, types)
+    return Tokens(jnp.asarray(ids), mask, types, affixes)
 
 
 def read_series(x: Any, encoder: str) -> dict[str, Array]:
@@ -78,18 +84,58 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
     return jnp.asarray(mask) != 0 if hasattr(mask, "dtype") and tuple(mask.shape) == tuple(shape) else None
 
 
+def check_vocabulary(encoder: str, vocabulary: int | None, affixes: int | None) -> None:
+    """An error for a number of ids or affixes that is no positive integer, or for affixes of what are no words."""
+    given = {"vocabulary": vocabulary, "affixes": affixes}
+    layers.check_sizes(encoder, **{k: n for k, n in given.items() if n is not None})
+    if affixes is not None and vocabulary is None:
+        raise ValueError(f"{encoder}: affixes={affixes} are of words; give vocabulary=, the number of token ids, too")
+
+
+def word_vectors(
+    tokens: Tokens,
+    encoder: str,
+    vocabulary: int,
+    width: int,
+    affixes: int | None = None,
+    dtype: str | None = None,
+    init: nn.initializers.Initializer = nn.linear.default_embed_init,
+) -> Float[Array, "batch step width"]:
+    """A vector per token id and, with affixes, theirs added: submodules `word` and `affix` of the caller.
+
+    Affix 0 adds nothing.
+
+    Raises:
+      ValueError: if only one of inputs and encoder has affixes.
+    """
+
+    def table(size: int, name: str) -> nn.Embed:
+        return nn.Embed(size, width, dtype=dtype, embedding_init=init, name=name)
+
+    values = table(vocabulary, "word")(tokens.ids)
+    if affixes is None and tokens.affixes is not None:
+        raise ValueError(f"{encoder} got 'affixes' but has none; give it as many as the data have, affixes=4096")
+    if affixes is not None:
+        if tokens.affixes is None:
+            raise ValueError(f"{encoder}: affixes={affixes}, and the inputs have none; load the data with as many")
+        found = table(affixes, "affix")(tokens.affixes)
+        values = values + jnp.where(tokens.affixes[..., None] > 0, found, 0).sum(-2)
+    return values
+
+
 class Embedding(nn.Module):
-    """A vector per token id; a sequence of them, with zeros for padding."""
+    """Tokens to a sequence of their vectors, with zeros for padding."""
 
     encoder: str
     vocabulary: int
     width: int
+    affixes: int | None = None
     dtype: str | None = None
 
     @nn.compact
     def __call__(self, x: Any, *, train: bool) -> dict[str, Array]:
         tokens = read_tokens(x, self.encoder)
-        values = nn.Embed(self.vocabulary, self.width, dtype=self.dtype, name="word")(tokens.ids)
+        values = word_vectors(tokens, self.encoder, self.vocabulary, self.width, self.affixes, self.dtype)
         return {"values": jnp.where(tokens.mask[..., None], values, 0), "mask": tokens.mask}
 
 

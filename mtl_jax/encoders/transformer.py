@@ -18,6 +18,7 @@ class Embeddings(nn.Module):
 
     width: int
     vocabulary: int | None
+    affixes: int | None
     length: int
     positions: str
     types: int
@@ -36,8 +37,12 @@ class Embeddings(nn.Module):
             x = sequences.read_series(x, "transformer")
             values, mask = layers.by_rows(nn.Dense(self.width, dtype=self.dtype, name="input"), x["values"]), x["mask"]
         else:
-            ids, mask, types = sequences.read_tokens(x, "transformer")
-            values = embed(self.vocabulary, "word")(ids)
+            tokens = sequences.read_tokens(x, "transformer")
+            mask, types = tokens.mask, tokens.types
+            draw = nn.initializers.normal(0.02)
+            values = sequences.word_vectors(
+                tokens, "transformer", self.vocabulary, self.width, self.affixes, self.dtype, draw
+            )
         steps = mask.shape[1]
         if self.positions == "learned":
             if steps > self.length:
@@ -61,6 +66,7 @@ def transformer(
     heads: int = 4,
     hidden: int | None = None,
     vocabulary: int | None = None,
+    affixes: int | None = None,
     length: int = 512,
     positions: str = "learned",
     types: int = 0,
@@ -87,6 +93,7 @@ def transformer(
       heads: of attention.
       hidden: width between a block's two dense layers; None for 4 `width`.
       vocabulary: number of token ids; None for series.
+      affixes: number of affix buckets, as the data have them, whose vectors are added to the token's; None for none.
       length: longest sequence, if positions are learned.
       positions: "learned", "rotary" (turns queries and keys) or "none".
       types: number of segment types; 0 for none.
@@ -106,8 +113,7 @@ def transformer(
         raise parts.unknown("positions of transformer", positions, POSITIONS)
     if positions == "rotary" and width // heads % 2:
         raise ValueError(f"transformer: rotary positions turn pairs; width={width} / heads={heads} must be even")
-    if vocabulary is not None:
-        layers.check_sizes("transformer", vocabulary=vocabulary)
-    first = Embeddings(width, vocabulary, length, positions, types, norm, dropout, eps, dtype)
+    sequences.check_vocabulary("transformer", vocabulary, affixes)
+    first = Embeddings(width, vocabulary, affixes, length, positions, types, norm, dropout, eps, dtype)
     rest = attention.blocks(depth, heads, hidden, norm, dropout, activation, eps, dtype, causal, positions == "rotary")
     return base.assemble((first, *rest), sequences.pool(pool, "transformer"), remat)

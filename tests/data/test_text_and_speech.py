@@ -3,6 +3,7 @@
 import os
 import wave
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax.batch import num_rows
 from mtl_jax.data.fsdd import RATE, log_mel
-from mtl_jax.data.text import vocabulary_of
+from mtl_jax.data.text import affixes_of, vocabulary_of
 from mtl_jax.data.ud_ewt import read_conllu
 
 needs_data = pytest.mark.skipif(not os.environ.get("MTL_JAX_DATA"), reason="MTL_JAX_DATA is not set")
@@ -68,6 +69,11 @@ def test_ud_ewt():
     few = mtl.data.load("ud_ewt(num_train=100)")
     assert rows(few) == [100, 2001, 2077] and few.train.inputs["tokens"].shape == (100, 64)
     assert len(few.vocabulary) == 8867 and few.tasks[1].size == 51  # of the whole training split, whatever is drawn
+    data = mtl.data.load("ud_ewt(num_train=100, affixes=64)")
+    assert data.spec == "ud_ewt(num_train=100, affixes=64)"
+    there, affixes = data.test.inputs["mask"], data.test.inputs["affixes"]
+    assert affixes.shape == (2077, 64, 9) and not affixes[~there].any()
+    assert affixes[there].min() == 1 and affixes.max() == 63
 
 
 @needs_data
@@ -107,6 +113,19 @@ def test_vocabulary():
     assert encoded["mask"].tolist() == [[True] * 3, [True, False, False]]
 
 
+def test_affixes_tell_of_unknown_words():
+    """Against their definition, written out: 4 beginnings, 4 ends and the shape of a word, hashed by zlib's crc32."""
+    pieces = ["<R", "<Ru", "<Run", "<Runn", "s>", "rs>", "ers>", "ners>", "=Xx"]
+    assert affixes_of("Runners", 100) == tuple(1 + zlib.crc32(p.encode()) % 99 for p in pieces)
+    assert affixes_of("TCP/IP-42", 100)[-1] == 1 + zlib.crc32(b"=X/X-d") % 99
+    assert affixes_of("I", 100)[:4] == (affixes_of("I", 100)[0],) * 4
+    words = vocabulary_of([["the", "the"]], min_count=2, lowercase=True, affixes=100)
+    encoded = words.encode([["The", "Runners", "ran"], ["the"]], 2)
+    assert encoded["tokens"].tolist() == [[2, 1], [2, 0]] and encoded["affixes"].dtype == np.int32
+    assert tuple(encoded["affixes"][0, 1]) == affixes_of("Runners", 100) and not encoded["affixes"][1, 1].any()
+    assert (encoded["affixes"][0, 0] != encoded["affixes"][1, 0]).any()  # case is kept
+
+
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -125,6 +144,8 @@ def test_errors(tmp_path, monkeypatch):
             mtl.data.load(name, data_dir=tmp_path)
         with pytest.raises(ValueError, match=f"unknown task of data set '{name}' 'gender'"):
             mtl.data.load(name, tasks=("gender",), data_dir=tmp_path)
+    with pytest.raises(ValueError, match="data set 'ud_ewt': affixes=1 must be an integer of at least 2"):
+        mtl.data.load("ud_ewt(affixes=1)")
     with pytest.raises(ValueError, match="data set 'atis': max_length=0 must be an integer of at least 1"):
         mtl.data.load("atis(max_length=0)")
     for folder in ("train", "valid", "test"):

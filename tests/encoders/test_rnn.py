@@ -7,7 +7,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax.encoders import base
-from tests.encoders.drawing import run, variables
+from tests.encoders.drawing import features, run, variables
 
 
 def sigmoid(x):
@@ -69,6 +69,37 @@ def test_it_is_the_loop(name, cell):
             y = np.concatenate([ahead, back], -1)
         np.testing.assert_allclose(steps["values"][row], y, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(final[row], np.concatenate([last, first]), rtol=1e-10)
+
+
+@pytest.mark.parametrize("text", [
+    "rnn(features=(3,), vocabulary=9, embedding=5, affixes=7)",
+    "conv1d(features=(3,), vocabulary=9, embedding=5, affixes=7)",
+    "transformer(width=4, depth=1, heads=1, vocabulary=9, length=8, affixes=7)",
+])  # fmt: skip
+def test_affixes_are_added_to_words(text):
+    """A word's vector is replaced by itself plus its affixes' vectors: the same outputs without affixes. By hand."""
+    encoder = mtl.encoders.build(text)
+    draw = np.random.default_rng(0)
+    tokens, affixes = jnp.asarray(draw.integers(1, 9, (2, 4))), draw.integers(0, 7, (2, 4, 3))
+    inputs = {"tokens": tokens, "affixes": jnp.asarray(affixes)}
+    params, state = variables(encoder, inputs)
+    first = params["stage_0"]
+    table = np.concatenate([np.zeros((1, first["affix"]["embedding"].shape[1])), first["affix"]["embedding"][1:]])
+    each = np.asarray(first["word"]["embedding"])[np.asarray(tokens)] + table[affixes].sum(2)
+    plain = mtl.encoders.build(text.replace(", affixes=7", "").replace("vocabulary=9", "vocabulary=8"))
+    numbered = jnp.arange(8).reshape(2, 4)
+    there = {"tokens": numbered, "mask": jnp.ones((2, 4), bool)}
+    rest = {k: v for k, v in first.items() if k != "affix"}
+    swapped = rest | {"word": {"embedding": jnp.asarray(each.reshape(8, -1))}}
+    found, _ = features(encoder, params, state, inputs)
+    same, _ = features(plain, {**params, "stage_0": swapped}, state, there)
+    np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="affixes=7, and the inputs have none"):
+        run(encoder, tokens)
+    with pytest.raises(ValueError, match="got 'affixes' but has none; give it as many as the data have"):
+        run(plain, inputs)
+    with pytest.raises(ValueError, match="affixes=7 are of words; give vocabulary="):
+        mtl.encoders.build(text.replace("vocabulary=9, ", ""))
 
 
 def test_errors():
