@@ -17,7 +17,7 @@ from mtl_jax import partition
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
-from mtl_jax.balancing.pulls import by_rows, floats, over_rows, row_products, with_transpose
+from mtl_jax.balancing.pulls import floats, over_rows, row_products, scale_rows, with_transpose
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
@@ -30,7 +30,6 @@ class Branch(NamedTuple):
     names: tuple[str, ...]  # the tasks that it serves
     pull: Callable
     push: Callable | None
-    no_aux: dict[str, Array]  # zeros like its auxiliary losses
 
 
 def linearize(
@@ -79,20 +78,21 @@ def linearize(
         whole, new_state, aux = model.encode(with_leaves(shared, private), batch, train=train, rng=rng, tasks=subset)
         apart = isinstance(whole, PerTask)
         features = {n: floats(x) for n, x in whole.items()} if apart else floats(whole)
-        return (features, aux["losses"]), (whole, new_state, aux["metrics"])
+        return features, (whole, new_state, aux)
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
-    branches, whole, features, new_state, metrics, aux_losses = [], {}, {}, {}, {}, {}
+    branches, whole, features, new_state, metrics, has_aux_losses = [], {}, {}, {}, {}, False
     subsets = [(n,) for n in names] if branched else [None]
     for subset in subsets:
-        (found, aux), pull, push, (value, changed, reported) = with_transpose(
+        found, pull, push, (value, changed, aux) = with_transpose(
             lambda s, p, subset=subset: encode(s, p, subset), shared, private, columns
         )
-        branches.append(Branch(subset or names, pull, push, jax.tree.map(jnp.zeros_like, aux)))
+        branches.append(Branch(subset or names, pull, push))
         one_value = not isinstance(value, PerTask)
         whole |= {n: value[n] for n in subset} if branched else spread(model, value)
         features |= {n: found if one_value else found[n] for n in subset or names}
-        new_state, metrics, aux_losses = merge(new_state, changed), metrics | reported, aux_losses | aux
+        new_state, metrics = merge(new_state, changed), metrics | aux["metrics"]
+        has_aux_losses |= bool(aux["losses"])
 
     # --- heads: one forward, one backward of the summed losses -----------------------------------------------------
     def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Array], Any]:
@@ -124,7 +124,7 @@ def linearize(
         def of(name: str) -> Callable:
             def head() -> Gradient:
                 _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
-                return by_rows(cut(back(by_output[name])[0], name), factor)
+                return scale_rows(cut(back(by_output[name])[0], name), factor)
 
             return head
 
@@ -138,11 +138,11 @@ def linearize(
             return jax.lax.fori_loop(
                 0, len(names), lambda i, total: jax.tree.map(jnp.add, total, remade(i, weights[i])), nothing
             )
-        scaled = {n: by_rows(by_task[n], weights[position[n]]) for n in names}
+        scaled = {n: scale_rows(by_task[n], weights[position[n]]) for n in names}
         return jax.tree.map(lambda *x: sum(x), *scaled.values()) if one_value else scaled
 
     def pull(seed: Any) -> tuple[Gradient, Gradient]:
-        parts = [b.pull(({n: seed[n] for n in b.names} if not one_value else seed, b.no_aux)) for b in branches]
+        parts = [b.pull({n: seed[n] for n in b.names} if not one_value else seed) for b in branches]
         return jax.tree.map(lambda *x: sum(x), *parts)
 
     def seen(gradient: Gradient) -> Gradient:
@@ -163,8 +163,8 @@ def linearize(
         if fresh:
             return remade(task, factor)
         if one_value:
-            return by_rows(jax.tree.map(lambda x: x[task], stacked()), factor)
-        return {n: by_rows(x, jnp.where(task == position[n], factor, 0)) for n, x in cotangents.items()}
+            return scale_rows(jax.tree.map(lambda x: x[task], stacked()), factor)
+        return {n: scale_rows(x, jnp.where(task == position[n], factor, 0)) for n, x in cotangents.items()}
 
     def stacked() -> Gradient:
         return jax.tree.map(lambda *x: jnp.stack(x), *cotangents.values())
@@ -188,12 +188,12 @@ def linearize(
             return over_rows(lambda i: row(i, factors, examples), indices, mode)
         seeds = stacked()
         if factors is not None:
-            seeds = jax.vmap(by_rows)(seeds, factors)
+            seeds = jax.vmap(scale_rows)(seeds, factors)
         return over_rows(pulled, seeds, mode)
 
     def through(task: int, factor: Array) -> Gradient:
         branch, name = branches[task], names[task]
-        return seen(branch.pull(({name: by_rows(cotangents[name], factor)}, branch.no_aux))[0])
+        return seen(branch.pull({name: scale_rows(cotangents[name], factor)})[0])
 
     def branch_rows(task: int, factors: Array | None, examples: bool) -> Gradient:
         if examples:
@@ -206,7 +206,7 @@ def linearize(
         whole_direction = {p: jnp.zeros_like(v) for p, v in shared.items()} | direction
         still, moved = jax.tree.map(jnp.zeros_like, private), {}
         for branch in branches:
-            (tangent, _) = branch.push(whole_direction, still)
+            tangent = branch.push(whole_direction, still)
             moved |= {n: tangent if one_value else tangent[n] for n in branch.names}
         changes = push_heads(still, moved)
         return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
@@ -269,7 +269,7 @@ def linearize(
         return stacked()
 
     def along(direction: Gradient) -> Gradient:
-        return global_sum(branches[0].pull((direction, branches[0].no_aux))[0])
+        return global_sum(branches[0].pull(direction)[0])
 
     ones = jnp.ones(len(names), losses.dtype)
 
@@ -283,14 +283,14 @@ def linearize(
         total = jax.grad(lambda leaves: model.penalty(with_leaves(leaves)))(chosen)
         if joint:
             total = jax.tree.map(jnp.add, total, joint_gradient())
-        if aux_losses:
+        if has_aux_losses:
             of_shared, of_private = jax.grad(auxiliary)((shared, private))
             total = jax.tree.map(jnp.add, total, global_sum(of_shared | of_private))
         return total
 
     def auxiliary(leaves: tuple[Gradient, Gradient]) -> Array:
         """The sum of the auxiliary losses; its own backward pass enters only what they depend on, such as gates."""
-        found = [encode(*leaves, subset)[0][1] for subset in subsets]
+        found = [encode(*leaves, subset)[1][2]["losses"] for subset in subsets]
         # A device reports the mean over its own rows; the mean over all is that divided by their number.
         return sum(x for losses in found for x in losses.values()) / num_devices()
 

@@ -24,7 +24,7 @@ def floats(tree: Any) -> dict[str, Array]:
     return {p: x for p, x in partition.flatten(tree).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
 
 
-def by_rows(tree: Any, factor: Float[Array, "..."]) -> Any:
+def scale_rows(tree: Any, factor: Float[Array, "..."]) -> Any:
     """Leaves [batch, ...] times a scalar, or times one factor per row."""
     return jax.tree.map(
         lambda x: x * factor.reshape(factor.shape + (1,) * (x.ndim - factor.ndim)).astype(x.dtype), tree
