@@ -78,19 +78,34 @@ def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tu
     return chosen
 
 
-def init_layers(named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str) -> tuple[dict, dict, Any]:
-    """Initialises modules in order: ({name: params}, {name: state}, output). `prefix` names the keys."""
+def init_layers(
+    named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str, *, inside: bool = False
+) -> tuple[dict, dict, Any]:
+    """Initialises modules in order: ({name: params}, {name: state}, zeros like the output). `prefix` names the keys.
+
+    `inside` says that the modules were made within another's call, and so can only be compiled with it.
+    """
+    init = init_module.__wrapped__ if inside else init_module
     params, state, x = {}, {}, jax.tree.map(jnp.asarray, x)
     for name, module in named:
-        own = named_key(key, f"{prefix}/{name}")
-        x, variables = module.init_with_output({"params": own, "dropout": own}, x, train=False)
-        variables = nn.meta.unbox(dict(variables))
+        x, variables = init(module, named_key(key, f"{prefix}/{name}"), x)
         weights = variables.pop("params", {})
         if weights:
             params[name] = weights
         if variables:
             state[name] = variables
     return params, state, x
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_module(module: nn.Module, key: Key[Array, ""], x: Any) -> tuple[Any, dict]:
+    """(zeros like its output, variables) of one module; compiled once for all that are alike, as many tasks' heads are.
+
+    XLA takes minutes over one program that initialises hundreds of leaves. Zeros, since the next module needs shapes
+    only and values would have to be compiled too.
+    """
+    x, variables = module.init_with_output({"params": key, "dropout": key}, x, train=False)
+    return jax.tree.map(jnp.zeros_like, x), nn.meta.unbox(dict(variables))
 
 
 def asks_paths(module: nn.Module) -> bool:

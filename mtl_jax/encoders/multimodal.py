@@ -109,7 +109,7 @@ class Modalities(nn.Module):
         """Runs one encoder, whose leaves are a parameter of this module that is itself a tree."""
         named = base.layers(encoder)
         if self.is_initializing():
-            params, state, x = base.init_layers(named, self.make_rng("params"), x, name)
+            params, state, x = base.init_layers(named, self.make_rng("params"), x, name, inside=True)
             self.put_variable("params", name, params)
             if state:
                 self.put_variable("encoders", name, state)

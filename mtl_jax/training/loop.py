@@ -176,8 +176,10 @@ def fit(
     mode, why = resolve(engine, balancer, rows_of_jacobian, shared, len(seeds_of_members))
     how = how._replace(mode=mode)
 
-    def create(key: jax.Array, given: Any, method: Any = 0) -> tuple[state.TrainState, selection.Best]:
-        variables = initial_variables(model, example, jax.random.fold_in(key, 1), given)
+    def initialise(key: jax.Array, given: Any) -> Any:
+        return initial_variables(model, example, jax.random.fold_in(key, 1), given)
+
+    def create(variables: Any, key: jax.Array, method: Any = 0) -> tuple[state.TrainState, selection.Best]:
         started = [
             state.create(variables, len(names), owners, b, trainable, jax.random.fold_in(key, 2), how, rows_of_jacobian)
             for b in balancers
@@ -194,11 +196,11 @@ def fit(
     if adapted and adapted.members and adapted.members != len(seeds_of_members):
         raise ValueError(f"the adapted run has {adapted.members} members; give as many seeds, not {len(seeds)}")
     if members:
-        make = jax.vmap(create, in_axes=(0, per_member, 0))
-        start_from = keys, given, jnp.repeat(jnp.arange(len(balancers)), len(seeds))
+        variables = jax.vmap(initialise, in_axes=(0, per_member))(keys, given)
+        make, of_each = jax.vmap(create), (keys, jnp.repeat(jnp.arange(len(balancers)), len(seeds)))
     else:
-        make, start_from = create, (keys[0], given)
-    train, best = jax.jit(make, out_shardings=whole)(*start_from)
+        variables, make, of_each = initialise(keys[0], given), create, (keys[0],)
+    train, best = jax.jit(make, out_shardings=whole)(variables, *of_each)
 
     step = make_train_step(
         model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,

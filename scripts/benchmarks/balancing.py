@@ -69,7 +69,7 @@ class Problem:
         targets = {t.name: jnp.asarray(draw.normal(size=shape[0]), jnp.float32) for t in self.tasks}
         masks = {t.name: jnp.ones(shape[0], bool) for t in self.tasks}
         self.batch = mtl.Batch(jnp.asarray(draw.normal(size=shape), jnp.float32), targets, masks)
-        self.variables = jax.jit(self.model.init)(jax.random.key(0), self.batch)
+        self.variables = self.model.init(jax.random.key(0), self.batch)
         self.trainable = partition.trainable_paths(self.variables["params"], None)
 
     def step(self, method: str, options: Options = Options("auto")) -> Compiled:  # noqa: B008

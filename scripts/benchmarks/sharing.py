@@ -58,7 +58,7 @@ def make(encoder: str, name: str, count: int) -> tuple[measuring.Compiled, int]:
     targets = {t.name: jnp.asarray(draw.normal(size=shape[0]), jnp.float32) for t in tasks}
     masks = {t.name: jnp.ones(shape[0], bool) for t in tasks}
     batch = mtl.Batch(jnp.asarray(draw.normal(size=shape), jnp.float32), targets, masks)
-    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    variables = model.init(jax.random.key(0), batch)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
     trainable = partition.trainable_paths(variables["params"], None)
     balancer, optimizer = balancing.equal(), optimizers.per_owner(optax.adam(1e-3))
