@@ -66,3 +66,13 @@ def test_many_tasks_share_a_column():
     mean = np.mean([0.4 + 0.013 * i for i in range(8)])
     assert f"{np.mean([mean, 0.8]):.3f}" in single and single.rstrip().endswith("3")
     assert f"{compare.delta_m(tasks, results['together'], results['single']).mean():.2f}" in together
+
+
+def test_describe_counts_labelled_steps():
+    masks = np.asarray([[True, True, False], [False, False, False]])
+    inputs = {"tokens": np.ones((2, 3), np.int32), "mask": np.ones((2, 3), bool)}
+    task = mtl.Task("tag", "tagging", classes=("a", "b"))
+    data = mtl.data.from_arrays(inputs, {"tag": np.zeros((2, 3), int)}, masks={"tag": masks}, kinds={"tag": task},
+                                val=0, test=0)  # fmt: skip
+    model = mtl.sharing.hard(mtl.encoders.rnn(features=(2,), vocabulary=3, embedding=2, pool="none"), data.tasks)
+    assert "task tag: tagging(2), 50% of 2 rows labelled, at 2 positions" in str(mtl.describe(model, data))
