@@ -30,7 +30,8 @@ def from_arrays(
     A label is missing where its float is nan, its text is empty or None, or its mask is False; a box or a normal is
     missing where one of its numbers is. Where `kinds` is silent, a kind is read off the labels: bool, or floats that
     are all 0 or 1: binary (multilabel, if [N, labels]); integers and text: classification (text [N, T]: tagging);
-    other floats: regression. Other kinds have to be given. Text becomes classes in alphabetical order.
+    other floats: regression. Other kinds have to be given, and those of integers that may be amounts: negative ones, or
+    beyond 1,000 with most of the numbers between unused. Text becomes classes in alphabetical order.
 
     Args:
       inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either. A bool array called
@@ -188,6 +189,13 @@ def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
         return "multilabel" if labels.ndim > 1 else "binary"
     if labels.dtype.kind in "iu" and labels.ndim > 1 and zero_one:
         return "multilabel"
+    if labels.dtype.kind in "iu" and labels.ndim == 1 and observed.size:
+        low, high = int(observed.min()), int(observed.max())
+        if low < 0 or (high >= 1000 and 2 * len(np.unique(observed)) <= high):
+            raise ValueError(
+                f"task {name!r}: integers from {low} to {high} could be classes or amounts; give "
+                f"kinds={{{name!r}: 'regression'}}, or 'classification' for classes 0, 1, ... (missing ones by masks=)"
+            )
     return "regression" if labels.dtype.kind == "f" or labels.ndim > 1 else "classification"
 
 
