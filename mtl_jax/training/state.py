@@ -52,6 +52,8 @@ def create(
     Raises:
       ValueError: if the balancer needs gradients of shared parameters and none trains.
     """
+    # A buffer of its own for every leaf, as a step that donates its state needs: two leaves may start as one array.
+    variables = jax.tree.map(jnp.copy, variables)
     leaves = {p: v for p, v in partition.flatten(variables["params"]).items() if p in trainable}
     template = {p: v for p, v in leaves.items() if partition.owner(p) == "shared"}
     if balancer.needs not in (Needs.LOSSES, Needs.ORACLE) and not template:

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from mtl_jax import parallel, partition
+from mtl_jax import balancing, parallel, partition
 from mtl_jax.sharing.model import forward
 from mtl_jax.tasks import loss_sum
+from mtl_jax.training import optimizers, state
 from mtl_jax.training.dispatch import make_dispatch
 from mtl_jax.training.start import resolve_tasks
 from tests import tiny
@@ -142,3 +143,15 @@ def test_a_balancer_of_gradients_needs_something_shared(name):
         tiny.training(name, model=tiny.model(data.tasks, "independent"))
     with pytest.raises(ValueError, match="none trains here"):
         tiny.training(name, freeze="shared/.*")
+
+
+def test_every_leaf_of_a_state_has_a_buffer_of_its_own():
+    """A step that donates its state cannot take one buffer twice, and two leaves may start as one array."""
+    one = jnp.ones((2, 2))
+    variables = {"params": {"shared": {"a": one, "b": one}, "tasks": {}}, "state": {"shared": {}, "tasks": {}}}
+    paths = frozenset({"shared/a", "shared/b"})
+    made = state.create(
+        variables, 1, optimizers.per_owner(optax.adam(1e-3)), balancing.equal(), paths, jax.random.key(0)
+    )
+    buffers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves((made.params, made.opt_state))]
+    assert len(buffers) == len(set(buffers)) == 7
