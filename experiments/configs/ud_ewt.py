@@ -1,8 +1,9 @@
 """Part of speech and dependency relation of every word of UD English EWT, from words and their affixes.
 
-python -m experiments.train --config=experiments/configs/ud_ewt.py --config.data_dir=DATA --workdir=runs/ud_ewt
+    python -m experiments.train --config=experiments/configs/ud_ewt.py --config.data_dir=DATA --workdir=runs/ud_ewt
 
-Test accuracy 94.8% of the parts of speech and 88.2% of the relations. Six epochs, some minutes on 2 CPU cores.
+Test accuracy 94.8% of the parts of speech and 88.2% of the relations.
+Six epochs; 1,151 s on 2 CPU cores that had other work.
 """
 
 from experiments.configs import base

@@ -78,9 +78,8 @@ class Problem:
         shared = partition.split(self.variables["params"], lambda p: partition.owner(p) == "shared")[0]
         options = options._replace(mode=resolve(options.mode, balancer, len(self.tasks), shared)[0])
         step = make_train_step(self.model, optimizer, balancer, self.trainable, options=options)
-        variables = jax.tree.map(jnp.copy, self.variables)
         first = state.create(
-            variables, len(self.tasks), optimizer, balancer, self.trainable, jax.random.key(0), options
+            self.variables, len(self.tasks), optimizer, balancer, self.trainable, jax.random.key(0), options
         )
         return compiled(step, first, self.batch)
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
-from mtl_jax.encoders import base
+from mtl_jax.encoders import base, layers
 from tests import tiny
 from tests.encoders.drawing import features, run, variables
 
@@ -166,6 +167,15 @@ def test_sequences_go_through_a_run(tmp_path):
     fitted.save(tmp_path / "run")
     loaded = mtl.load_run(tmp_path / "run").predict(data.test.inputs)
     tiny.assert_same(loaded, fitted.predict(data.test.inputs))
+
+
+@pytest.mark.parametrize("name", layers.ACTIVATIONS)
+def test_activations_that_keep_their_slope_are_flaxs(name):
+    """Value, first and second derivative against flax's function."""
+    own = {"gelu_exact": functools.partial(nn.gelu, approximate=False)}.get(name) or getattr(nn, name)
+    x = jnp.linspace(-3.1, 3.2, 40)
+    for both in zip(*([f, jax.grad(f), jax.grad(jax.grad(f))] for f in (own, layers.ACTIVATIONS[name])), strict=True):
+        np.testing.assert_allclose(*(jax.vmap(f)(x) for f in both), rtol=1e-5, atol=1e-6)
 
 
 def test_errors():
