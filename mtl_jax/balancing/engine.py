@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
+from mtl_jax.balancing import layers
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
 from mtl_jax.balancing.pulls import floats, over_rows, row_products, scale_rows, with_transpose
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.parallel import global_sum, local_key, num_devices
+from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
 from mtl_jax.tasks import Task, loss_sum, task_losses
 
@@ -52,8 +53,9 @@ def linearize(
       rng: key of the pass.
       train: bool, or a function of paths (see `MultiTaskModel`).
       trainable: paths of the leaves to differentiate by; None for all.
-      mode: how the Jacobian's rows are pulled: "map" one by one, "vmap" at once, an integer that many at once, or
-        "columns": the Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task.
+      mode: how the Jacobian's rows are pulled: "map" one by one, "vmap" at once, an integer that many at once;
+        "layers": one by one, and of dense layers wider than the batch only the factors (`layers`); or "columns": the
+        Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task.
       paths: of the shared leaves that `jacobian`, `gramian` and `cross` are about; None for all.
       tasks: the model's tasks with their scalers, if the model's own lack them.
       joint: losses over several tasks' outputs.
@@ -81,11 +83,29 @@ def linearize(
         return features, (whole, new_state, aux)
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
+    factored, at_layers = {}, {}
+    if mode == "layers" and not branched and not data_axis():
+        kernels = {p: x for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)}
+        factored = layers.find(lambda kernels: encode(shared | kernels, private, None), kernels, len(names))
+        at_layers = {p: jnp.zeros(layer.output.shape, layer.output.dtype) for p, layer in factored.items()}
+
+    def run(shared: Gradient, private: Gradient, added: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
+        """`encode`, with zeros added to the outputs of factored layers: a pull to those is the layers' cotangents."""
+        inputs = {}
+
+        def add(path: str, entering: Array, output: Array) -> Array:
+            inputs[path] = entering
+            return output + added[path].reshape(output.shape)
+
+        with layers.watching({p: shared[p] for p in added}, add):
+            features, aux = encode(shared, private, subset)
+        return features, (inputs, *aux)
+
     branches, whole, features, new_state, metrics, has_aux_losses = [], {}, {}, {}, {}, False
     subsets = [(n,) for n in names] if branched else [None]
     for subset in subsets:
-        found, pull, push, (value, changed, aux) = with_transpose(
-            lambda s, p, subset=subset: encode(s, p, subset), shared, private, columns
+        found, pull, push, (inputs, value, changed, aux) = with_transpose(
+            lambda s, p, a, subset=subset: run(s, p, a, subset), columns, shared, private, at_layers
         )
         branches.append(Branch(subset or names, pull, push))
         one_value = not isinstance(value, PerTask)
@@ -99,7 +119,7 @@ def linearize(
         read = {n: partition.unflatten(x, whole[n]) for n, x in features.items()}
         return model.decode(with_leaves(private), read, train=train, rng=rng)
 
-    outputs, pull_heads, push_heads, decoded = with_transpose(decode, private, features, columns)
+    outputs, pull_heads, push_heads, decoded = with_transpose(decode, columns, private, features)
     new_state = merge(merge(variables["state"], new_state), decoded)
 
     def mean_losses(outputs: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
@@ -141,7 +161,8 @@ def linearize(
         scaled = {n: scale_rows(by_task[n], weights[position[n]]) for n in names}
         return jax.tree.map(lambda *x: sum(x), *scaled.values()) if one_value else scaled
 
-    def pull(seed: Any) -> tuple[Gradient, Gradient]:
+    def pull(seed: Any) -> tuple[Gradient, Gradient, Gradient]:
+        """(by shared leaves, by the tasks' own that encode reads, at the outputs of factored layers)."""
         parts = [b.pull({n: seed[n] for n in b.names} if not one_value else seed) for b in branches]
         return jax.tree.map(lambda *x: sum(x), *parts)
 
@@ -179,7 +200,18 @@ def linearize(
         task, factor = factor_of(index, factors, examples)
         return global_sum(jax.lax.switch(task, [lambda f, i=i: through(i, f) for i in range(len(names))], factor))
 
-    def jacobian(examples: bool = False, factors: Array | None = None) -> Gradient:
+    def with_factors(seed: Any) -> tuple[Gradient, Gradient]:
+        gradient, _, at_outputs = pull(seed)
+        return {p: g for p, g in seen(gradient).items() if p not in factored}, at_outputs
+
+    def jacobian(examples: bool = False, factors: Array | None = None) -> dict[str, Any]:
+        if factored and not examples and factors is None:
+            if one_value:
+                rows, cotangents = over_rows(with_factors, stacked(), mode)
+            else:
+                indices = jnp.arange(len(names))
+                rows, cotangents = over_rows(lambda i: with_factors(objective(i, None, False)), indices, mode)
+            return rows | {p: layers.Factored(inputs[p], x) for p, x in cotangents.items()}
         if branched:  # each task's rows through its own branch
             rows = [branch_rows(i, factors, examples) for i in range(len(names))]
             return global_sum(jax.tree.map(lambda *x: jnp.concatenate(x), *rows))
@@ -206,7 +238,7 @@ def linearize(
         whole_direction = {p: jnp.zeros_like(v) for p, v in shared.items()} | direction
         still, moved = jax.tree.map(jnp.zeros_like, private), {}
         for branch in branches:
-            tangent = branch.push(whole_direction, still)
+            tangent = branch.push(whole_direction, still, {})
             moved |= {n: tangent if one_value else tangent[n] for n in branch.names}
         changes = push_heads(still, moved)
         return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
@@ -303,7 +335,7 @@ def linearize(
             return total
 
         private_part, by_task = pull_heads(jax.grad(value)(outputs))
-        shared_part, early_part = pull(summed(ones, by_task))
+        shared_part, early_part, _ = pull(summed(ones, by_task))
         return global_sum(shared_part | {p: private_part[p] + early_part[p] for p in private})
 
     return Linearization(

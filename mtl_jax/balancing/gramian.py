@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mtl_jax.balancing import layers
+from mtl_jax.balancing.layers import Factored, is_factored
 
-def gramian(jacobian: dict[str, Float[Array, "task ..."]]) -> Float[Array, "task task"]:
+
+def gramian(jacobian: dict[str, Float[Array, "task ..."] | Factored]) -> Float[Array, "task task"]:
     """J J' over all leaves, in float32 at least and at highest precision.
 
     Raises:
@@ -13,8 +16,8 @@ def gramian(jacobian: dict[str, Float[Array, "task ..."]]) -> Float[Array, "task
     """
     if not jacobian:
         raise ValueError("the Jacobian is empty: no shared parameter trains, so there is nothing to balance")
-
-    return product(jacobian, jacobian)
+    right = {p: layers.with_outer(rows) if is_factored(rows) else rows for p, rows in jacobian.items()}
+    return product({p: rows.cotangents if is_factored(rows) else rows for p, rows in jacobian.items()}, right)
 
 
 def product(
@@ -59,10 +62,16 @@ def products_of_rows(left: Float[Array, "task ..."], right: Float[Array, "task .
 
 
 def combine(
-    weights: Float[Array, " task"], jacobian: dict[str, Float[Array, "task ..."]]
+    weights: Float[Array, " task"], jacobian: dict[str, Float[Array, "task ..."] | Factored]
 ) -> dict[str, Float[Array, "..."]]:
     """J'w, leaf by leaf."""
-    return jax.tree.map(lambda rows: jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest"), jacobian)
+
+    def leaf(rows: Array | Factored) -> Array:
+        if is_factored(rows):
+            return layers.combine(weights, rows)
+        return jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest")
+
+    return {p: leaf(rows) for p, rows in jacobian.items()}
 
 
 def pairs(mask: Bool[Array, " task"]) -> Bool[Array, "task task"]:

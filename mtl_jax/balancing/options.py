@@ -3,7 +3,7 @@
 | option | losses | Gramian | Jacobian | two samples | validation batches |
 |---|---|---|---|---|---|
 | `engine` "map", "vmap", a number of rows | no effect | yes | yes | yes | no effect |
-| `engine` "columns" | no effect | yes | no | yes | no effect |
+| `engine` "layers", "columns" | no effect | yes | no | yes | no effect |
 | `level` "features" | no | yes, on common features | without Jacobian-sized state | no | no |
 | `balance_paths` | no | yes | no | yes | no |
 | `update_every` | yes | yes | those that return weights | yes | those that return weights |
@@ -21,7 +21,7 @@ from mtl_jax import partition, parts
 from mtl_jax.balancing.base import Balancer, Needs, Signal
 from mtl_jax.balancing.oracle import Losses, Oracle
 
-MODES = ("map", "vmap", "columns")
+MODES = ("map", "vmap", "layers", "columns")
 LEVELS = ("parameters", "features")
 OBJECTIVES = ("tasks", "examples")
 BUDGET = 2 * 2**30  # bytes that a held Jacobian may take where the device does not say how much it has
@@ -32,8 +32,9 @@ class Options(NamedTuple):
     """How a step takes per-task gradients.
 
     Attributes:
-      mode: "map" pulls the Jacobian's rows one by one, "vmap" at once, an integer that many at once; "columns" makes
-        the Gramian without ever holding the Jacobian; "auto" is one of these, see `resolve`.
+      mode: "map" pulls the Jacobian's rows one by one, "vmap" at once, an integer that many at once; "layers" does as
+        "map" but keeps the factors of wide dense layers' rows (see `balancing.layers`); "columns" makes the Gramian
+        without ever holding the Jacobian; "auto" is one of these, see `resolve`.
       level: gradients by the shared "parameters", or by the "features" that all heads read, which is cheap
         (as MGDA-UB of Sener and Koltun 2018).
       paths: the shared leaves whose gradients the method sees; its weights then apply to all. None: all.
@@ -80,8 +81,9 @@ def check(options: Options, balancer: Balancer, num_tasks: int, common_features:
         raise parts.unknown("objectives", options.objectives, OBJECTIVES)
     if options.update_every < 1:
         raise ValueError(f"update_every={options.update_every} must be at least 1")
-    if options.mode == "columns" and balancer.needs is Needs.JACOBIAN:
-        raise ValueError(f"{name} reads the Jacobian, which engine 'columns' never holds; use 'map', 'vmap' or 'auto'")
+    if options.mode in ("layers", "columns") and balancer.needs is Needs.JACOBIAN:
+        raise ValueError(f"{name} reads the Jacobian, which engine {options.mode!r} never holds; "
+                         "use 'map', 'vmap' or 'auto'")  # fmt: skip
     if options.objectives == "examples":
         if balancer.needs not in (Needs.GRAMIAN, Needs.JACOBIAN):
             raise ValueError("objectives='examples' needs a method that reads the Gramian or the Jacobian; "
@@ -136,8 +138,9 @@ def resolve(
     `num_tasks` counts the Jacobian's rows, and `copies` the runs that train side by side.
 
     An accelerator pulls rows at once. A CPU pulls them one by one, as a row's matrix products keep it busy and its
-    cache full; where a row is small, what a call costs counts for more, and several go together. Where the Jacobian
-    would take more than a quarter of the device's memory and the Gramian is enough, it is never held.
+    cache full, and where the Gramian is enough it makes that of wide dense layers from factors; where a row is small,
+    what a call costs counts for more, and several go together. Where the Jacobian would take more than a quarter of
+    the device's memory and the Gramian is enough, it is never held.
     """
     row = copies * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
     size = num_tasks * row
@@ -156,7 +159,8 @@ def resolve(
     if device.platform != "cpu":
         return "vmap", f"vmap: {said}"
     if not 0 < row <= SMALL:
-        return "map", f"map: {said}"
+        one_by_one = "layers" if balancer.needs is Needs.GRAMIAN else "map"
+        return one_by_one, f"{one_by_one}: {said}"
     rounds = -(-num_tasks // (AT_ONCE // row))
     if rounds == 1:
         return "vmap", f"vmap: {said}"

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float
 from mtl_jax import partition
 
 
-def with_transpose(function: Callable, first: Any, second: Any, both_ways: bool) -> tuple:
-    """(value, its transpose, its tangent map if `both_ways`, aux) of a function (first, second) -> (value, aux)."""
+def with_transpose(function: Callable, both_ways: bool, *at: Any) -> tuple:
+    """(value, its transpose, its tangent map if `both_ways`, aux) of a function that returns (value, aux)."""
     if not both_ways:
-        value, pull, aux = jax.vjp(function, first, second, has_aux=True)
+        value, pull, aux = jax.vjp(function, *at, has_aux=True)
         return value, pull, None, aux
-    value, push, aux = jax.linearize(function, first, second, has_aux=True)
-    return value, jax.linear_transpose(push, first, second), push, aux
+    value, push, aux = jax.linearize(function, *at, has_aux=True)
+    return value, jax.linear_transpose(push, *at), push, aux
 
 
 def floats(tree: Any) -> dict[str, Array]:

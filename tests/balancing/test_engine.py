@@ -8,7 +8,8 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import partition
 from mtl_jax.balancing.engine import JointLoss, linearize
-from mtl_jax.balancing.gramian import gramian
+from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.balancing.layers import is_factored
 from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.batch import PerTask
 from mtl_jax.sharing.model import MultiTaskModel
@@ -50,7 +51,10 @@ def film(tasks, features):
 
 
 DROPOUT = "mlp(features=(8, 6), norm='batch', dropout=0.3)"
+WIDE = "mlp(features=(32, 40, 24), norm='layer', dropout=0.3)"  # wider than the batch of 12
 CASES = {
+    "wide": lambda: (tiny.model(tiny.data().tasks, encoder=WIDE), tiny.data()),
+    "mtan": lambda: (tiny.model(tiny.data().tasks, "mtan", encoder=WIDE), tiny.data()),
     "hard": lambda: (tiny.model(tiny.data().tasks, encoder=DROPOUT), tiny.data()),
     "partly shared": lambda: (tiny.model(tiny.data().tasks, "hard(shared_stages=1)"), tiny.data()),
     "inputs per task": lambda: (tiny.model(tiny.per_task_data().tasks), tiny.per_task_data()),
@@ -63,7 +67,7 @@ CASES = {
     "name, mode",
     [("hard", "map"), ("hard", "vmap"), ("hard", 2), ("hard", "columns"), ("inputs per task", "vmap"),
      ("inputs per task", "columns"), ("partly shared", "map"), ("film, one pull", "columns"),
-     ("film, branched", "map")],
+     ("film, branched", "map"), ("wide", "layers"), ("mtan", "layers"), ("inputs per task", "layers")],
 )  # fmt: skip
 def test_engine_equals_jacrev(name, mode):
     model, data = CASES[name]()
@@ -76,16 +80,21 @@ def test_engine_equals_jacrev(name, mode):
             reference = reference_jacobian(model, variables, batch, rng=key, train=True, tasks=data.tasks)
             line = linearize(model, variables, batch, rng=key, mode=mode, tasks=data.tasks)
             weights = jnp.arange(1.0, 1 + len(data.tasks))
-            found = line.losses, line.jacobian(), line.gramian(), line.weighted(weights), line.own()
+            rows = line.jacobian()
+            found = line.losses, rows, line.gramian(), line.weighted(weights), combine(weights, rows), line.own()
             return reference, found, weights
 
-        (losses, expected), (found_losses, jacobian, gram, weighted, own), weights = both(variables)
+        (losses, expected), (found_losses, jacobian, gram, weighted, combined, own), weights = both(variables)
+        factored = {p: x for p, x in jacobian.items() if is_factored(x)}
+        assert bool(factored) == (mode == "layers" and name in ("wide", "mtan"))
+        jacobian |= {p: jnp.einsum("ni,tno->tio", x.inputs, x.cotangents) for p, x in factored.items()}
         close = {"rtol": 1e-11, "atol": 1e-12}
         shared = {p: j for p, j in expected.items() if partition.owner(p) == "shared"}
         tiny.assert_close(found_losses, losses, **close)
         tiny.assert_close(jacobian, shared, **close)
         tiny.assert_close(gram, gramian(shared), **close)
-        tiny.assert_close(weighted, {p: jnp.tensordot(weights, j, 1) for p, j in shared.items()}, **close)
+        for direction in (weighted, combined):
+            tiny.assert_close(direction, {p: jnp.tensordot(weights, j, 1) for p, j in shared.items()}, **close)
         names = [t.name for t in model.tasks]
         mine = {p: j[names.index(partition.owner(p))] for p, j in expected.items() if partition.owner(p) != "shared"}
         tiny.assert_close(own, mine, **close)
@@ -180,6 +189,6 @@ def test_frozen_leaves_are_in_no_gradient():
 def test_unknown_mode():
     data = tiny.data()
     model = tiny.model(data.tasks)
-    with pytest.raises(ValueError, match=r"unknown engine mode 'rows'; \(map, vmap, columns, or how many"):
+    with pytest.raises(ValueError, match=r"unknown engine mode 'rows'; \(map, vmap, layers, columns, or how many"):
         linearize(model, None, tiny.batch(), mode="rows")
     assert mtl.JointLoss is JointLoss

@@ -87,12 +87,14 @@ def test_weights_are_used_again():
     np.testing.assert_allclose(weights[0], jax.jit(every)(first, tiny.batch())[1]["weights"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["features", "every", "features graddrop"])
+@pytest.mark.parametrize("how", ["features", "every", "layers", "features graddrop"])
 def test_eight_devices_by_pmap(how):
     """One step in float64 on eight devices is that of one; GradDrop draws per row of the device, so only its norm."""
-    options = Options("map", update_every=2) if how == "every" else Options("map", level="features")
+    options = {"every": Options("map", update_every=2), "layers": Options("layers")}
+    options = options.get(how, Options("map", level="features"))
     with jax.enable_x64(True):
-        step, first = tiny.training("graddrop" if "graddrop" in how else "upgrad", options=options)
+        model = tiny.model(tiny.data().tasks, encoder="mlp(features=(48, 64))") if how == "layers" else None
+        step, first = tiny.training("graddrop" if "graddrop" in how else "upgrad", model=model, options=options)
         first, split = tiny.in_double(first), tiny.double(tiny.batch(16))
         rows, found = np.arange(16, dtype=np.int32)[None], []
         for devices, by in ((1, "jit"), (8, "jit"), (8, "pmap")):
@@ -172,7 +174,8 @@ def test_features_level_costs_little_more_than_a_plain_step():
 
 def test_auto_says_what_it_picked_and_why():
     template = {"shared/w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
-    assert resolve("auto", balancing.upgrad(), 3, template)[0] == "map"
+    assert resolve("auto", balancing.upgrad(), 3, template)[0] == "layers"
+    assert resolve("auto", balancing.sdmgrad(), 3, template)[0] == "map"
     mode, why = resolve("auto", balancing.upgrad(), 2000, template)
     assert mode == "columns" and "a Jacobian of 2000 rows takes 7629.4 MiB of" in why
     assert resolve("auto", balancing.graddrop(), 2000, template)[0] == "map"
@@ -180,7 +183,7 @@ def test_auto_says_what_it_picked_and_why():
     small = {"shared/w": jax.ShapeDtypeStruct((100, 100), jnp.float32)}  # 40 kB: a CPU pulls up to 13 at once
     assert resolve("auto", balancing.upgrad(), 13, small)[0] == "vmap"
     assert resolve("auto", balancing.upgrad(), 14, small)[0] == 7
-    assert resolve("auto", balancing.upgrad(), 14, small, copies=2)[0] == "map"
+    assert resolve("auto", balancing.upgrad(), 14, small, copies=2)[0] == "layers"
     assert "losses only" in resolve("auto", balancing.equal(), 3, template)[1]
     run = tiny.fit(tiny.model(tiny.data().tasks), balancer="upgrad", num_steps=5, eval_every=5)
     assert run.engine.startswith("vmap: a Jacobian of 3 rows takes 0.0 MiB")
@@ -189,6 +192,7 @@ def test_auto_says_what_it_picked_and_why():
 def test_what_does_not_go_together():
     refused = [
         ("graddrop", Options("columns"), True, "reads the Jacobian, which engine 'columns' never holds"),
+        ("graddrop", Options("layers"), True, "reads the Jacobian, which engine 'layers' never holds"),
         ("equal", Options(level="features"), True, "reads no gradients, so level='features' has no effect"),
         ("upgrad", Options(level="features"), False, "needs features that all heads read"),
         ("moco", Options(level="features"), True, "tracks gradients from step to step"),
