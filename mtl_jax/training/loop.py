@@ -89,9 +89,10 @@ def fit(
       l1, l2: penalties on trainable kernels, outside the balancer.
       joint_losses: losses over several tasks' outputs, outside the balancer.
       task_schedule: which tasks train at which step: "joint", or a schedule of `training.schedule` or its text.
-      engine: how per-task gradients are pulled: "auto", "map", "vmap", "layers", "columns" or a number of rows;
-        level, by what they are taken; balance_paths, regexes of the shared parameters whose gradients the balancer sees; update_every,
-        steps between updates of its weights; objectives, "tasks" or "examples". Which go together: `balancing.options`.
+      engine: how per-task gradients are pulled: "auto", "map", "vmap", "layers", "columns" or a number of rows; level,
+        by what they are taken; balance_paths, regexes of the shared parameters whose gradients the balancer sees;
+        update_every, steps between updates of its weights; objectives, "tasks" or "examples". Which go together:
+        `balancing.options`.
       monitor: log gradient norms, cosines and the share of conflicts where the method has a Gramian.
       eval_every: steps between validations; about a tenth of the run by default.
       steps_per_dispatch: steps per compiled call; must divide the other intervals. By default at most 50.

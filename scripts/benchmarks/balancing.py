@@ -1,11 +1,11 @@
 """Balancing here and in TorchJD, side by side in one run: whole steps, solvers alone, and what each engine mode costs.
 
     python -m scripts.benchmarks.balancing [--part solvers|steps|modes] [--tasks 2,3,10,40] [--rounds 11]
-        [--models large,small,transformer] [--methods NAME,...]
+        [--models large,small,wide,transformer] [--methods NAME,...]
 
 Whole step: a trunk with K regression heads, Adam, float32, all cores: forward, per-task gradients, the method, and the
-update of trunk and heads. Trunks are an MLP 64-512-512-512 (large) or 64-64-64 (small) at batch 256, and a Transformer
-of 4 layers, width 128 and 64 tokens at batch 32. Solvers: a K x K Gramian to K weights, the call and the way to and
+update of trunk and heads. Trunks are an MLP 64-512-512-512 (large) or 64-64-64 (small) at batch 256, an MLP of widths
+1024 at batch 32 (wide), and a Transformer of 4 layers, width 128 and 64 tokens at batch 32. Solvers: a K x K Gramian to K weights, the call and the way to and
 from the device included. Modes: our step beside `jax.grad` of the sum of losses (plain), with XLA's memory analysis.
 Times are medians over interleaved rounds, in milliseconds, after compilation. Without torchjd (pip install
 "torchjd[full]" in an environment of its own, never a dependency here) the columns of this library are printed alone.
@@ -53,9 +53,10 @@ SOLVERS = ("upgrad", "dual_proj", "mgda", "cagrad", "pcgrad", "gradvac", "imtl_g
 ENCODERS = {
     "large": "mlp(features=(512, 512, 512))",
     "small": "mlp(features=(64, 64))",
+    "wide": "mlp(features=(1024, 1024))",
     "transformer": "transformer(width=128, depth=4, heads=4, hidden=512, positions='learned', length=64)",
 }
-INPUTS = {"large": (256, 64), "small": (256, 64), "transformer": (32, 64, 16)}
+INPUTS = {"large": (256, 64), "small": (256, 64), "wide": (32, 1024), "transformer": (32, 64, 16)}
 
 
 class Problem:
@@ -137,8 +138,8 @@ def their_trunk(name: str) -> tuple[Any, int]:
                 return self.blocks(self.input(x) + self.position).mean(1)
 
         return Trunk(), 128
-    layers, before = [], 64
-    for width in {"large": (512, 512, 512), "small": (64, 64)}[name]:
+    layers, before = [], INPUTS[name][1]
+    for width in {"large": (512, 512, 512), "small": (64, 64), "wide": (1024, 1024)}[name]:
         layers += [nn.Linear(before, width), nn.ReLU()]
         before = width
     return nn.Sequential(*layers), before
@@ -193,6 +194,7 @@ def modes_table(models: list[str], counts: list[int], rounds: int) -> str:
         "upgrad, map": ("upgrad", Options("map")),
         "upgrad, map, no monitor": ("upgrad", Options("map", monitor=False)),
         "upgrad, vmap": ("upgrad", Options("vmap")),
+        "upgrad, layers": ("upgrad", Options("layers")),
         "upgrad, columns": ("upgrad", Options("columns")),
         "upgrad, features": ("upgrad", Options("map", level="features")),
         "upgrad, every 10": ("upgrad", Options("map", update_every=10)),
