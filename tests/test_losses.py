@@ -137,10 +137,13 @@ def lists():
     return 2 * random.standard_normal((ROWS, 5)), grades
 
 
+LISTS = ("listwise_softmax", "pairwise_logistic")
+
+
 def three_items(text):
     """The loss as a function of outputs and targets; for lists, with their first three items labelled."""
     loss = parts.build(text, losses.NAMES, "loss")
-    return (lambda o, t: loss(o, t, jnp.broadcast_to(jnp.arange(5) < 3, t.shape))) if "listwise" in text else loss
+    return (lambda o, t: loss(o, t, jnp.broadcast_to(jnp.arange(5) < 3, t.shape))) if text in LISTS else loss
 
 
 def test_cosine(float64):
@@ -200,6 +203,18 @@ def test_listwise_softmax(float64):
     assert not gradient[:, 3:].any() and gradient[:-1, :3].all() and not gradient[-1].any()
 
 
+def test_pairwise_logistic(float64):
+    """Source: every pair in turn; what items without labels hold has no effect, nor a gradient."""
+    scores, grades = lists()
+    loss = three_items("pairwise_logistic")
+    values = np.asarray(loss(jnp.asarray(scores), jnp.asarray(grades)))
+    gradient = jax.grad(lambda s: loss(s, jnp.asarray(grades)).sum())(jnp.asarray(scores))
+    for found, score, grade in zip(values, scores, grades, strict=True):
+        pairs = [np.log1p(np.exp(score[j] - score[i])) for i in range(3) for j in range(3) if grade[i] > grade[j]]
+        assert found == pytest.approx(np.mean(pairs) if pairs else 0, rel=1e-12)
+    assert not gradient[:, 3:].any() and not gradient[-1].any() and gradient[:-1].any()
+
+
 ALL = {
     "cross_entropy": logits_and_classes,
     f"cross_entropy(0.1, {WEIGHTS})": logits_and_classes,
@@ -213,6 +228,7 @@ ALL = {
     "box(giou=0.5)": lambda: tuple(x + 0.1 * np.arange(4) for x in boxes()),  # off the corners of min and max
     f"pinball({LEVELS})": quantiles,
     "listwise_softmax": lists,
+    "pairwise_logistic": lists,
 }
 
 

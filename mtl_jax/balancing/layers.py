@@ -36,9 +36,7 @@ def is_factored(leaf: Any) -> bool:
 
 
 @contextlib.contextmanager
-def watching(
-    kernels: dict[str, Array], call: Callable[[str, Float[Array, "N input"], Array], Array]
-) -> Iterator[None]:
+def watching(kernels: dict[str, Array], call: Callable[[str, Float[Array, "N input"], Array], Array]) -> Iterator[None]:
     """Within it, a Flax `Dense` whose kernel is one of `kernels` returns call(path, its inputs, its output)."""
     paths = {id(kernel): path for path, kernel in kernels.items()}
 
@@ -71,9 +69,7 @@ def find(function: Callable[[dict[str, Array]], Any], kernels: dict[str, Array],
     def run(kernels: dict[str, Array]) -> Any:
         def note(path: str, inputs: Array, output: Array) -> Array:
             calls[path] += 1
-            found[path] = Watched(
-                jax.ShapeDtypeStruct((len(inputs), output.shape[-1]), output.dtype), inputs.shape[-1]
-            )
+            found[path] = Watched(jax.ShapeDtypeStruct((len(inputs), output.shape[-1]), output.dtype), inputs.shape[-1])
             return output
 
         with watching(kernels, note):

@@ -13,7 +13,7 @@ from mtl_jax.losses.base import Loss
 from mtl_jax.losses.boxes import box
 from mtl_jax.losses.classes import binary_cross_entropy, cross_entropy, hinge
 from mtl_jax.losses.directions import cosine
-from mtl_jax.losses.lists import listwise_softmax
+from mtl_jax.losses.lists import listwise_softmax, pairwise_logistic
 from mtl_jax.losses.quantiles import pinball
 from mtl_jax.losses.values import huber, mae, mse
 
@@ -21,6 +21,7 @@ NAMES: dict[str, Callable[..., Loss]] = {
     f.__name__: f
     for f in (
         cross_entropy, binary_cross_entropy, mse, mae, huber, hinge, cosine, box, pinball, listwise_softmax,
+        pairwise_logistic,
     )
 }  # fmt: skip
 

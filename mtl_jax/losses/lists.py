@@ -27,3 +27,22 @@ def listwise_softmax() -> Loss:
         return -jnp.where(mask, share * jax.nn.log_softmax(known, axis=-1), 0).sum(-1)
 
     return loss
+
+
+def pairwise_logistic() -> Loss:
+    """The mean of log(1 + exp(s_j - s_i)) over the labelled pairs of a list with y_i > y_j; one loss per list, in nats.
+
+    RankNet's cross-entropy (Burges et al., "Learning to rank using gradient descent", ICML 2005) of the probability
+    that the item of the higher grade comes first. 0 for a list whose grades are all alike.
+    """
+
+    def loss(
+        outputs: Float[Array, "row item"], targets: Float[Array, "row item"], mask: Bool[Array, "row item"]
+    ) -> Float[Array, " row"]:
+        outputs, targets = matched("pairwise_logistic", outputs, targets)
+        above = (targets[:, :, None] > targets[:, None, :]) & mask[:, :, None] & mask[:, None, :]
+        wrong = jnp.where(above, outputs[:, None, :] - outputs[:, :, None], 0)
+        total = jnp.where(above, jax.nn.softplus(wrong), 0).sum((1, 2))
+        return total / jnp.maximum(above.sum((1, 2)), 1)
+
+    return loss

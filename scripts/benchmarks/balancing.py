@@ -4,11 +4,12 @@
         [--models large,small,wide,transformer] [--methods NAME,...]
 
 Whole step: a trunk with K regression heads, Adam, float32, all cores: forward, per-task gradients, the method, and the
-update of trunk and heads. Trunks are an MLP 64-512-512-512 (large) or 64-64-64 (small) at batch 256, an MLP of widths
-1024 at batch 32 (wide), and a Transformer of 4 layers, width 128 and 64 tokens at batch 32. Solvers: a K x K Gramian to K weights, the call and the way to and
-from the device included. Modes: our step beside `jax.grad` of the sum of losses (plain), with XLA's memory analysis.
-Times are medians over interleaved rounds, in milliseconds, after compilation. Without torchjd (pip install
-"torchjd[full]" in an environment of its own, never a dependency here) the columns of this library are printed alone.
+update of trunk and heads. Trunks are an MLP 64-512-512-512 (large) or 64-64-64 (small) at batch 256, an MLP
+1024-1024-1024 at batch 32 (wide), and a Transformer of 4 layers, width 128 and 64 tokens at batch 32. Solvers: a K x K
+Gramian to K weights, the call and the way to and from the device included. Modes: our step beside `jax.grad` of the sum
+of losses (plain), with XLA's memory analysis. Times are medians over interleaved rounds, in milliseconds, after
+compilation. Without torchjd (pip install "torchjd[full]" in an environment of its own, never a dependency here) the
+columns of this library are printed alone.
 """
 
 import argparse
