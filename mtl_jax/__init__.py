@@ -13,7 +13,7 @@ _FROM = {
     "PerTask": "batch",
     "Task": "tasks",
     "JointLoss": "balancing.linearization",
-    "fit": "training.loop",
+    "fit": "training.fit",
     "Run": "training.run",
     "evaluate": "training.run",
     "load_run": "training.run",

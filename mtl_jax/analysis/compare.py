@@ -22,7 +22,7 @@ from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
 from mtl_jax.tasks import Task
 from mtl_jax.training import records
-from mtl_jax.training.loop import fit
+from mtl_jax.training.fit import fit
 
 BASELINE = "single-task"
 STATIC = "best static weights"

@@ -14,7 +14,7 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training.evaluation import baseline_losses
-from mtl_jax.training.loop import fit
+from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import resolve_tasks
 

@@ -2,12 +2,12 @@
 
 One backward pass of the summed losses through the heads gives every head's gradient and, decode being separable, the
 K cotangents at the features. From there the trunk's Jacobian, its Gramian and any weighted sum of task gradients are
-pulls of combinations of those cotangents. In mode "columns" the cotangents are not kept either: each is made anew
-from its own head, so that memory does not grow with the number of tasks.
+pulls of combinations of those cotangents (`trunk`). In mode "columns" the cotangents are not kept either: each is made
+anew from its own head, so that memory does not grow with the number of tasks.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,12 @@ from mtl_jax.balancing import layers
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
-from mtl_jax.balancing.pulls import floats, over_rows, row_products, scale_rows, with_transpose
+from mtl_jax.balancing.pulls import floats, row_products, scale_rows, with_transpose
+from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
 from mtl_jax.tasks import Task, loss_sum, task_losses
-
-
-class Branch(NamedTuple):
-    """One linearised computation of features: pull is its transpose, push its tangent map (columns mode only)."""
-
-    names: tuple[str, ...]  # the tasks that it serves
-    pull: Callable
-    push: Callable | None
 
 
 def linearize(
@@ -138,7 +131,6 @@ def linearize(
         return jax.tree.map(lambda x: jnp.where(usable[position[name]], x, 0), tree)
 
     cotangents = {n: cut(cotangents[n], n) for n in names}
-    fresh = columns and one_value  # make cotangents anew instead of keeping all
 
     def remade(index: Array, factor: Array) -> Gradient:
         def of(name: str) -> Callable:
@@ -150,116 +142,7 @@ def linearize(
 
         return jax.lax.switch(index, [of(n) for n in names])
 
-    # --- pulls through the trunk -----------------------------------------------------------------------------------
-    def summed(weights: Float[Array, "task ..."], by_task: dict[str, Gradient]) -> Any:
-        """The seed of a pull: the weighted cotangents, added up where all heads read one value."""
-        if fresh and by_task is cotangents:
-            nothing = jax.tree.map(jnp.zeros_like, features[names[0]])
-            return jax.lax.fori_loop(
-                0, len(names), lambda i, total: jax.tree.map(jnp.add, total, remade(i, weights[i])), nothing
-            )
-        scaled = {n: scale_rows(by_task[n], weights[position[n]]) for n in names}
-        return jax.tree.map(lambda *x: sum(x), *scaled.values()) if one_value else scaled
-
-    def pull(seed: Any) -> tuple[Gradient, Gradient, Gradient]:
-        """(by shared leaves, by the tasks' own that encode reads, at the outputs of factored layers)."""
-        parts = [b.pull({n: seed[n] for n in b.names} if not one_value else seed) for b in branches]
-        return jax.tree.map(lambda *x: sum(x), *parts)
-
-    def seen(gradient: Gradient) -> Gradient:
-        return gradient if paths is None else {p: g for p, g in gradient.items() if p in paths}
-
-    size = num_examples(batch, tasks)
-
-    def factor_of(index: Array, factors: Array | None, examples: bool) -> tuple[Array, Array]:
-        """(task, factor of its cotangent or of each of that's rows) of an objective."""
-        if examples:
-            task = index // size
-            return task, jnp.where(jnp.arange(size) == index % size, labelled_examples()[task], 0)
-        return index, jnp.ones((), losses.dtype) if factors is None else factors[index]
-
-    def objective(index: Array, factors: Array | None, examples: bool) -> Any:
-        """The seed of one row of the Jacobian: a task's cotangent, its rows times `factors`; or one example's."""
-        task, factor = factor_of(index, factors, examples)
-        if fresh:
-            return remade(task, factor)
-        if one_value:
-            return scale_rows(jax.tree.map(lambda x: x[task], stacked()), factor)
-        return {n: scale_rows(x, jnp.where(task == position[n], factor, 0)) for n, x in cotangents.items()}
-
-    def stacked() -> Gradient:
-        return jax.tree.map(lambda *x: jnp.stack(x), *cotangents.values())
-
-    def pulled(seed: Any) -> Gradient:
-        return global_sum(seen(pull(seed)[0]))
-
-    def row(index: Array, factors: Array | None, examples: bool) -> Gradient:
-        """One row of the Jacobian; a task with a branch of its own is pulled through that only."""
-        if not branched:
-            return pulled(objective(index, factors, examples))
-        task, factor = factor_of(index, factors, examples)
-        return global_sum(jax.lax.switch(task, [lambda f, i=i: through(i, f) for i in range(len(names))], factor))
-
-    def with_factors(seed: Any) -> tuple[Gradient, Gradient]:
-        gradient, _, at_outputs = pull(seed)
-        return {p: g for p, g in seen(gradient).items() if p not in factored}, at_outputs
-
-    def jacobian(examples: bool = False, factors: Array | None = None) -> dict[str, Any]:
-        if factored and not examples and factors is None:
-            if one_value:
-                rows, cotangents = over_rows(with_factors, stacked(), mode)
-            else:
-                indices = jnp.arange(len(names))
-                rows, cotangents = over_rows(lambda i: with_factors(objective(i, None, False)), indices, mode)
-            return rows | {p: layers.Factored(inputs[p], x) for p, x in cotangents.items()}
-        if branched:  # each task's rows through its own branch
-            rows = [branch_rows(i, factors, examples) for i in range(len(names))]
-            return global_sum(jax.tree.map(lambda *x: jnp.concatenate(x), *rows))
-        if examples or not one_value:
-            indices = jnp.arange(len(names) * (size if examples else 1))
-            return over_rows(lambda i: row(i, factors, examples), indices, mode)
-        seeds = stacked()
-        if factors is not None:
-            seeds = jax.vmap(scale_rows)(seeds, factors)
-        return over_rows(pulled, seeds, mode)
-
-    def through(task: int, factor: Array) -> Gradient:
-        branch, name = branches[task], names[task]
-        return seen(branch.pull({name: scale_rows(cotangents[name], factor)})[0])
-
-    def branch_rows(task: int, factors: Array | None, examples: bool) -> Gradient:
-        if examples:
-            every = jnp.eye(size, dtype=losses.dtype) * labelled_examples()[task]
-            return over_rows(lambda factor: through(task, factor), every, mode)
-        return jax.tree.map(lambda x: x[None], through(task, factor_of(jnp.asarray(task), factors, False)[1]))
-
-    def projections(direction: Gradient) -> Float[Array, "task batch"]:
-        """J times a direction, by rows of the batch: a tangent map of trunk and heads."""
-        whole_direction = {p: jnp.zeros_like(v) for p, v in shared.items()} | direction
-        still, moved = jax.tree.map(jnp.zeros_like, private), {}
-        for branch in branches:
-            tangent = branch.push(whole_direction, still, {})
-            moved |= {n: tangent if one_value else tangent[n] for n in branch.names}
-        changes = push_heads(still, moved)
-        return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
-
-    def gram(examples: bool = False) -> Float[Array, "task task"]:
-        if not columns:
-            return gramian(jacobian(examples))
-
-        def column(index: Array) -> Array:
-            along_rows = projections(row(index, None, examples))
-            if examples:
-                along_rows = along_rows * labelled_examples()[:, None]
-            return global_sum(along_rows.ravel() if examples else along_rows.sum(1))
-
-        found = jax.lax.map(column, jnp.arange(len(names) * (size if examples else 1)))
-        return (found + found.T) / 2
-
-    def weighted(weights: Float[Array, "task ..."]) -> Gradient:
-        return global_sum(pull(summed(weights, cotangents))[0])
-
-    # --- halves of the batch, and its examples ---------------------------------------------------------------------
+    # --- losses row by row -----------------------------------------------------------------------------------------
     def row_losses() -> tuple[Array, Array]:
         """([K, batch] sums, [K, batch] counts) of the losses row by row."""
         return tuple(map(jnp.stack, zip(*(
@@ -269,6 +152,31 @@ def linearize(
 
     def labelled_examples() -> Float[Array, " task"]:
         return (row_losses()[1] > 0).sum(1).astype(losses.dtype)
+
+    size = num_examples(batch, tasks)
+    trunk = Trunk(
+        names, branches, branched, one_value, cotangents, remade if columns and one_value else None, mode, paths,
+        inputs, size, labelled_examples, losses.dtype,
+    )  # fmt: skip
+
+    # --- Gramians --------------------------------------------------------------------------------------------------
+    def projections(direction: Gradient) -> Float[Array, "task batch"]:
+        """J times a direction, by rows of the batch: a tangent map of trunk and heads."""
+        changes = push_heads(jax.tree.map(jnp.zeros_like, private), trunk.push(direction, shared, private))
+        return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
+
+    def gram(examples: bool = False) -> Float[Array, "task task"]:
+        if not columns:
+            return gramian(trunk.jacobian(examples))
+
+        def column(index: Array) -> Array:
+            along_rows = projections(trunk.row(index, examples=examples))
+            if examples:
+                along_rows = along_rows * labelled_examples()[:, None]
+            return global_sum(along_rows.ravel() if examples else along_rows.sum(1))
+
+        found = jax.lax.map(column, jnp.arange(len(names) * (size if examples else 1)))
+        return (found + found.T) / 2
 
     def cross() -> tuple[Array, Array]:
         if size % 2:
@@ -280,10 +188,10 @@ def linearize(
         first, second = jnp.where(inside, (counts / jnp.maximum(in_half, 1))[..., None], 0).astype(losses.dtype)
         both = usable & (in_half > 0).all(0)
         if not columns:
-            return product(jacobian(factors=first), jacobian(factors=second)), both
+            return product(trunk.jacobian(factors=first), trunk.jacobian(factors=second)), both
 
         def column(index: Array) -> Array:
-            return global_sum((projections(row(index, second, False)) * first).sum(1))
+            return global_sum((projections(trunk.row(index, second)) * first).sum(1))
 
         return jax.lax.map(column, jnp.arange(len(names))).T, both
 
@@ -294,20 +202,23 @@ def linearize(
         present = (by_row > 0) & usable[:, None]
         return Examples(jnp.where(present, share, 0), present, scale)
 
-    # --- at the features, heads, and what is added outside the balancer --------------------------------------------
+    # --- directions ------------------------------------------------------------------------------------------------
+    def weighted(weights: Float[Array, "task ..."]) -> Gradient:
+        return global_sum(trunk.weighted(weights).shared)
+
     def at_features() -> Gradient:
         if not one_value:
             raise ValueError("the Jacobian at the features needs features that all heads read; these are per task")
-        return stacked()
+        return trunk.stacked()
 
     def along(direction: Gradient) -> Gradient:
-        return global_sum(branches[0].pull(direction)[0])
+        return global_sum(trunk.pull(direction).shared)
 
     ones = jnp.ones(len(names), losses.dtype)
 
     def own() -> Gradient:
         # Leaves of tasks/* that encode reads are pulled with ones; for the others this part is constant zero.
-        read_early = pull(summed(ones, cotangents))[1]
+        read_early = trunk.weighted(ones).private
         total = {p: own_gradient[p] + read_early[p] for p in private}
         return {p: cut(g, partition.owner(p)) for p, g in global_sum(total).items()}
 
@@ -335,12 +246,12 @@ def linearize(
             return total
 
         private_part, by_task = pull_heads(jax.grad(value)(outputs))
-        shared_part, early_part, _ = pull(summed(ones, by_task))
-        return global_sum(shared_part | {p: private_part[p] + early_part[p] for p in private})
+        found = trunk.pull(trunk.add_up(by_task, ones))
+        return global_sum(found.shared | {p: private_part[p] + found.private[p] for p in private})
 
     return Linearization(
-        losses, labelled, finite, new_state, metrics, jacobian, gram, weighted, cross, examples, at_features, along,
-        own, extra,
+        losses, labelled, finite, new_state, metrics, trunk.jacobian, gram, weighted, cross, examples, at_features,
+        along, own, extra,
     )  # fmt: skip
 
 

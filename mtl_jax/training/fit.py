@@ -1,0 +1,223 @@
+"""`fit`: from a model and a data set to a run; what is checked and made before the first step."""
+
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mtl_jax import balancing as methods
+from mtl_jax import parallel as devices
+from mtl_jax import partition, parts
+from mtl_jax.balancing.base import Balancer, Needs
+from mtl_jax.balancing.linearization import JointLoss
+from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
+from mtl_jax.balancing.side_by_side import side_by_side
+from mtl_jax.batch import PerTask
+from mtl_jax.data.checks import check_dataset, check_no_missing
+from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.sampling import padded_batches
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.training import loop, records, selection, state
+from mtl_jax.training import schedule as schedules
+from mtl_jax.training.dispatch import Feeds, make_dispatch
+from mtl_jax.training.evaluation import baseline_losses, make_evaluate
+from mtl_jax.training.intervals import intervals
+from mtl_jax.training.optimizers import build_optimizer, per_owner
+from mtl_jax.training.run import Run
+from mtl_jax.training.start import Adapted, initial_variables, resolve_tasks, small_batch
+from mtl_jax.training.step import make_train_step
+
+
+def fit(
+    model: MultiTaskModel | Adapted,
+    data: Dataset,
+    *,
+    balancer: Balancer | str | Sequence[Balancer | str] | None = None,
+    optimizer: optax.GradientTransformation | str | None = None,
+    num_steps: int = 1000,
+    batch_size: int = 128,
+    seed: int | Sequence[int] = 0,
+    freeze: Any = None,
+    clip_norm: float | None = None,
+    learning_rate_factors: partition.Rules = (),
+    l1: float = 0.0,
+    l2: float = 0.0,
+    joint_losses: Sequence[JointLoss] = (),
+    task_schedule: schedules.Schedule | str = "joint",
+    engine: str | int = "auto",
+    level: str = "parameters",
+    balance_paths: str | Sequence[str] | None = None,
+    update_every: int = 1,
+    objectives: str = "tasks",
+    monitor: bool = True,
+    eval_every: int | None = None,
+    steps_per_dispatch: int | None = None,
+    log_every: int | None = None,
+    checkpoint_every: int | None = None,
+    patience: int | None = None,
+    nonfinite: str = "stop",
+    workdir: str | pathlib.Path | None = None,
+    config: dict[str, Any] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    parallel: str = "jit",
+    progress: bool | None = None,
+) -> Run:
+    """Trains a model and keeps the variables that are best on validation (the last ones, without validation data).
+
+    Args:
+      model: what to train, or what `transfer.adapt` returned.
+      data: its tasks must be among the model's, by name.
+      balancer: a balancing method or its text; None means `balancing.equal()`. Several methods of one shape train side
+        by side with every seed; member ``m * len(seed) + s`` of the run is method m's.
+      optimizer: an optax optimizer or its text, applied to ``shared`` and to each task apart; None means adam(1e-3).
+      num_steps: steps in all, those before a resume included.
+      batch_size: rows per step over all devices (per task, where tasks have inputs of their own).
+      seed: of initial parameters, row order and draws. Several seeds train side by side in one program; the run then
+        has a leading axis of members.
+      freeze: regex, several, or (regex, trains) rules over parameter paths. Frozen modules run as in inference.
+      clip_norm: bound on the norm of the gradient of all trainable leaves together.
+      learning_rate_factors: (regex, factor) rules over parameter paths.
+      l1, l2: penalties on trainable kernels, outside the balancer.
+      joint_losses: losses over several tasks' outputs, outside the balancer.
+      task_schedule: which tasks train at which step: "joint", or a schedule of `training.schedule` or its text.
+      engine: how per-task gradients are pulled: "auto", "map", "vmap", "layers", "columns" or a number of rows; level,
+        by what they are taken; balance_paths, regexes of the shared parameters whose gradients the balancer sees;
+        update_every, steps between updates of its weights; objectives, "tasks" or "examples". Which go together:
+        `balancing.options`.
+      monitor: log gradient norms, cosines and the share of conflicts where the method has a Gramian.
+      eval_every: steps between validations; about a tenth of the run by default.
+      steps_per_dispatch: steps per compiled call; must divide the other intervals. By default at most 50.
+      log_every: steps between training records; by default about fifty in all.
+      checkpoint_every: steps between checkpoints, if there is a workdir; by default `eval_every`.
+      patience: stop after this many validations in a row without improvement; None: never.
+      nonfinite: "stop" or "skip_task" (`make_train_step`).
+      workdir: where config, records and checkpoints go. Running again there resumes.
+      config: what identifies the run, for config.json; the arguments by default.
+      mesh: the devices that share each batch; all by default.
+      parallel: "jit" or "pmap".
+      progress: show a progress line; by default where stderr is a terminal.
+
+    Raises:
+      ValueError: for arguments or data that do not fit, or a workdir that holds another config's run.
+      FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
+    """
+    started = time.perf_counter()
+    adapted = model if isinstance(model, Adapted) else None
+    model = adapted.model if adapted else model
+    tasks = resolve_tasks(model.tasks, data)
+    names = tuple(t.name for t in tasks)
+    source, data = data.spec, data.select(names)
+    check_dataset(data)
+    if model.encoder is not None and not model.encoder.reads_missing:
+        check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
+    seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
+    members = not isinstance(seed, int | np.integer)
+    mesh = devices.make_mesh() if mesh is None else mesh
+    devices.check_batch_size(batch_size, mesh)
+    spans = intervals(num_steps, steps_per_dispatch, eval_every, checkpoint_every, log_every)
+    several = isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
+    balancers = tuple(
+        methods.build(b) if isinstance(b, str) else b or methods.equal() for b in (balancer if several else [balancer])
+    )
+    members = members or several
+    seeds_of_members = seeds * len(balancers)
+    described = [b.spec for b in balancers] if several else balancers[0].spec
+    balancer = side_by_side(balancers, len(seeds), len(names))
+    named_optimizer = optimizer if isinstance(optimizer, str) else None if optimizer else "adam"
+    optimizer = build_optimizer(named_optimizer) if named_optimizer else optimizer
+    chosen = schedules.build(task_schedule) if isinstance(task_schedule, str) else task_schedule
+    sizes = [int(np.sum(data.train.masks[n])) for n in names]
+    active = None if chosen.spec == "joint()" else schedules.bind(chosen, names, sizes)
+    freeze = freeze if freeze is not None else adapted.freeze if adapted else None
+
+    # --- what identifies the run -----------------------------------------------------------------------------------
+    if config is None:
+        config = {
+            "data": source or data.name, "tasks": list(names), "sharing": model.spec,
+            "encoder": model.encoder.spec if model.encoder else None, "balancer": described,
+            "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
+            "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
+            "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level,
+            "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives,
+            "task_schedule": chosen.spec, **spans,
+        }  # fmt: skip
+    workdir = None if workdir is None else pathlib.Path(workdir)
+    if workdir is not None:
+        records.check_same_config(workdir / "config.json", config)
+
+    # --- variables, step and dispatch ------------------------------------------------------------------------------
+    example = small_batch(data.train)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds_of_members, jnp.uint32))
+
+    given = adapted.variables if adapted else {}
+    shapes = jax.eval_shape(
+        lambda key: initial_variables(model, example, key, adapted.member(0) if adapted else {}), keys[0]
+    )
+    trainable = partition.trainable_paths(shapes["params"], freeze)
+    how = Options(engine, level, matching(balance_paths, trainable), update_every, objectives, monitor)
+    for each in balancers:
+        check(how, each, len(names), model.features == "common" and not isinstance(example.inputs, PerTask))
+        check_batch(how, each, batch_size, mesh.size if parallel == "pmap" else 1, data.val is not None)
+        if unknown := [t for t in each.about if t not in names]:
+            raise parts.unknown(f"task in balancer {each.spec}:", unknown[0], names)
+    if objectives == "examples" and parallel == "pmap":
+        raise ValueError("objectives='examples' compares examples across devices; use parallel='jit'")
+    rows_of_jacobian = len(names) * (batch_size if objectives == "examples" else 1)
+    shared = {p: x for p, x in partition.flatten(shapes["params"]).items() if p in trainable and
+              partition.owner(p) == "shared"}  # fmt: skip
+    mode, why = resolve(engine, balancer, rows_of_jacobian, shared, len(seeds_of_members))
+    how = how._replace(mode=mode)
+
+    def initialise(key: jax.Array, given: Any) -> Any:
+        return initial_variables(model, example, jax.random.fold_in(key, 1), given)
+
+    def create(variables: Any, key: jax.Array, method: Any = 0) -> tuple[state.TrainState, selection.Best]:
+        started = [
+            state.create(variables, len(names), owners, b, trainable, jax.random.fold_in(key, 2), how, rows_of_jacobian)
+            for b in balancers
+        ]
+        # Methods side by side differ in what their states carry.
+        states = jax.tree.map(lambda *x: jnp.stack(x)[method], *(s.balancer_state for s in started))
+        new = started[0]._replace(balancer_state=states)
+        return new, selection.start(new.variables, len(names))
+
+    trunk_states = len(names) if chosen.optimizer_per_task else 1
+    owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors, trunk_states=trunk_states)
+    whole = devices.replicated(mesh)
+    per_member = 0 if adapted and adapted.members else None
+    if adapted and adapted.members and adapted.members != len(seeds_of_members):
+        raise ValueError(f"the adapted run has {adapted.members} members; give as many seeds, not {len(seeds)}")
+    if members:
+        variables = jax.vmap(initialise, in_axes=(0, per_member))(keys, given)
+        make, of_each = jax.vmap(create), (keys, jnp.repeat(jnp.arange(len(balancers)), len(seeds)))
+    else:
+        variables, make, of_each = initialise(keys[0], given), create, (keys[0],)
+    train, best = jax.jit(make, out_shardings=whole)(variables, *of_each)
+
+    step = make_train_step(
+        model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
+        nonfinite=nonfinite, active=active,
+    )  # fmt: skip
+    dispatch = make_dispatch(step, mesh, parallel, members)
+    evaluate = make_evaluate(model, tasks, members)
+    baselines = jnp.asarray(baseline_losses(tasks, data.train))
+    choose = loop.make_choose(names, patience, members, whole)
+    read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
+    splits = jax.device_put(read, whole)
+    validation = None
+    if data.val is not None:
+        validation = jax.device_put(padded_batches(data.val, 256), whole)
+    feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
+
+    run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
+    run.engine, run.trainable = why, trainable
+    job = loop.Job(
+        run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
+        nonfinite, workdir, progress, started,
+    )  # fmt: skip
+    return loop.train(job)
