@@ -25,7 +25,7 @@ MODES = ("map", "vmap", "layers", "columns")
 LEVELS = ("parameters", "features")
 OBJECTIVES = ("tasks", "examples")
 BUDGET = 2 * 2**30  # bytes that a held Jacobian may take where the device does not say how much it has
-SMALL, AT_ONCE = 64 * 2**10, 512 * 2**10  # bytes of a row that a CPU pulls with others, and of those rows together
+SMALL, AT_ONCE = 64 * 2**10, 256 * 2**10  # bytes of a row that a CPU pulls with others, and of those rows together
 
 
 class Options(NamedTuple):

@@ -75,17 +75,22 @@ def per_owner(
             scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
             gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
         factor = partition.match(factors, list(params), 1.0) if factors else None
+
+        def move(old: tuple[dict[str, Array], Any], gradients: dict[str, Array]) -> tuple[dict[str, Array], Any]:
+            step, inner = optimizer.update(gradients, old[1], old[0])
+            if factor is not None:
+                step = {p: u * factor[p] for p, u in step.items()}
+            return optax.apply_updates(old[0], step), inner
+
         new_params, new_state = dict(params), {}
         for name, group in groups(gradients).items():
             mine = {p: params[p] for p in group}
             several = trunk_states > 1 and name == "shared"
             before = jax.tree.map(lambda x: x[turn], state[name]) if several else state[name]
-            step, inner = optimizer.update(group, before, mine)
-            if factor is not None:
-                step = {p: u * factor[p] for p, u in step.items()}
-            moved = optax.apply_updates(mine, step)
             if name in present:
-                moved, inner = keep_unless(present[name], (moved, inner), (mine, before))
+                moved, inner = where_it_holds(present[name], move, (mine, before), group)
+            else:
+                moved, inner = move((mine, before), group)
             new_params |= moved
             new_state[name] = jax.tree.map(lambda x, new: x.at[turn].set(new), state[name], inner) if several else inner
         return new_params, new_state
@@ -96,6 +101,17 @@ def per_owner(
 def keep_unless(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
     """`new` where the condition holds, else `old`, leaf by leaf."""
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def where_it_holds(condition: Bool[Array, ""], move: Callable, old: Any, *given: Any) -> Any:
+    """move(old, *given) where the condition holds, else `old`.
+
+    As a branch it is made in place; a selection would copy what both sides read, and takes longer to compile. A GPU
+    selects, since it asks the host which branch to take.
+    """
+    if jax.default_backend() == "gpu":
+        return keep_unless(condition, move(old, *given), old)
+    return jax.lax.cond(condition, move, lambda old, *_: old, old, *given)
 
 
 def _takes_learning_rate(function: Any) -> bool:

@@ -1,5 +1,6 @@
 """How the benchmarks measure: compiled steps with their cost, and medians over interleaved calls."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -40,12 +41,15 @@ def compiled(step: Callable, first: Any, batch: Any) -> Compiled:
     return Compiled(call, seconds, program.cost_analysis()["flops"], peak)
 
 
+BURST = 30.0  # milliseconds for which a short call is repeated
+
+
 def medians(calls: dict[str, Callable], rounds: int, patience: float = 60.0) -> dict[str, float]:
     """{name: median milliseconds} of interleaved calls, after two rounds to warm up.
 
     Args:
-      calls: what to run, {name: call that returns when its work is done}. One of less than 50 ms runs once more in
-        front of each that counts: in training a step follows itself, not another library's, whose threads still spin.
+      calls: what to run, {name: call that returns when its work is done}. In training a step follows itself, not
+        another library's, whose threads still spin: a short call runs in bursts, and a burst's second half counts.
       rounds: how many count; after `patience` seconds three will do.
     """
     times, started = {name: [] for name in calls}, time.perf_counter()
@@ -53,9 +57,13 @@ def medians(calls: dict[str, Callable], rounds: int, patience: float = 60.0) -> 
         if done >= 5 and time.perf_counter() - started > patience:
             break
         for name, call in calls.items():
-            if times[name] and times[name][-1] < 50:
-                call()
-            began = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - began))
+            repeats = math.ceil(BURST / times[name][-1]) if times[name] else 1
+            times[name].append(statistics.median([milliseconds(call) for _ in range(repeats)][repeats // 2 :]))
     return {name: statistics.median(t[2:]) for name, t in times.items()}
+
+
+def milliseconds(call: Callable) -> float:
+    """How long one call takes."""
+    began = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began)
