@@ -8,6 +8,9 @@ import pytest
 
 from mtl_jax import partition
 from mtl_jax.balancing import layers
+from mtl_jax.balancing.engine import linearize
+from mtl_jax.balancing.gramian import combine, gramian
+from tests import tiny
 
 
 class Net(nn.Module):
@@ -40,3 +43,24 @@ def test_one_task_is_not_factored():
     output = jax.ShapeDtypeStruct((8, 64), np.float32)
     assert layers.pays(layers.Watched(output, 64), 4)
     assert not layers.pays(layers.Watched(output, 64), 1)
+
+
+def test_half_precision_and_members():
+    """Computed in bfloat16, with weights of several members at once: factors give what rows give, in float32."""
+    model = tiny.model(tiny.data().tasks, encoder="mlp(features=(48, 64), dtype='bfloat16')")
+    batch = tiny.batch(12)
+    variables = jax.vmap(lambda key: model.init(key, batch))(jax.random.split(jax.random.key(0), 2))
+
+    def taken(mode):
+        def one(variables):
+            rows = linearize(model, variables, batch, tasks=tiny.data().tasks, mode=mode).jacobian()
+            assert any(map(layers.is_factored, rows.values())) == (mode == "layers")
+            return gramian(rows), combine(jnp.arange(1.0, 4.0), rows)
+
+        return jax.jit(jax.vmap(one))(variables)
+
+    (gram, direction), (other, expected) = taken("layers"), taken("map")
+    assert {x.dtype for x in jax.tree.leaves((gram, direction))} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(gram, other, rtol=0.02, atol=0.01 * np.abs(other).max())
+    for path, leaf in direction.items():
+        np.testing.assert_allclose(leaf, expected[path], atol=0.02 * np.abs(expected[path]).max())
