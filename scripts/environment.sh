@@ -1,6 +1,9 @@
 # Sourced by the other scripts: makes .venv in the clone and installs the project with the extras that are asked for.
 # usage: prepare_environment EXTRA[,EXTRA...]
 
+# A step on a CPU asks for its temporaries anew; in huge pages they cost a fraction of the page faults (glibc 2.35 on).
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 find_python() {
