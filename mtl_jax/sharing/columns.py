@@ -29,6 +29,16 @@ def common_inputs(batch: Batch, sharing: str) -> Any:
     return jax.tree.map(jnp.asarray, batch.inputs)
 
 
+def one_by_one(x: Any, names: Sequence[Any]) -> dict[Any, Any]:
+    """{name: its entry} of leaves stacked by name along a first axis.
+
+    A backward pass stacks their cotangents once; that of indexing would add up as many arrays of zeros with one entry.
+    """
+    leaves, structure = jax.tree.flatten(x)
+    apart = [jax.lax.split(leaf, (1,) * len(names)) for leaf in leaves]
+    return {n: structure.unflatten([jnp.squeeze(of[i], 0) for of in apart]) for i, n in enumerate(names)}
+
+
 def init_columns(
     named: Layers, key: Key[Array, ""], x: Any, prefix: str, names: Sequence[str]
 ) -> tuple[dict, dict, Any]:

@@ -4,6 +4,7 @@ A layer holds experts that all tasks read and, per task, experts of its own. A t
 its own and the shared experts; in front of a further layer a shared gate mixes all experts of all tasks.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
-from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns
+from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.gates import Gate, check_reads, gate_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import MultiTaskModel, merge, no_penalty
@@ -121,6 +122,11 @@ def extraction(
         sizes = {g: len(values_of(out)) for g, out in mine.items()}
         return gate_inputs(reads, x, stacked, sharing), sizes, stacked
 
+    def through(params: Any, read: Any, sizes: dict[str, int], stacked: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """(a gate's weights, the features that it mixes, its auxiliary losses)."""
+        weights, more = gate.apply(params, read, sizes)
+        return weights, mix(weights, stacked), more
+
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         inputs = common_inputs(batch, sharing)
         variables = {kind: {"shared": {}, "tasks": {}} for kind in ("params", "state")}
@@ -155,10 +161,18 @@ def extraction(
                     key=rng, prefix="/".join(path), names=copies(owner),
                 )  # fmt: skip
                 changed = merge(changed, nest(path, new)) if new else changed
-            for reader in readers(index, chosen):
-                read, sizes, stacked = gated(reader, xs[reader], outputs)
-                weights, more = gate.apply(entry(variables["params"], gate_of(reader, index)), read, sizes)
-                mixed[reader] = mix(weights, stacked)
+            group = readers(index, chosen)
+            gates = {reader: entry(variables["params"], gate_of(reader, index)) for reader in group}
+            if not own and index == 0:  # all gates read and mix the same
+                read, sizes, stacked = gated(group[0], inputs, outputs)
+                every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gates.values())
+                together = jax.vmap(functools.partial(through, read=read, sizes=sizes, stacked=stacked))
+                found = one_by_one(together(every), group)
+            for reader in group:
+                if own or index > 0:
+                    read, sizes, stacked = gated(reader, xs[reader], outputs)
+                    found = {reader: through(gates[reader], read, sizes, stacked)}
+                weights, mixed[reader], more = found[reader]
                 who = "shared" if reader is SHARED else reader
                 losses |= {f"{level}{name}/{who}": value for name, value in more.items()}
                 use |= load(f"{level}load/{who}", f"{level}gate_entropy/{who}", weights, sizes)

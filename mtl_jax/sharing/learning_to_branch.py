@@ -16,7 +16,7 @@ from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
-from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns
+from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import MultiTaskModel, no_penalty
 from mtl_jax.sharing.places import chosen, runs_in_training
@@ -111,7 +111,7 @@ def learning_to_branch(
             changed |= new
         readers = chosen(names, tasks)
         x = mix(choose(shared["branching"]["tasks"], "tasks", readers), x)
-        features = {n: jax.tree.map(lambda y, i=i: y[i], x) for i, n in enumerate(readers)}
+        features = one_by_one(x, readers)
         new_state = {"copies": changed} if changed else {}
         if on:
             new_state["branching"] = {"temperature": jnp.maximum(heat * decay, final_temperature).astype(heat.dtype)}

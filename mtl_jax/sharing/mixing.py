@@ -11,7 +11,7 @@ from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
-from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns
+from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.tasks import Task, check_names
@@ -62,7 +62,7 @@ def mixed_columns(
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         inputs = common_inputs(batch, sharing)
         columns, statistics, x = init_columns([*stages, *pool], rng, inputs, "shared/columns", names)
-        tops = {t: jax.tree.map(lambda leaf, i=i: leaf[i], x) for i, t in enumerate(names)}
+        tops = one_by_one(x, names)
         units, unit_state = {}, {}
         shapes = jax.eval_shape(stages_of, columns, statistics, inputs)
         behind = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -115,7 +115,7 @@ def mixed_columns(
         x, new = columns_of(columns, statistics, pool, x, train, rng, True)
         if new:
             changed.setdefault("columns", {}).update(new)
-        features = {t: jax.tree.map(lambda leaf, i=i: leaf[i], x) for i, t in enumerate(names)}
+        features = one_by_one(x, names)
         chosen = names if tasks is None else tasks
         return PerTask({t: features[t] for t in chosen}), {"shared": changed} if changed else {}, NO_AUX
 
