@@ -6,7 +6,6 @@ AA' is made once and that takes fewer operations and less memory than the gradie
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -63,12 +62,12 @@ def find(function: Callable[[dict[str, Array]], Any], kernels: dict[str, Array],
       num_tasks: rows of the Jacobian.
 
     A kernel that is read anywhere else, or by a layer that is called twice, is left out: its gradient has more parts.
+    So is one that is read inside a loop or another compiled or rematerialised call, out of which no input comes.
     """
-    found, calls = {}, Counter()
+    found = {}
 
     def run(kernels: dict[str, Array]) -> Any:
         def note(path: str, inputs: Array, output: Array) -> Array:
-            calls[path] += 1
             found[path] = Watched(jax.ShapeDtypeStruct((len(inputs), output.shape[-1]), output.dtype), inputs.shape[-1])
             return output
 
@@ -76,10 +75,21 @@ def find(function: Callable[[dict[str, Array]], Any], kernels: dict[str, Array],
             return function(kernels)
 
     program = jax.make_jaxpr(run)(kernels).jaxpr
-    read = Counter(id(v) for equation in program.eqns for v in equation.invars)
-    read.update(id(v) for v in program.outvars)
-    reads = {path: read[id(v)] for path, v in zip(sorted(kernels), program.invars, strict=True)}
-    return {p: layer for p, layer in found.items() if calls[p] == reads[p] == 1 and pays(layer, num_tasks)}
+    readers: dict[int, list[Any]] = {}
+    for equation in program.eqns:
+        for v in equation.invars:
+            readers.setdefault(id(v), []).append(equation)
+
+    def one_product(variable: Any) -> bool:
+        """Whether one matrix product is all that reads a variable, be it in another precision."""
+        reading = readers.get(id(variable), [])
+        if len(reading) != 1 or any(v is variable for v in program.outvars):
+            return False
+        name = reading[0].primitive.name
+        return name == "dot_general" or (name == "convert_element_type" and one_product(reading[0].outvars[0]))
+
+    alone = {path for path, v in zip(sorted(kernels), program.invars, strict=True) if one_product(v)}
+    return {p: layer for p, layer in found.items() if p in alone and pays(layer, num_tasks)}
 
 
 def pays(layer: Watched, num_tasks: int) -> bool:

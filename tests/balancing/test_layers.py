@@ -14,7 +14,7 @@ from tests import tiny
 
 
 class Net(nn.Module):
-    """Layers that are called once and twice, one inside a rematerialised call, and a kernel that is read elsewhere."""
+    """Layers that are called once and twice, inside calls of their own, and a kernel that is read elsewhere."""
 
     @nn.compact
     def __call__(self, x):
@@ -22,6 +22,13 @@ class Net(nn.Module):
         twice, tied = nn.Dense(40, name="twice"), nn.Dense(40, name="tied")
         x = tied(twice(jnp.tanh(twice(x))))
         x = nn.remat(nn.Dense)(40, name="remat")(x)
+        inside, looped = nn.Dense(40, name="inside"), nn.Dense(40, name="looped")
+        if self.is_initializing():
+            inside(x), looped(x)
+        else:  # closed over by calls of their own
+            dense, once, often = nn.Dense(40, parent=None), inside.variables, looped.variables
+            x = jax.checkpoint(lambda x: dense.apply(once, x))(x)
+            x, _ = jax.lax.scan(lambda x, _: (dense.apply(often, x), None), x, length=2)
         return x @ tied.variables["params"]["kernel"].T
 
 
@@ -31,7 +38,7 @@ def test_what_is_factored(rows, expected):
     x = jnp.ones((rows, 30))
     variables = jax.jit(Net().init)(jax.random.key(0), x)
     kernels = {p: w for p, w in partition.flatten(variables["params"]).items() if w.ndim == 2}
-    assert len(kernels) == 4
+    assert len(kernels) == 6
 
     def run(kernels):
         return Net().apply({"params": partition.unflatten(kernels, variables["params"])}, x)
