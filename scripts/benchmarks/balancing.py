@@ -1,15 +1,17 @@
 """Balancing here and in TorchJD, side by side in one run: whole steps, solvers alone, and what each engine mode costs.
 
     python -m scripts.benchmarks.balancing [--part solvers|steps|modes] [--tasks 2,3,10,40] [--rounds 11]
-        [--models large,small,wide,transformer] [--methods NAME,...]
+        [--models large,small,wide,transformer] [--methods NAME;...] [--precision highest|high]
 
 Whole step: a trunk with K regression heads, Adam, float32, all cores: forward, per-task gradients, the method, and the
 update of trunk and heads. Trunks are an MLP 64-512-512-512 (large) or 64-64-64 (small) at batch 256, an MLP
 1024-1024-1024 at batch 32 (wide), and a Transformer of 4 layers, width 128 and 64 tokens at batch 32. Solvers: a K x K
 Gramian to K weights, the call and the way to and from the device included. Modes: our step beside `jax.grad` of the sum
 of losses (plain), with XLA's memory analysis. Times are medians over interleaved rounds, in milliseconds, after
-compilation. Without torchjd (pip install "torchjd[full]" in an environment of its own, never a dependency here) the
-columns of this library are printed alone.
+compilation. PyTorch runs on the device that JAX runs on. On a GPU the two libraries differ in how they multiply float32
+matrices by default, so both are set to the same: --precision highest is float32, high is TF32. Without torchjd (pip
+install "torchjd[full]" in an environment of its own, never a dependency here) the columns of this library are printed
+alone.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from mtl_jax.sharing.model import forward
 from mtl_jax.tasks import task_losses
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
+from scripts.benchmarks import measuring
 from scripts.benchmarks.measuring import Compiled, compiled, medians
 
 try:
@@ -149,11 +152,12 @@ def their_trunk(name: str) -> tuple[Any, int]:
 def their_step(name: str, count: int, method: str) -> Callable:
     """A call of TorchJD's step."""
     torch.manual_seed(0)
+    device = measuring.torch_device()
     trunk, width = their_trunk(name)
-    heads = [torch.nn.Linear(width, 1) for _ in range(count)]
+    trunk, heads = trunk.to(device), [torch.nn.Linear(width, 1).to(device) for _ in range(count)]
     parameters = [*trunk.parameters(), *(p for h in heads for p in h.parameters())]
     optimizer, aggregator = torch.optim.Adam(parameters, lr=1e-3), THEIRS[method]()
-    x, y = torch.randn(*INPUTS[name]), torch.randn(count, INPUTS[name][0])
+    x, y = torch.randn(*INPUTS[name], device=device), torch.randn(count, INPUTS[name][0], device=device)
 
     def call() -> None:
         features = trunk(x)
@@ -162,6 +166,7 @@ def their_step(name: str, count: int, method: str) -> Callable:
         jac_to_grad(trunk.parameters(), aggregator)
         optimizer.step()
         optimizer.zero_grad()
+        measuring.torch_wait()
 
     return call
 
@@ -231,8 +236,9 @@ def solvers_table(counts: list[int], rounds: int) -> str:
             )
             calls = {"ours": lambda solve=solve, gram=gram, first=first: np.asarray(solve(gram, first))}
             if hasattr(THEIRS.get(method, object)(), "gramian_weighting"):
-                weighting, tensor = THEIRS[method]().gramian_weighting, torch.as_tensor(gram)
-                calls["theirs"] = lambda weighting=weighting, tensor=tensor: weighting(tensor)
+                weighting = THEIRS[method]().gramian_weighting
+                tensor = torch.as_tensor(gram, device=measuring.torch_device())
+                calls["theirs"] = lambda weighting=weighting, tensor=tensor: weighting(tensor).cpu()
             found = medians(calls, rounds if count < 100 else max(3, rounds // 2))
             beside = f"{found['theirs']:.2f} ({found['theirs'] / found['ours']:.1f}x)" if "theirs" in found else "-"
             row += [f"{found['ours']:.2f}", beside]
@@ -248,12 +254,16 @@ def main() -> None:
     parser.add_argument("--models", default="large,small,transformer")
     parser.add_argument("--methods", default=";".join(STEPS), help="separated by ';'")
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--precision", choices=("highest", "high"), default="highest")
     given = parser.parse_args()
+    measuring.set_precision(given.precision)
     parts = given.part or ["solvers", "modes", "steps"]
     models, counts = given.models.split(","), list(map(int, given.tasks.split(",")))
     device = jax.devices()[0]
-    print(f"jax {jax.__version__}, {device.platform} {device.device_kind}, Python {platform.python_version()}")
-    print(f"torch {torch.__version__} with torchjd" if torch else "torchjd is not installed: its columns are empty")
+    print(f"jax {jax.__version__}, {device.platform} {device.device_kind}, Python {platform.python_version()}, "
+          f"precision {given.precision}")  # fmt: skip
+    beside = f"torch {torch.__version__} with torchjd on {measuring.torch_device()}" if torch else ""
+    print(beside or "torchjd is not installed: its columns are empty")
     if "solvers" in parts:
         print(f"\nSolvers\n{solvers_table([3, 32, 64, 128], given.rounds)}", flush=True)
     if "modes" in parts:

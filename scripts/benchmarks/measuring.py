@@ -1,5 +1,6 @@
 """How the benchmarks measure: compiled steps with their cost, and medians over interleaved calls."""
 
+import importlib.util
 import math
 import statistics
 import time
@@ -39,6 +40,28 @@ def compiled(step: Callable, first: Any, batch: Any) -> Compiled:
 
     peak = (held + memory.temp_size_in_bytes) / 2**20
     return Compiled(call, seconds, program.cost_analysis()["flops"], peak)
+
+
+def torch_device() -> str:
+    """PyTorch's name of the kind of device that JAX runs on."""
+    return "cuda" if jax.devices()[0].platform == "gpu" else "cpu"
+
+
+def torch_wait() -> None:
+    """Returns when PyTorch's work on a GPU is done."""
+    if torch_device() == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def set_precision(precision: str) -> None:
+    """How both libraries multiply float32 matrices on a GPU: "highest" is float32, "high" TF32."""
+    jax.config.update("jax_default_matmul_precision", {"highest": "highest", "high": "tensorfloat32"}[precision])
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_float32_matmul_precision(precision)
 
 
 BURST = 30.0  # milliseconds for which a short call is repeated

@@ -105,6 +105,7 @@ def their_step(architectures: Any, encoder: str, name: str, count: int) -> Calla
     import torch
 
     torch.manual_seed(0)
+    device = torch.device(measuring.torch_device())
     shape, names = ENCODERS[encoder][2], [f"t{i}" for i in range(count)]
     width = their_encoder(encoder)[1]
     heads = torch.nn.ModuleDict({t: torch.nn.Linear(width, 1) for t in names})
@@ -112,16 +113,17 @@ def their_step(architectures: Any, encoder: str, name: str, count: int) -> Calla
     experts = [2] + [1] * count if name == "cgc" else [4]
     options = {"img_size": list(shape[1:]), "num_experts": experts, "num_nonzeros": 2, "kgamma": 1.0}
     model = getattr(architectures, THEIRS[name])(
-        names, lambda: their_encoder(encoder)[0], heads, False, False, torch.device("cpu"), **options
-    )
+        names, lambda: their_encoder(encoder)[0], heads, False, False, device, **options
+    ).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    x, y = torch.randn(*shape), torch.randn(count, shape[0])
+    x, y = torch.randn(*shape, device=device), torch.randn(count, shape[0], device=device)
 
     def call() -> None:
         optimizer.zero_grad()
         out = model(x)
         sum(((out[t][:, 0] - y[i]) ** 2).mean() for i, t in enumerate(names)).backward()
         optimizer.step()
+        measuring.torch_wait()
 
     return call
 
@@ -132,7 +134,9 @@ def main() -> None:
     parser.add_argument("--encoders", default="mlp,transformer")
     parser.add_argument("--names", default=",".join(mtl.sharing.NAMES))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precision", choices=("highest", "high"), default="highest")
     given, architectures = parser.parse_args(), their_architectures()
+    measuring.set_precision(given.precision)
     chosen = ["hard", *(n for n in given.names.split(",") if n != "hard")]
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, Python {platform.python_version()}")
     print("with LibMTL" if architectures else "LibMTL is not installed: its columns are empty")
