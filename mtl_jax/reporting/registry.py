@@ -80,7 +80,9 @@ def does(function: Callable) -> str:
 
 
 def paper(function: Callable) -> str:
-    """What the docstrings of a function and its module have in brackets with a year."""
+    """What a docstring names as its ``Source:``; without one, what it and its module have in brackets with a year."""
+    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", inspect.getdoc(function), re.DOTALL | re.MULTILINE):
+        return said[1].replace("\n", " ")
     module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__))
     found = []
     for text in (module, inspect.getdoc(function).split("Args:")[0]):

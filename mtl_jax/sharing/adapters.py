@@ -44,6 +44,12 @@ def adapters(
 
     The model starts as hard sharing. Each task is a pass through the trunk of its own, with statistics of its own.
 
+    Where it departs from the paper: in the papers the trunk was trained before and stands still (`freeze` does that),
+    and adapters sit inside its blocks; here one follows each stage.
+
+    Source: Rebuffi, Bilen and Vedaldi, NeurIPS 2017, arXiv:1705.08045 (linear); Houlsby et al., ICML 2019,
+    arXiv:1902.00751 (bottleneck).
+
     Args:
       encoder: the trunk.
       tasks: on common inputs, or each on its own.

@@ -28,6 +28,11 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
     name>``, that of a single task under ``tasks/<t>/encoder``. One group at every stage is hard sharing, one task per
     group are independent networks. Tasks may have inputs of their own.
 
+    Where it departs from the paper: the papers find the tree, by widening and by affinities; here it is given, or read
+    off `learning_to_branch`.
+
+    Source: Lu et al., CVPR 2017, arXiv:1611.05377; Vandenhende et al., BMVC 2020, arXiv:1904.02920.
+
     Args:
       encoder: the stages; the pool goes with the last one.
       tasks: on common inputs, or each on its own.

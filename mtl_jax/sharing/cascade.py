@@ -50,6 +50,11 @@ def cascade(
     edges this is hard sharing. Tasks may have inputs of their own: a task's parents then run on that task's inputs, and
     labels are not forced, since other tasks' labels belong to other rows.
 
+    Where it departs from the paper: the paper is about sentences and concatenates what is passed up; here it is added,
+    by maps that can do the same, and every kind of task may be passed on.
+
+    Source: JMT, Hashimoto et al., EMNLP 2017, arXiv:1611.01587.
+
     Args:
       encoder: its first `shared_stages` stages are the trunk; each task has a copy of the others.
       tasks: on common inputs, or each on its own.

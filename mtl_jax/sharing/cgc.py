@@ -27,6 +27,10 @@ def cgc(encoder: Encoder, tasks: Sequence[Task], experts: int = 2, own: int = 1,
     Experts are whole copies of the encoder, under ``shared/experts`` and ``tasks/<t>/experts``; gates are under
     ``tasks/<t>/gate``. Logged as by `mmoe`: ``load/<t>/own_<e>``, ``load/<t>/shared_<e>``, ``gate_entropy/<t>``.
 
+    Where it departs from the paper: as in `mmoe`, experts are whole encoders and gates have a bias.
+
+    Source: CGC, the layer of PLE, Tang et al., RecSys 2020, section 4.1.
+
     Args:
       encoder: of each expert.
       tasks: on common inputs, or each on its own.

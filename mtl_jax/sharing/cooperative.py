@@ -17,6 +17,7 @@ from mtl_jax.sharing import messages
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.messages import Projection
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.neighbours import Neighbours
 from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
 
@@ -36,13 +37,21 @@ def cooperative(
         f_t <- f_t + U relu(V f_t + O_t m_t + mean_{s != t} M_s m_s)
 
     m_s are the soft outputs of task s's head on f_s ("outputs"), or f_s itself, so that M_s is a projection of features
-    ("features"). "distillation" is PAD-Net's gate instead, with one matrix per pair of tasks:
+    ("features"). "distillation" is PAD-Net's attention-guided message instead, with two maps per pair of tasks:
 
-        f_t <- f_t + sum_{s != t} sigmoid(W_ts f_s) * f_s
+        f_t <- f_t + sum_{s != t} sigmoid(W_ts f_s) * (V_ts f_s)
 
-    Maps are linear per position, so that tokens and pixels exchange their own messages. The same parameters serve every
-    round and are under ``shared/exchange``. The tasks' own stages (``shared/branches/<t>``) and, with messages of
+    W and V see neighbours: 3 x 3 over images, three wide over sequences, dense on vectors. All other maps are linear
+    per position, so that tokens and pixels exchange their own messages. The same parameters serve every round and are
+    under ``shared/exchange``. The tasks' own stages (``shared/branches/<t>``) and, with messages of
     outputs, their heads (``shared/heads/<t>``) are shared as well: every loss reaches them. 0 rounds are hard sharing.
+
+    Where it departs from the paper: IMN replaces features by what it makes of the message, here they are refined.
+    PAD-Net's message starts from intermediate predictions with losses of their own; here from features. The gate reads
+    the message, as published implementations have it.
+
+    Source: outputs: IMN, He et al., ACL 2019, arXiv:1906.06906; distillation: PAD-Net, Xu et al., CVPR 2018,
+    arXiv:1805.04409.
 
     Args:
       encoder: its first `shared_stages` stages are the trunk; each task has a copy of the others.
@@ -80,8 +89,10 @@ def cooperative(
             values, others = values_of(x[n]), [s for s in sorted(names) if s != n]
             width = values.shape[-1]
             if message == "distillation":
-                gates = [nn.sigmoid(at([(s, Projection(width))], f"{place}/gates/{n}", told[s])) for s in others]
-                values = values + sum(g * told[s] for g, s in zip(gates, others, strict=True))
+                for s in others:
+                    said = with_values(x[n], told[s])
+                    gate = nn.sigmoid(at([(s, Neighbours(width))], f"{place}/gates/{n}", said))
+                    values = values + gate * at([(s, Neighbours(width))], f"{place}/messages/{n}", said)
             else:
                 hidden = at([("hidden", Projection(width, bias=True))], place, values)
                 hidden = hidden + at([(n, Projection(width))], f"{place}/own", told[n]).astype(values.dtype)

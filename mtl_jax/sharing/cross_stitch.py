@@ -17,6 +17,12 @@ def cross_stitch(encoder: Encoder, tasks: Sequence[Task], own: float = 0.9) -> M
 
     Column t goes on with sum_s A_ts x_s. Columns and matrices are stacked under ``shared``, in the tasks' order.
 
+    Where it departs from the paper: the paper joins networks that were trained task by task, and trains its units 10 to
+    1,000 times as fast (`learning_rate_factors` do that); here columns start afresh unless they are loaded. One matrix
+    serves all channels of a stage.
+
+    Source: Misra et al., CVPR 2016, arXiv:1604.03539.
+
     Args:
       encoder: of each column.
       tasks: on common inputs.

@@ -55,6 +55,11 @@ def dmtrl(encoder: Encoder, tasks: Sequence[Task], latent: int = 4, rank: int = 
     ``tasks/<t>/codes/<layer>``. They start as the cut-off higher-order SVD of `latent` random kernels, as the paper
     starts from an SVD of kernels. Each task is a pass of its own.
 
+    Where it departs from the paper: the paper starts from an SVD of kernels that were trained task by task, and also
+    has tensor-train and low-rank matrix forms; the head is each task's own.
+
+    Source: DMTRL, Yang and Hospedales, ICLR 2017, arXiv:1605.06391.
+
     Args:
       encoder: of each task's network; with encoder `linear`, a linear model.
       tasks: on common inputs, or each on its own of one shape.

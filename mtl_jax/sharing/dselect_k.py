@@ -92,6 +92,10 @@ def dselect_k(
     `experts` is no power of 2, `unreached` times sum_k 1 / sum_e r(z_k)_e, which keeps codes off numbers that are no
     expert. Logged as by `mmoe`.
 
+    Where it departs from the paper: experts are whole encoders, as in `mmoe`.
+
+    Source: Hazimeh et al., NeurIPS 2021, arXiv:2106.03760.
+
     Args:
       encoder: of each expert.
       tasks: on common inputs, or each on its own.

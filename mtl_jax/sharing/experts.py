@@ -20,6 +20,11 @@ def mmoe(encoder: Encoder, tasks: Sequence[Task], experts: int = 4, gate: str = 
     ``tasks/<t>/gate``. Logged: ``load/<t>/shared_<e>``, expert e's mean weight in task t's mixture, and
     ``gate_entropy/<t>``, the entropy of these means: 0 where one expert is used alone.
 
+    Where it departs from the paper: its experts are single layers and its gates have no bias; here experts are whole
+    encoders. Its towers are heads with hidden layers, ``head="vector(hidden=(64,))"`` of a task.
+
+    Source: MMoE, Ma et al., KDD 2018.
+
     Args:
       encoder: of each expert.
       tasks: on common inputs, or each on its own.

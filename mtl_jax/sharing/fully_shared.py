@@ -22,6 +22,8 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     The head is as wide as the widest task, and a narrower one reads the first of the outputs: tasks of one width share
     every parameter. ``tasks`` is empty. The head runs in `encode`, so the features are the outputs.
 
+    Source: a baseline, no paper.
+
     Args:
       encoder: the trunk.
       tasks: on common inputs, or each on its own.

@@ -28,22 +28,38 @@ def go_mtl(
     """W_t = L s_t for every kernel of the encoder: tasks whose codes overlap share what those latent tasks hold.
 
     L is [latent, ...] under ``shared/encoder``, s_t [latent] under ``tasks/<t>/codes/<layer>``. With encoder `linear`
-    this is the paper's model; in a network each layer has a code of its own. Each task is a pass of its own.
+    this is the paper's model but for the head; in a network each layer has a code of its own. Each task is a pass of
+    its own.
+
+    Where it departs from the paper: its tasks are linear, so that W_t is all there is. Here a head of each task's own
+    follows. Outputs stay as they are where codes shrink and L, or a head, grows in turn; so both are in the penalty,
+    and the sparsity costs what it says.
+
+    Source: GO-MTL, Kumar and Daume, ICML 2012, arXiv:1206.6417.
 
     Args:
       encoder: of each task's network.
       tasks: on common inputs, or each on its own of one shape.
       latent: number of latent tasks.
-      sparsity, decay: factors of sum |s_t| and of |L|^2 in the penalty; without decay, codes would shrink
-        and L would grow.
+      sparsity, decay: factors of sum |s_t|, and of |L|^2 and the heads' |kernel|^2, in the penalty.
+
+    Raises:
+      ValueError: for a negative factor, or a sparsity without decay.
     """
     if sparsity < 0 or decay < 0:
         raise ValueError(f"go_mtl: sparsity={sparsity} and decay={decay} must not be negative")
+    if sparsity > 0 and decay == 0:
+        raise ValueError(
+            f"go_mtl: sparsity={sparsity} needs decay above 0: without it codes shrink, what follows them grows, and "
+            "the sparsity costs nothing; for no penalty at all, give sparsity=0 too"
+        )
 
     def penalty(variables: Any) -> Float[Array, ""]:
         params = variables["params"]
         codes = jax.tree.leaves([own["codes"] for own in params["tasks"].values()])
-        size = sum((x**2).sum() for x in jax.tree.leaves(params["shared"]["encoder"]))
+        heads = jax.tree.leaves([own["head"] for own in params["tasks"].values()])
+        kernels = jax.tree.leaves(params["shared"]["encoder"]) + [x for x in heads if x.ndim > 1]
+        size = sum((x**2).sum() for x in kernels)
         return sparsity * sum(jnp.abs(s).sum() for s in codes) + decay * size
 
     return low_rank(encoder, tasks, "go_mtl", latent, FACTORS, penalty)

@@ -89,6 +89,10 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
 def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = None) -> MultiTaskModel:
     """A trunk that all tasks share and a head per task.
 
+    Where it departs from the paper: the paper has one hidden layer in common; here any number of an encoder's stages.
+
+    Source: Caruana, "Multitask learning: a knowledge-based source of inductive bias", ICML 1993.
+
     Args:
       encoder: its first `shared_stages` stages are the trunk; each task has the others for itself.
       tasks: the tasks, on common inputs or (`PerTask`) each on inputs of its own.
@@ -109,5 +113,8 @@ def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = No
 
 @parts.recorded("encoder", "tasks")
 def independent(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
-    """A network of its own for every task, all in one program: the single-task baseline. ``shared`` is empty."""
+    """A network of its own for every task, all in one program: the single-task baseline. ``shared`` is empty.
+
+    Source: a baseline, no paper.
+    """
     return trunk_and_branches(encoder, tasks, 0)

@@ -41,6 +41,10 @@ def learning_to_branch(
     The temperature falls geometrically with every training pass and is part of the state. Logged: the temperature, and
     the mean entropy of the choices. Under pmap each device draws its own noise.
 
+    Where it departs from the paper: the tree is trained anew by `branched`, as in the paper, but in a run of its own.
+
+    Source: Guo, Lee and Ulbricht, ICML 2020, arXiv:2006.01895.
+
     Args:
       encoder: of each copy.
       tasks: on common inputs.

@@ -24,6 +24,11 @@ def nddr(
     Column t goes on with act(norm(sum_s W_ts x_s + b_t)), W_ts of [width, width]: a cross-stitch unit that mixes
     channels too. Columns and maps are stacked under ``shared``, in the tasks' order.
 
+    Where it departs from the paper: the paper starts from networks that were trained task by task, and trains these
+    layers faster (`learning_rate_factors`); its variant with shortcuts to the last layer is not here.
+
+    Source: NDDR-CNN, Gao et al., CVPR 2019, arXiv:1801.08297.
+
     Args:
       encoder: of each column.
       tasks: on common inputs.

@@ -23,6 +23,10 @@ def ple(
     group. Behind each layer but the last a gate under ``shared`` mixes all experts, the tasks' own too, into what the
     next layer's shared experts read, so that all tasks reach these: they are under ``shared/layer_<i>/experts_of/<t>``.
 
+    Where it departs from the paper: experts of a layer are groups of an encoder's stages.
+
+    Source: PLE, Tang et al., RecSys 2020, section 4.2.
+
     Args:
       encoder: has at least `layers` stages.
       tasks: on common inputs, or each on its own.

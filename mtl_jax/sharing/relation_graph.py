@@ -34,6 +34,12 @@ def relation_graph(
     (`relations` makes a matrix of them). Queries are under ``tasks/<t>/query``; keys and values, which every task
     reads, under ``shared/relation/<s>``, and the tasks' own stages under ``shared/branches/<s>``.
 
+    Where it departs from the paper: the paper passes messages between LSTMs word by word, over a complete graph or
+    through a common node; here whole features are exchanged once, and the weights are the scaled dot products of
+    attention.
+
+    Source: Liu et al., "Learning multi-task communication with message passing for sequence learning", AAAI 2019.
+
     Args:
       encoder: its first `shared_stages` stages are the trunk; each task has a copy of the others.
       tasks: on common inputs.

@@ -33,6 +33,12 @@ def sluice(
     positions is resampled. All is under ``shared``, stacked in the tasks' order: ``columns``, ``units/<stage>`` (alpha)
     and ``reading`` (beta, maps).
 
+    Where it departs from the paper: the paper has three BiLSTM layers of one width; the maps of stages of another width
+    are ours. Subspaces of recurrent and attention layers are parts of their features, and only kernels of plain layers
+    are held orthogonal.
+
+    Source: Ruder et al., AAAI 2019, arXiv:1705.08142.
+
     Args:
       encoder: of each column; each stage's width is a multiple of `subspaces`.
       tasks: on common inputs.

@@ -115,6 +115,12 @@ def soft(
       follow the weights at every step; `learned_relations` reads them.
     - "trace_norm": sum over layers' leaves of the trace norm of the tasks' stacked weights.
 
+    Where it departs from the paper: the first two are about linear models; here the penalty is over all of a network's
+    weights. Each network has a head of its own, which is not tied.
+
+    Source: mean: Evgeniou and Pontil, KDD 2004; covariance: MTRL, Zhang and Yeung, UAI 2010, arXiv:1203.3536;
+    trace_norm: Yang and Hospedales 2017, arXiv:1606.04038.
+
     Args:
       encoder: of each network.
       tasks: on common inputs, or each on its own of one shape.

@@ -54,6 +54,11 @@ def task_embedding(
     Maps of the vector are under ``shared/told``. Each task is a pass through the trunk of its own, with statistics of
     its own.
 
+    Where it departs from the paper: the paper's vectors join every word's; generating scales and shifts from a vector
+    is how `film`'s paper conditions.
+
+    Source: language embeddings of Ammar et al., "Many languages, one parser", TACL 2016, arXiv:1602.01595.
+
     Args:
       encoder: the trunk.
       tasks: on common inputs, or each on its own.

@@ -408,8 +408,8 @@ def test_two_rounds_by_hand(message):
         for n in names:
             others = [s for s in names if s != n]
             if message == "distillation":
-                gates = {s: 1 / (1 + np.exp(-dense(way["gates"][n][s], x[s]))) for s in others}
-                new[n] = x[n] + sum(gates[s] * x[s] for s in others)
+                gates = {s: 1 / (1 + np.exp(-dense(way["gates"][n][s]["map"], x[s]))) for s in others}
+                new[n] = x[n] + sum(gates[s] * dense(way["messages"][n][s]["map"], x[s]) for s in others)
             else:
                 mean = np.mean([dense(way["others"][s], m[s]) for s in others], 0)
                 hidden = np.maximum(dense(way["hidden"], x[n]) + dense(way["own"][n], m[n]) + mean, 0)

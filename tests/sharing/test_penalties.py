@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.signal
 import scipy.special
 
 from mtl_jax.sharing.dselect_k import selection, smooth_step
+from mtl_jax.sharing.neighbours import Neighbours
 from mtl_jax.sharing.positions import at_positions_of, vector_of
 from mtl_jax.sharing.soft import covariance_of, covariance_penalty, learned_relations, trace_norm
 from tests import tiny
@@ -83,7 +85,58 @@ def test_sparse_codes_by_their_formula():
     params = drawn(model, tiny.batch(4))["params"]
     codes = sum(np.abs(x).sum() for t in TWO for x in jax.tree.leaves(params["tasks"][t.name]["codes"]))
     latent = sum((x**2).sum() for x in jax.tree.leaves(params["shared"]["encoder"]))
-    np.testing.assert_allclose(model.penalty({"params": params}), 0.5 * codes + 0.25 * latent, rtol=1e-5)
+    heads = sum((params["tasks"][t.name]["head"]["out"]["kernel"] ** 2).sum() for t in TWO)
+    np.testing.assert_allclose(model.penalty({"params": params}), 0.5 * codes + 0.25 * (latent + heads), rtol=1e-5)
+
+
+def test_codes_cannot_flee_into_heads():
+    """Codes times a and heads divided by it are the same linear model; the penalty has its least value where the
+    derivative of sparsity * a * S + decay * H / a^2 is 0, and grows without bound where codes vanish.
+    """
+    model = tiny.model(TWO, "go_mtl(sparsity=0.5, decay=0.25)", "linear(features=3)")
+    params = drawn(model, tiny.batch(4))["params"]
+    own = [params["tasks"][t.name] for t in TWO]
+    codes = sum(float(np.abs(x).sum()) for o in own for x in jax.tree.leaves(o["codes"]))
+    heads = sum(float((o["head"]["out"]["kernel"] ** 2).sum()) for o in own)
+
+    def at(a):
+        scaled = {
+            t.name: o | {
+                "codes": jax.tree.map(lambda x: x * a, o["codes"]),
+                "head": {"out": o["head"]["out"] | {"kernel": o["head"]["out"]["kernel"] / a}},
+            }
+            for t, o in zip(TWO, own, strict=True)
+        }  # fmt: skip
+        return float(model.penalty({"params": params | {"tasks": scaled}}))
+
+    best = (2 * 0.25 * heads / (0.5 * codes)) ** (1 / 3)
+    assert all(at(a) > at(best) for a in (best / 1.3, best * 1.3))
+    assert at(1e-3) > 1e3 * at(best)
+    with pytest.raises(ValueError, match="needs decay above 0"):
+        tiny.model(TWO, "go_mtl(decay=0.0)")
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 7, 5), (2, 4, 6, 5)], ids=["vectors", "sequences", "images"])
+def test_neighbours_by_scipy(shape):
+    """Vectors: a dense map. Sequences and images: what SciPy's correlation gives, with zeros beyond the edge and the
+    mask."""
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=shape).astype(np.float32)
+    x, seen = jnp.asarray(values), values
+    if len(shape) == 3:
+        mask = np.arange(7) < np.array([[7], [4]])
+        x, seen = {"values": x, "mask": jnp.asarray(mask)}, np.where(mask[..., None], values, 0)
+    module = Neighbours(3, bias=True)
+    variables = module.init(jax.random.key(0), x, train=True)
+    kernel, bias = (np.asarray(variables["params"]["map"][k]) for k in ("kernel", "bias"))
+    assert kernel.shape == (*(3,) * (len(shape) - 2), 5, 3)
+    expected = np.zeros((*shape[:-1], 3))
+    for row, i, o in np.ndindex(2, 5, 3):
+        if len(shape) == 2:
+            expected[row, o] += seen[row, i] * kernel[i, o]
+        else:
+            expected[row, ..., o] += scipy.signal.correlate(seen[row, ..., i], kernel[..., i, o], "same", "direct")
+    np.testing.assert_allclose(module.apply(variables, x, train=True), expected + bias, atol=1e-5)
 
 
 def test_orthogonality_by_its_formula():
