@@ -1,0 +1,197 @@
+"""What held-out labels say of a run's predictions, per task: a temperature, and scores for intervals and sets."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtl_jax.batch import Batch
+from mtl_jax.reporting.describe import table
+from mtl_jax.tasks import Task
+from mtl_jax.uncertainty import conformal, temperature
+
+CLASSES, CHANCES, NUMBERS = ("classification",), ("binary", "multilabel"), ("regression", "quantile")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskCalibration:
+    """Of one task.
+
+    Attributes:
+      temperatures: one, or one per label of a multilabel task; () for numbers.
+      scores: sorted conformal scores: one tuple, or one per label or entry of a vector.
+      labels: how many held-out labels there were.
+    """
+
+    temperatures: tuple[float, ...]
+    scores: tuple[tuple[float, ...], ...]
+    labels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Of a run: {task: TaskCalibration}, of those kinds of tasks that have one (`CLASSES`, `CHANCES`, `NUMBERS`)."""
+
+    tasks: dict[str, TaskCalibration]
+
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {name: dataclasses.asdict(task) for name, task in self.tasks.items()}
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> "Calibration":
+        """Back from `content`."""
+        try:
+            return cls({
+                str(name): TaskCalibration(
+                    tuple(map(float, c["temperatures"])), tuple(tuple(map(float, s)) for s in c["scores"]),
+                    int(c["labels"]),
+                )
+                for name, c in content.items()
+            })  # fmt: skip
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no calibration: {error!r}") from error
+
+
+def calibrate(tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], split: Batch) -> Calibration:
+    """What the labels of a split that the model was not trained on say of its predictions.
+
+    Args:
+      tasks: of the run; those of kinds without a calibration (dense ones, tags, rankings, boxes) are left out.
+      predictions: as `Run.predict` gives them, of the split's rows, uncalibrated.
+      split: with labels. Where it also chose the variables, as validation does, coverage is a little less than
+        promised: look at `coverage_of` on a split that chose nothing.
+    """
+    return Calibration({
+        t.name: calibrate_task(t, np.asarray(predictions[t.name]), split)
+        for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS)
+    })  # fmt: skip
+
+
+def columns_of(task: Task, values: np.ndarray) -> list[np.ndarray]:
+    """Each label's, or each entry's, values of its own: what has a temperature and scores of its own."""
+    many = task.size is not None and task.kind in ("multilabel", "regression")
+    return [values[:, i] for i in range(values.shape[1])] if many else [values]
+
+
+def calibrate_task(task: Task, predicted: np.ndarray, split: Batch) -> TaskCalibration:
+    """The calibration of one task."""
+    targets, mask = np.asarray(split.targets[task.name]), np.asarray(split.masks[task.name])
+    labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
+    temperatures, scores = [], []
+    for values, target, there in zip(
+        columns_of(task, predicted), columns_of(task, targets), columns_of(task, labelled), strict=True
+    ):
+        values, target = values[there].astype(np.float64), target[there].astype(np.float64)
+        if task.kind == "quantile":
+            found = np.maximum(values[:, 0] - target, target - values[:, -1])
+        elif task.kind in NUMBERS:
+            found = np.abs(target - values)
+        else:
+            chances = values if task.kind in CLASSES else temperature.two_sided(values)
+            warmth = temperature.fit_temperature(chances, target)
+            temperatures.append(warmth)
+            found = conformal.class_scores(temperature.softened(chances, warmth), target.astype(int))
+        scores.append(tuple(conformal.kept(found).tolist()))
+    return TaskCalibration(tuple(temperatures), tuple(scores), int(labelled.sum()))
+
+
+def softened(calibration: Calibration, tasks: Sequence[Task], predictions: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The predictions, probabilities at their task's temperature; others as they are."""
+    found = dict(predictions)
+    for task in tasks:
+        known = calibration.tasks.get(task.name)
+        if known is None or not known.temperatures:
+            continue
+        values = predictions[task.name]
+        if task.kind in CLASSES:
+            new = temperature.softened(values, known.temperatures[0])
+        else:
+            pairs = zip(columns_of(task, values), known.temperatures, strict=True)
+            new = [temperature.softened(temperature.two_sided(v), t)[..., 1] for v, t in pairs]
+            new = np.stack(new, -1) if task.size is not None else new[0]
+        found[task.name] = new.astype(values.dtype)
+    return found
+
+
+def regions(
+    calibration: Calibration, tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], coverage: float = 0.9
+) -> dict[str, Any]:
+    """{task: where its label is with probability `coverage`}.
+
+    Args:
+      calibration: of the run.
+      tasks: of the run.
+      predictions: of new rows, at the calibration's temperatures (`Run.predict` of a calibrated run).
+      coverage: in (0, 1).
+
+    Returns:
+      `Interval` for numbers; for classes bool [N, size], for binary [N, 2] and for multilabel [N, size, 2]: which
+      classes are in. Tasks without a calibration are left out.
+
+    Raises:
+      ValueError: for a coverage that is no probability.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage={coverage!r} must lie in (0, 1)")
+    found = {}
+    for task in tasks:
+        if (known := calibration.tasks.get(task.name)) is None:
+            continue
+        limits = [conformal.threshold(np.asarray(s, np.float64), coverage) for s in known.scores]
+        if any(map(math.isinf, limits)):
+            fewest = conformal.fewest(coverage)
+            warnings.warn(
+                f"task {task.name!r} had {min(map(len, known.scores))} labels to calibrate with; a coverage of "
+                f"{coverage:g} needs {fewest}, so its regions hold everything",
+                stacklevel=2,
+            )
+        values = np.asarray(predictions[task.name])
+        if task.kind == "quantile":
+            found[task.name] = conformal.quantile_interval(values, limits[0])
+        elif task.kind in NUMBERS:
+            found[task.name] = conformal.interval(values, np.asarray(limits) if task.size is not None else limits[0])
+        elif task.kind in CLASSES:
+            found[task.name] = conformal.class_set(values.astype(np.float64), limits[0])
+        else:
+            sides = [temperature.two_sided(v) for v in columns_of(task, values)]
+            sets = [conformal.class_set(v, limit) for v, limit in zip(sides, limits, strict=True)]
+            found[task.name] = np.stack(sets, 1) if task.size is not None else sets[0]
+    return found
+
+
+def coverage_of(tasks: Sequence[Task], found: Mapping[str, Any], split: Batch) -> dict[str, dict[str, float]]:
+    """{task: {"coverage", "size"}} of regions of a split's rows: the share of labels inside, and how large they are.
+
+    The size is the mean width of intervals, in the target's units, or the mean number of classes in a set.
+    """
+    result = {}
+    for task in tasks:
+        if task.name not in found:
+            continue
+        region, target = found[task.name], np.asarray(split.targets[task.name])
+        mask = np.asarray(split.masks[task.name])
+        labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+        if isinstance(region, conformal.Interval):
+            inside, size = (region.low <= target) & (target <= region.high), region.high - region.low
+        else:
+            inside = np.take_along_axis(region, target.astype(int)[..., None], -1)[..., 0]
+            size = region.sum(-1)
+        if not labelled.any():
+            result[task.name] = {"coverage": math.nan, "size": math.nan}
+            continue
+        result[task.name] = {"coverage": float(inside[labelled].mean()), "size": float(size[labelled].mean())}
+    return result
+
+
+def coverage_table(found: Mapping[str, Mapping[str, float]], coverage: float) -> str:
+    """A row per task: what was promised, what is inside, and how large regions are."""
+    rows = [
+        (name, f"{coverage:.0%}", "no labels" if math.isnan(v["coverage"]) else f"{v['coverage']:.1%}",
+         "" if math.isnan(v["size"]) else f"{v['size']:.4g}")
+        for name, v in found.items()
+    ]  # fmt: skip
+    return table(rows, ("task", "promised", "inside", "mean width or set"), right=(1, 2, 3))
