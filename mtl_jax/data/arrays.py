@@ -1,7 +1,7 @@
 """Data sets from arrays: kinds are read off the labels where they are not given, missing labels become masks."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,6 +11,8 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows
+from mtl_jax.data.splits import Request, class_codes
+from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -23,6 +25,7 @@ def from_arrays(
     val: float | tuple = 0.15,
     test: float | tuple = 0.15,
     seed: int = 0,
+    split: Any = None,
     name: str = "arrays",
 ) -> Dataset:
     """A data set from arrays in memory.
@@ -42,6 +45,8 @@ def from_arrays(
       val, test: the share of the rows to hold out, or (inputs, targets) or (inputs, targets, masks) of their own;
         0 for none.
       seed: of the split.
+      split: how rows are held out (see `data.splits`): "stratified()", ``splits.grouped(patients)``, or row numbers
+        ``{"train": ..., "val": ..., "test": ...}``. None: at random, stratified where a class is too rare for that.
       name: for tables and messages.
 
     Raises:
@@ -53,8 +58,8 @@ def from_arrays(
     for key, given in held_out.items():
         if isinstance(given, tuple):
             splits[key] = read(*given)
-    raw = divide(splits, fractions, seed)
-    return finish(raw, tuple(targets), kinds or {}, name)
+    raw, rows = divide(splits, fractions, seed, split)
+    return finish(raw, tuple(targets), kinds or {}, name, rows=rows)
 
 
 def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Batch:
@@ -105,34 +110,60 @@ def narrow(x: Any) -> np.ndarray:
     return x if wide is None else x.astype(wide)
 
 
-def divide(splits: dict[str, Batch], fractions: dict[str, float], seed: int) -> dict[str, Batch]:
-    """Holds shares of the training rows out, by a permutation drawn with `seed`."""
+def divide(
+    splits: dict[str, Batch],
+    fractions: dict[str, float],
+    seed: int,
+    split: Any = None,
+    column: Callable[[str], np.ndarray] | None = None,
+) -> tuple[dict[str, Batch], Any]:
+    """(splits, which of the given rows they hold): takes held-out rows from the training rows.
+
+    Args:
+      splits: "train" and what is held out already.
+      fractions: {"val", "test": share of the rows} of what is not.
+      seed: of the draws.
+      split: see `from_arrays`.
+      column: the values of a table's column, for splits that name one.
+    """
     for key, share in fractions.items():
         if not 0 <= share < 1:
             raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1)")
     if sum(fractions.values()) >= 1:
         raise ValueError(f"val + test = {sum(fractions.values()):g} leaves no rows to train on")
-    if not any(fractions.values()):
-        return splits
-    whole = splits["train"]
+    chosen, whole = build_splitter(split), splits["train"]
+    if not any(fractions.values()) and split is None:
+        return splits, None
+    if split is not None and len(splits) > 1:
+        raise ValueError("split= says which rows are held out, and so do val or test of their own; give one of them")
 
-    def parts_of(total: int) -> dict[str, np.ndarray]:
-        order, start, found = np.random.default_rng(seed).permutation(total), 0, {}
-        for key, share in fractions.items():
-            count = round(share * total)
-            found[key] = np.sort(order[start : start + count])
-            start += count
-        return {**found, "train": np.sort(order[start:])}
+    def no_columns(name: str) -> np.ndarray:
+        raise ValueError(f"split names a column, {name!r}, but these are arrays; give the values in its place")
+
+    def rows_of(total: int, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return chosen.rows(Request(total, dict(fractions), seed, labels, column or no_columns))
 
     if isinstance(whole.inputs, PerTask):
-        by_task = {t: parts_of(num_rows(whole, t)) for t in whole.inputs}
-        rows = {k: {t: p[k] for t, p in by_task.items()} for k in (*fractions, "train")}
+        if split is not None and chosen.spec not in ("auto()", "random()"):
+            raise ValueError("tasks with inputs of their own are split at random, each by itself; split= cannot be had")
+        by_task = {t: rows_of(num_rows(whole, t), {}) for t in whole.inputs}
+        keys = dict.fromkeys(k for p in by_task.values() for k in p)
+        rows = {k: {t: p.get(k, np.zeros(0, int)) for t, p in by_task.items()} for k in keys}
     else:
-        rows = parts_of(num_rows(whole))
-    for key, share in fractions.items():
-        if share:
-            splits = {**splits, key: gather_rows(whole, rows[key])}
-    return {**splits, "train": gather_rows(whole, rows["train"])}
+        rows = rows_of(num_rows(whole), class_labels(whole))
+    return splits | {key: gather_rows(whole, index) for key, index in rows.items()}, rows
+
+
+def class_labels(split: Batch) -> dict[str, np.ndarray]:
+    """{task: class numbers, -1 where there is no label} of tasks whose labels look like classes, one per row."""
+    found = {}
+    for task, values in split.targets.items():
+        few = values.ndim == 1 and (values.dtype.kind != "f" or np.isin(values[split.masks[task]], (0, 1)).all())
+        if few and split.masks[task].ndim == 1:
+            codes = class_codes(values, split.masks[task])
+            if codes.max(initial=-1) < max(50, len(codes) // 20):  # more different values are amounts, or names
+                found[task] = codes
+    return found
 
 
 def finish(

@@ -26,6 +26,8 @@ class Dataset:
       train, val, test: NumPy batches of whole splits; val and test may be None.
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
       vocabulary: for text, words and their ids (`text.Vocabulary`); its length is what an embedding needs. Else None.
+      rows: {split: row numbers in what was given} where the data set split it; {split: {task: row numbers}} where each
+        task has inputs of its own.
       columns: for tables, what turned columns into inputs (`tables.Columns`), to encode further rows with; else None.
     """
 
@@ -37,6 +39,7 @@ class Dataset:
     spec: str | None = None
     columns: Any = None
     vocabulary: Vocabulary | None = None
+    rows: Any = None
 
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
@@ -63,7 +66,7 @@ class Dataset:
         val_split = take_rows(self.val, val, seed + 1) if val and self.val is not None else None
         scalers = {t.name: fit_scaler(t, kept) if t.scaler else None for t in self.tasks}
         tasks = tuple(dataclasses.replace(t, scaler=scalers[t.name]) for t in self.tasks)
-        new = dataclasses.replace(self, tasks=tasks, train=kept, val=val_split, spec=None)
+        new = dataclasses.replace(self, tasks=tasks, train=kept, val=val_split, spec=None, rows=None)
         check_dataset(new)
         return new
 

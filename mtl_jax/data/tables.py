@@ -168,7 +168,7 @@ def from_columns(
             labels[task] = np.array(["" if np.isnan(v) else f"{v:g}" for v in columns[task]], object)
             values = sorted({v for v in columns[task] if not np.isnan(v)})
             chosen[task] = Task(task, "classification", classes=tuple(f"{v:g}" for v in values))
-    raw = divide(
+    raw, _ = divide(
         {"train": read({c: np.arange(len(columns[c])) for c in inputs[:1]}, labels)}, {"val": val, "test": test}, seed
     )
     rows = {k: s.inputs[inputs[0]] for k, s in raw.items()}
