@@ -1,0 +1,85 @@
+"""Is a checkpoint what was written? Sizes and digests lie beside its files, and are compared before they are read."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from mtl_jax import files
+
+NAME = "digests.json"
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is not what was written; the message names it."""
+
+
+def write_digests(folder: pathlib.Path) -> None:
+    """Writes {file: [bytes, BLAKE2b]} of a whole checkpoint into it."""
+    content = {name: [path.stat().st_size, digest(path)] for name, path in sorted(contents(folder).items())}
+    files.write_whole(folder / NAME, json.dumps(content) + "\n")
+
+
+def contents(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """{name relative to the folder: path} of every file under it but its digests."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path for name, path in found.items() if name != NAME}
+
+
+def digest(path: pathlib.Path) -> str:
+    """BLAKE2b (RFC 7693) of a file's bytes, 128 bits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def check(folder: pathlib.Path) -> bool:
+    """Whether digests vouch for a checkpoint; False if it has none, as those of earlier versions, but all its parts.
+
+    Raises:
+      DamagedCheckpoint: naming the first file that is missing, cut, or not what was written.
+    """
+    try:
+        if (folder / NAME).exists():
+            check_files(folder, files.read_object(folder / NAME, {}))
+            return True
+        check_parts(folder)
+    except DamagedCheckpoint:
+        raise
+    except (ValueError, OSError) as error:
+        raise damaged(folder, str(error)) from error
+    return False
+
+
+def check_files(folder: pathlib.Path, wanted: dict[str, Any]) -> None:
+    """An error for the first file that differs from its digest: sizes first, since they cost nothing."""
+    for entry in wanted.values():
+        if not (isinstance(entry, list) and [type(x) for x in entry] == [int, str]):
+            raise damaged(folder, f"{NAME} holds something other than digests")
+    found = contents(folder)
+    for name, (size, _) in wanted.items():
+        if name not in found:
+            raise damaged(folder, f"{name} is missing")
+        if (there := found[name].stat().st_size) != size:
+            raise damaged(folder, f"{name} has {there:,} bytes of {size:,}")
+    for name, (_, written) in wanted.items():
+        if digest(found[name]) != written:
+            raise damaged(folder, f"{name} is not what was written (its digest differs)")
+
+
+def check_parts(folder: pathlib.Path) -> None:
+    """An error if the items that a checkpoint names are not there; what is in them shows when they are read."""
+    for item in items(folder):
+        for name in (f"{item}/_METADATA", f"{item}/manifest.ocdbt"):
+            if not (folder / name).exists():
+                raise damaged(folder, f"{name} is missing")
+        files.read_json(folder / item / "_METADATA")
+
+
+def items(folder: pathlib.Path) -> list[str]:
+    """The names of the pytrees in a checkpoint."""
+    return list(files.read_object(folder / "_CHECKPOINT_METADATA", {"item_handlers": dict})["item_handlers"])
+
+
+def damaged(folder: pathlib.Path, why: str) -> DamagedCheckpoint:
+    """The error."""
+    return DamagedCheckpoint(f"checkpoint step {folder.name} in {folder.parent} is damaged: {why}")
