@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -39,7 +40,7 @@ def check(folder: pathlib.Path) -> bool:
       DamagedCheckpoint: naming the first file that is missing, cut, or not what was written.
     """
     try:
-        if (folder / NAME).exists():
+        if os.path.lexists(folder / NAME):
             check_files(folder, files.read_object(folder / NAME, {}))
             return True
         check_parts(folder)

@@ -12,6 +12,8 @@ from typing import Any
 class Interrupted(BaseException):
     """A signal ended a fit, which has saved what it had. Ctrl-C is also a KeyboardInterrupt, SIGTERM a SystemExit.
 
+    In a notebook, where nothing caught it: ``sys.last_value.run``.
+
     Attributes:
       run: as far as it came, ready to predict and evaluate.
       signal: "SIGINT" or "SIGTERM".

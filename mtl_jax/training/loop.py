@@ -82,13 +82,15 @@ def train(job: Job) -> Run:
 
             folder = paths.local_folder(workdir / "checkpoints", "the folder of checkpoints")
             checkpoints = stack.enter_context(Checkpoints(folder))
+            if checkpoints.steps() and not (workdir / "config.json").exists():
+                raise ValueError(f"{workdir} holds checkpoints but no config.json, so whose they are cannot be told; "
+                                 "bring it back from a copy, or use another workdir")  # fmt: skip
             found = checkpoints.newest(lambda step: checkpoints.restore(step, {"train": state, "best": best}))
             if found is not None:
                 run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
             last = -1 if found is None else run.resumed_from
-            history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
-            run.history = history if found is not None else []
+            run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
             if leads:
                 checkpoints.set_aside(last)
                 records.write_json(workdir / "config.json", run.config)
@@ -120,9 +122,10 @@ def train(job: Job) -> Run:
             state, new = compiled(state, job.splits, rows)
             at += size
             waiting.append(new)
+            ends = interrupts.caught is not None or at == job.num_steps  # read once: what is saved is logged, too
             validate = job.validation is not None and (at % spans["eval_every"] == 0 or at == job.num_steps)
             keep = checkpoints is not None and at % spans["checkpoint_every"] == 0
-            if at % spans["log_every"] == 0 or validate or keep or interrupts.caught or at == job.num_steps:
+            if at % spans["log_every"] == 0 or validate or keep or ends:
                 joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], int(members)) for k in new}
                 check_finite(joined, at, names, job.nonfinite, saved, workdir)
                 log(records.train_record(at, names, joined))
@@ -133,10 +136,10 @@ def train(job: Job) -> Run:
                 best = job.choose(best, state.variables, losses, job.baselines, state.step)
                 log(records.eval_record(at, "val", names, losses, metrics))
                 stopped = bool(np.all(np.asarray(best.stopped)))
-            if keep or interrupts.caught or stopped or at == job.num_steps:
+            if keep or stopped or ends:
                 save()
                 saved = at
-            if interrupts.caught:
+            if ends:
                 break
     final = best if job.validation is not None and np.isfinite(np.asarray(best.scores)).any() else state
     run.variables = {"params": final.params, "state": final.state}
@@ -151,8 +154,8 @@ def train(job: Job) -> Run:
 def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -> str:
     """What a signal left, in one line."""
     if workdir is None:
-        return (f"{run.interrupted}: stopped at step {run.steps} of {num_steps}; there is no workdir, so nothing was "
-                "saved; the run so far is this exception's `run`")  # fmt: skip
+        return (f"{run.interrupted}: stopped at step {run.steps} of {num_steps}; without a workdir nothing was saved, "
+                "but the run so far is `error.run` (in a notebook `sys.last_value.run`)")  # fmt: skip
     return f"{run.interrupted}: saved at step {run.steps} of {num_steps} in {workdir}; run again to go on"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,12 +74,19 @@ def read_history(path: pathlib.Path) -> list[dict]:
     return found
 
 
-def rewind_history(path: pathlib.Path, last_step: int, write: bool = True) -> list[dict]:
-    """The records up to `last_step`; later ones are dropped from the file too, as they will be written again."""
-    if not path.exists():
-        return []
-    kept = [record for record in read_history(path) if record["step"] <= last_step]
-    if write:
+def history_until(path: pathlib.Path, step: int) -> list[dict]:
+    """The records up to a checkpoint; with a warning if they end before it, as every checkpoint has one of its step."""
+    kept = [record for record in read_history(path) if record["step"] <= step]
+    last = max((record["step"] for record in kept), default=0)
+    if last < step:
+        warnings.warn(f"{path} ends at step {last}, before checkpoint step {step}; records are lost", stacklevel=3)
+    return kept
+
+
+def rewind_history(path: pathlib.Path, step: int, write: bool = True) -> list[dict]:
+    """Like `history_until`; later records are dropped from the file too, as they will be written again."""
+    kept = history_until(path, step)
+    if write and path.exists():
         files.write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
     return kept
 

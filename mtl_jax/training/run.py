@@ -200,8 +200,7 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
         raise FileNotFoundError(f"{directory / 'checkpoints'} holds no complete checkpoint")
     step, variables = found
     config = files.read_object(directory / "config.json", {})
-    # Records may go on after the checkpoint.
-    history = [r for r in records.read_history(directory / "metrics.jsonl") if r["step"] <= step]
+    history = records.history_until(directory / "metrics.jsonl", step)
     return Run(model, tasks, variables, history, example, content["data"], config=config)
 
 
