@@ -116,7 +116,7 @@ class Checkpoints:
             yield
         except Exception as error:
             where = f"checkpoint step {step} could not be written in {self.directory}"
-            raise OSError(f"{where}: {_first_line(error)}") from error
+            raise OSError(f"{where}: {integrity.first_line(error)}") from error
 
     def wait(self) -> None:
         """Returns when what was started is on disk."""
@@ -198,13 +198,9 @@ def _reading(folder: pathlib.Path, vouched: bool) -> Iterator[None]:
     except Exception as error:
         if vouched:
             raise
-        raise integrity.damaged(folder, f"it cannot be read: {_first_line(error.__cause__ or error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """Errors of Orbax go on with registries and specifications."""
-    lines = str(error).partition("[tensorstore_spec")[0].splitlines()
-    return lines[0][:300].strip() if lines else type(error).__name__
+        raise integrity.damaged(
+            folder, f"it cannot be read: {integrity.first_line(error.__cause__ or error)}"
+        ) from error
 
 
 def _is_key(leaf: Any) -> bool:

@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+import tensorstore
+
 from mtl_jax import files
 
 NAME = "digests.json"
@@ -68,12 +70,34 @@ def check_files(folder: pathlib.Path, wanted: dict[str, Any]) -> None:
 
 
 def check_parts(folder: pathlib.Path) -> None:
-    """An error if the items that a checkpoint names are not there; what is in them shows when they are read."""
+    """An error if an item is not there, or its arrays cannot be read: tensorstore finds what is missing or cut.
+
+    Orbax would find it too, but not say what it found.
+    """
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if not (path.is_file() or path.is_dir()):
+            raise damaged(folder, f"{name} is no regular file")
+        if path.is_file() and path.parent.name != "d" and path.stat().st_size > files.LONGEST:
+            raise damaged(folder, f"{name} has {path.stat().st_size:,} bytes")
     for item in items(folder):
-        for name in (f"{item}/_METADATA", f"{item}/manifest.ocdbt"):
-            if not (folder / name).exists():
-                raise damaged(folder, f"{name} is missing")
+        for name in ("_METADATA", "manifest.ocdbt"):
+            if not (folder / item / name).is_file():
+                raise damaged(folder, f"{item}/{name} is missing")
         files.read_json(folder / item / "_METADATA")
+        stored = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder / item}/"}}
+        try:
+            arrays = tensorstore.KvStore.open(stored).result()
+            for key in arrays.list().result():
+                arrays.read(key).result()
+        except ValueError as error:
+            raise damaged(folder, f"item {item!r} cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What happened, without the registries and specifications that errors of Orbax and tensorstore go on with."""
+    lines = str(error).partition("[tensorstore_spec")[0].partition("[source locations")[0].splitlines()
+    return lines[0][:300].strip() if lines else type(error).__name__
 
 
 def items(folder: pathlib.Path) -> list[str]:

@@ -86,7 +86,7 @@ def read_description(directory: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {why}") from error
 
 
-def read_task(entry: dict[str, Any]) -> Task:
+def read_task(entry: Any) -> Task:
     """A task as data.json has it."""
     files.check_fields(entry, {"name": str, "kind": str, "scaler": dict | None}, "a task")
     fields = dict(entry)
