@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import checkpoint
+from mtl_jax.training import records
 from tests import tiny
 
 
@@ -205,6 +207,11 @@ def test_a_workdir_in_use(copy):
         mtl.compare(mtl.encoders.mlp(), tiny.data(), ["equal"], workdir=copy)
     assert mtl.load_run(copy).steps == 20  # reading is free
     process.communicate()
+
+
+def test_a_full_disk_names_the_file():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        records.append(pathlib.Path("/dev/full"), {"step": 1})
 
 
 def test_a_checkpoint_that_cannot_be_written_names_its_place(tmp_path, monkeypatch):
