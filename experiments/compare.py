@@ -13,8 +13,6 @@ ends; the last one, with every number behind it, goes to summary.json. The same 
 interrupted.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -39,10 +37,11 @@ PLOT = flags.DEFINE_bool("plot", False, "Also write comparison.png.")
 def main() -> int:
     import mtl_jax as mtl
     from experiments import architectures, assemble
+    from mtl_jax import paths
     from mtl_jax.training import records
     from mtl_jax.training.description import environment
 
-    config, workdir = assemble.resolve(CONFIG.value), pathlib.Path(WORKDIR.value)
+    config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
     data = assemble.data_of(config)
     encoder = assemble.encoder_of(config)
     own = ("balancer", "seed", "workdir")
@@ -53,15 +52,11 @@ def main() -> int:
     if "all" in SHARING.value:
         chosen = architectures.every([t.name for t in data.tasks], len(encoder.stages)) | chosen
     rows = {name: (text, config["balancer"]) for name, text in chosen.items()} or METHODS.value or USUAL
-    try:
-        found = mtl.compare(
-            encoder, data, rows, seeds=tuple(range(SEEDS.value)), static=STATIC.value, workdir=workdir,
-            side_by_side=SIDE_BY_SIDE.value,
-            report_progress=lambda known: print(f"{known.table()}\n", flush=True), **arguments,
-        )  # fmt: skip
-    except KeyboardInterrupt as interrupted:
-        print(f"{interrupted}")
-        return 0
+    found = mtl.compare(
+        encoder, data, rows, seeds=tuple(range(SEEDS.value)), static=STATIC.value, workdir=workdir,
+        side_by_side=SIDE_BY_SIDE.value,
+        report_progress=lambda known: print(f"{known.table()}\n", flush=True), **arguments,
+    )  # fmt: skip
     records.write_json(workdir / "summary.json", {**found.content(), "config": config, "environment": environment()})
     for method, how in found.chosen.items():
         print(f"{method}: {how}")

@@ -3,8 +3,6 @@
 python -m experiments.evaluate --workdir=runs/a [--split=test] [--data=...] [--output=metrics.json]
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import launch
@@ -19,6 +17,7 @@ OUTPUT = flags.DEFINE_string("output", None, "A JSON file to write the metrics t
 
 def main() -> int:
     import mtl_jax as mtl
+    from mtl_jax import paths
     from mtl_jax.reporting.summary import metrics_table
     from mtl_jax.training import records
 
@@ -32,7 +31,7 @@ def main() -> int:
     found = records.plain(run.evaluate(split))
     print(f"{name}, {SPLIT.value}:\n{metrics_table(found)}")
     if OUTPUT.value:
-        records.write_json(pathlib.Path(OUTPUT.value), found)
+        records.write_json(paths.local(OUTPUT.value, "--output"), found)
     return 0
 
 

@@ -6,8 +6,6 @@
 Prints a table and writes front.json and front.png. The same command again goes on where it was interrupted.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -24,10 +22,11 @@ SEEDS = flags.DEFINE_integer("seeds", 1, "Runs per preference.", lower_bound=1)
 def main() -> int:
     import mtl_jax as mtl
     from experiments import assemble
+    from mtl_jax import paths
     from mtl_jax.training import records
     from mtl_jax.training.description import environment
 
-    config, workdir = assemble.resolve(CONFIG.value), pathlib.Path(WORKDIR.value)
+    config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
     data = assemble.data_of(config)
     arguments = assemble.arguments_of_fit(config, workdir / "run")
     arguments = {k: v for k, v in arguments.items() if k not in ("balancer", "seed")}
@@ -36,9 +35,6 @@ def main() -> int:
         assemble.model_of(config, data), data, METHOD.value, PREFERENCES.value, seeds=tuple(range(SEEDS.value)),
         **arguments,
     )  # fmt: skip
-    if front.run.interrupted:
-        print(f"{front.run.interrupted}: saved step {front.run.steps} in {workdir}; the same command continues it")
-        return 0
     print(front.table())
     records.write_json(workdir / "front.json", {**front.content(), "config": config, "environment": environment()})
     try:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from mtl_jax.training.interrupts import Interrupted
+
 flags.DEFINE_integer("devices", None, "Simulate this many CPU devices.", lower_bound=1)
 flags.DEFINE_string(
     "compile_cache",
@@ -22,6 +24,9 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, KeyError, A
 
 def run(main: Callable[[], int | None], required: Sequence[str] = (), fields: Sequence[str] = ()) -> None:
     """Parses flags, prepares JAX and runs `main`; an error is printed in one line, with exit status 1 (flags: 2).
+
+    After a signal, what `fit` has saved is said, and the status is 130 (Ctrl-C) or 143 (SIGTERM), so that a loop of
+    commands ends.
 
     Args:
       main: the program.
@@ -47,6 +52,9 @@ def run(main: Callable[[], int | None], required: Sequence[str] = (), fields: Se
         try:
             prepare()
             return main()
+        except Interrupted as stopped:
+            print(stopped, flush=True)
+            return stopped.status
         except USER_ERRORS as error:
             if flags.FLAGS.traceback:
                 traceback.print_exc()

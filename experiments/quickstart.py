@@ -7,7 +7,6 @@ the trunk of the equal-weights runs carried to the held-back task "left > right"
 writes them, with every number behind them, to summary.json. About two minutes on 2 CPU cores.
 """
 
-import pathlib
 import time
 from typing import Any
 
@@ -34,13 +33,6 @@ TRANSFER = {  # name: (start from the trunk?, freeze)
 LABELS = 100
 
 
-def whole(run: Any) -> Any:
-    """The run, unless a signal ended it: then the program ends too."""
-    if run.interrupted:
-        raise SystemExit(f"{run.interrupted}: stopped at step {run.steps}; nothing was written")
-    return run
-
-
 def learn_together(data: Any, num_steps: int, seeds: tuple[int, ...]) -> dict[str, Any]:
     """{method: run}, with a member per seed."""
     import mtl_jax as mtl
@@ -48,7 +40,7 @@ def learn_together(data: Any, num_steps: int, seeds: tuple[int, ...]) -> dict[st
     runs = {}
     for name, (sharing, balancer) in METHODS.items():
         model = mtl.sharing.build(sharing, mtl.encoders.build(ENCODER), data.tasks)
-        runs[name] = whole(mtl.fit(model, data, balancer=balancer, num_steps=num_steps, seed=seeds))
+        runs[name] = mtl.fit(model, data, balancer=balancer, num_steps=num_steps, seed=seeds)
         print(f"{name}: {num_steps} steps x {len(seeds)} seeds in {runs[name].seconds:.0f} s", flush=True)
     return runs
 
@@ -62,19 +54,20 @@ def carry_over(source: Any, few: Any, num_steps: int, seeds: tuple[int, ...]) ->
         model = mtl.sharing.build(source.model.spec, source.model.encoder, few.tasks)
         if start:
             model = mtl.transfer.adapt(source, few.tasks, freeze=freeze)
-        runs[name] = whole(mtl.fit(model, few, num_steps=num_steps, batch_size=32, seed=seeds))
+        runs[name] = mtl.fit(model, few, num_steps=num_steps, batch_size=32, seed=seeds)
     return runs
 
 
 def main() -> int:
     import mtl_jax as mtl
+    from mtl_jax import paths
     from mtl_jax.reporting import compare
     from mtl_jax.reporting.summary import parameter_counts
     from mtl_jax.training import records
     from mtl_jax.training.description import environment
 
     began = time.perf_counter()
-    seeds, workdir = tuple(range(SEEDS.value)), pathlib.Path(WORKDIR.value)
+    seeds, workdir = tuple(range(SEEDS.value)), paths.local_folder(WORKDIR.value, "--workdir")
     data = mtl.data.load("multi_digits")
     print(f"{data}\n{ENCODER}, seeds {', '.join(map(str, seeds))}", flush=True)
 

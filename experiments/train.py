@@ -18,13 +18,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's records and chec
 
 def finished(workdir: pathlib.Path, config: dict[str, Any]) -> bool:
     """Whether the run is complete, which is then said."""
+    from mtl_jax import files
     from mtl_jax.training import records
 
     records.check_same_config(workdir / "config.json", config)
     path = workdir / "summary.json"
     if not path.exists():
         return False
-    summary = records.read_json(path)
+    summary = files.read_object(path, {"num_steps": int, "steps": int})
     if summary["num_steps"] < config["num_steps"]:
         return False
     early = f", stopped early at {summary['steps']}" if summary["steps"] < summary["num_steps"] else ""
@@ -34,14 +35,10 @@ def finished(workdir: pathlib.Path, config: dict[str, Any]) -> bool:
 
 
 def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
-    """Writes summary.json and prints the test metrics; for an interrupted run, says how to go on."""
+    """Writes summary.json and prints the test metrics."""
     from mtl_jax.reporting.summary import metrics_table, summarize
     from mtl_jax.training import records
 
-    if run.interrupted:
-        print(f"{run.interrupted}: saved step {run.steps} of {config['num_steps']} in {workdir}; "
-              "the same command continues it")  # fmt: skip
-        return 0
     summary = {"num_steps": config["num_steps"], "seed": config["seed"], **summarize(run, data)}
     records.write_json(workdir / "summary.json", summary)
     for split in ("test", "val"):
@@ -56,8 +53,9 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
 def main() -> int:
     import mtl_jax as mtl
     from experiments import assemble
+    from mtl_jax import paths
 
-    config, workdir = assemble.resolve(CONFIG.value), pathlib.Path(WORKDIR.value)
+    config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
     if finished(workdir, config):
         return 0
     data = assemble.data_of(config)

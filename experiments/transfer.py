@@ -3,8 +3,6 @@
 python -m experiments.transfer --config=experiments/configs/transfer_digits.py --source=runs/a --workdir=runs/b
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import launch, train
@@ -18,8 +16,9 @@ EXTRA = ("load", "num_labels")  # config fields beyond those of training
 def main() -> int:
     import mtl_jax as mtl
     from experiments import assemble
+    from mtl_jax import paths
 
-    config, workdir = assemble.resolve(train.CONFIG.value, EXTRA), pathlib.Path(train.WORKDIR.value)
+    config, workdir = assemble.resolve(train.CONFIG.value, EXTRA), paths.local_folder(train.WORKDIR.value, "--workdir")
     config["source"] = SOURCE.value
     if train.finished(workdir, config):
         return 0

@@ -14,6 +14,7 @@ _FROM = {
     "Task": "tasks",
     "JointLoss": "balancing.linearization",
     "fit": "training.fit",
+    "Interrupted": "training.interrupts",
     "Run": "training.run",
     "evaluate": "training.run",
     "load_run": "training.run",

@@ -3,25 +3,36 @@
 Orbax is imported here only, and this module is imported where a checkpoint is written or read.
 """
 
+import concurrent.futures
+import contextlib
 import pathlib
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from mtl_jax import partition
+from mtl_jax import integrity, partition
+from mtl_jax.integrity import DamagedCheckpoint
+
+T = TypeVar("T")
 
 
 class Checkpoints:
-    """The checkpoints of one run, in ``directory/<step>``. An item is a pytree, stored as {path: array}."""
+    """The checkpoints of one run, in ``directory/<step>``. An item is a pytree, stored as {path: array}.
+
+    Nothing is written, and no folder made, before the first `save`.
+    """
 
     def __init__(self, directory: str | pathlib.Path, keep: int = 2):
-        self.directory = pathlib.Path(directory).resolve()
-        policy = ocp.training.preservation_policies.LatestN(keep)
-        self._checkpointer = ocp.training.Checkpointer(self.directory, preservation_policy=policy)
+        self.directory, self._keep = pathlib.Path(directory).resolve(), keep
+        self._checkpointer = None
+        self._finishing = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending = None
+        self._vouched: dict[int, bool] = {}  # by step, for those that were checked
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -29,24 +40,89 @@ class Checkpoints:
     def __exit__(self, *error) -> None:
         self.close()
 
+    def steps(self) -> list[int]:
+        """The steps whose save was completed, in ascending order; their files may have been damaged since."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint; None if there is none."""
-        found = self._checkpointer.latest
-        return None if found is None else int(found.step)
+        """The newest of `steps`; None if there is none."""
+        return max(self.steps(), default=None)
+
+    def newest(self, load: Callable[[int], T]) -> tuple[int, T] | None:
+        """(step, `load` of it) of the newest checkpoint that is whole; None if there is no checkpoint at all.
+
+        A damaged one is passed over with a warning that names it.
+
+        Raises:
+          DamagedCheckpoint: if all are damaged.
+          ValueError: if it does not fit (`restore`).
+        """
+        bad: list[DamagedCheckpoint] = []
+        for step in reversed(steps := self.steps()):
+            try:
+                loaded = load(step)
+            except DamagedCheckpoint as error:
+                if not (self.directory / str(step)).exists():  # a fit went on meanwhile, and dropped it
+                    return self.newest(load)
+                bad.append(error)
+                continue
+            for error in bad:
+                warnings.warn(f"{error}; step {step} is taken in its place", stacklevel=3)
+            return step, loaded
+        if bad:
+            others = f" (so are {', '.join(map(str, reversed(steps[:-1])))})" if steps[1:] else ""
+            raise DamagedCheckpoint(f"{bad[0]}{others}; bring it back from a copy, or train anew in another folder")
+        return None
+
+    def set_aside(self, after: int) -> None:
+        """Renames the damaged checkpoints of later steps, ``<step>.damaged``, as a run goes on from one before them."""
+        for step in self.steps():
+            if step > after:
+                folder, name = self.directory / str(step), f"{step}.damaged"
+                while (self.directory / name).exists():
+                    name += ".damaged"
+                folder.rename(self.directory / name)
 
     def save(self, step: int, items: dict[str, Any]) -> None:
-        """Starts to save; an earlier save is waited for. A step that is already there is left as it is."""
+        """Starts to save; an earlier save is waited for. A step that is already there is left as it is.
+
+        Raises:
+          OSError: naming the checkpoint, if it, or the one before, could not be written.
+        """
         self.wait()
         if self.latest() == step:
             return
         flat = {name: {p: _bits(x) for p, x in partition.flatten(tree).items()} for name, tree in items.items()}
-        self._pending = self._checkpointer.save_checkpointables_async(step, flat)
+        with self._writing(step):
+            if self._checkpointer is None:
+                policy = ocp.training.preservation_policies.LatestN(self._keep)
+                self._checkpointer = ocp.training.Checkpointer(self.directory, preservation_policy=policy)
+            saving = self._checkpointer.save_checkpointables_async(step, flat)
+        self._pending = self._finishing.submit(self._finish, step, saving)
+
+    def _finish(self, step: int, saving: Any) -> None:
+        """Waits, beside the loop, until a checkpoint is whole, and notes what was written."""
+        with self._writing(step):
+            if saving is None or not saving.result():
+                raise OSError("it was skipped")
+            if jax.process_index() == 0:
+                integrity.write_digests(self.directory / str(step))
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            where = f"checkpoint step {step} could not be written in {self.directory}"
+            raise OSError(f"{where}: {integrity.first_line(error)}") from error
 
     def wait(self) -> None:
         """Returns when what was started is on disk."""
         if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+            pending, self._pending = self._pending, None
+            pending.result()
 
     def restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         """The items of a checkpoint, each with the structure, shapes, dtypes and shardings of its target.
@@ -56,36 +132,75 @@ class Checkpoints:
           items: {name: target}; leaves are arrays or ShapeDtypeStructs.
 
         Raises:
+          DamagedCheckpoint: if its files are not those that were written.
           ValueError: listing missing, unexpected and reshaped paths, if the checkpoint does not fit.
         """
-        stored = self._checkpointer.checkpointables_metadata(step).metadata
         wanted = {n: {p: _abstract(x) for p, x in partition.flatten(tree).items()} for n, tree in items.items()}
         for name, target in wanted.items():
-            check_fit(f"{self.directory.parent} (step {step}, item {name!r})", stored.get(name) or {}, target)
-        loaded = self._checkpointer.load_checkpointables(step, wanted)
+            check_fit(f"{self.directory.parent} (step {step}, item {name!r})", self._stored(step, name), target)
+        loaded = self._load(step, wanted)
         return {name: _like(loaded[name], tree) for name, tree in items.items()}
 
     def restore_part(self, step: int, item: str, target: Any) -> Any:
         """Like `restore` for one item, of which `target` is only a part: what it does not name is not read."""
         wanted = {p: _abstract(x) for p, x in partition.flatten(target).items()}
-        stored = self._checkpointer.checkpointables_metadata(step).metadata.get(item) or {}
+        stored = self._stored(step, item)
         named = {p: stored[p] for p in wanted if p in stored}
         check_fit(f"{self.directory.parent} (step {step}, item {item!r})", named, wanted)
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         with context:
-            loaded = self._checkpointer.load_checkpointables(step, {item: wanted})
+            loaded = self._load(step, {item: wanted})
         return _like(loaded[item], target)
 
     def shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
         """{path: shape} of one item on disk."""
-        stored = self._checkpointer.checkpointables_metadata(step).metadata
-        return {p: tuple(m.shape) for p, m in (stored.get(item) or {}).items()}
+        return {p: tuple(m.shape) for p, m in self._stored(step, item).items()}
+
+    def _stored(self, step: int, item: str) -> dict[str, Any]:
+        """{path: metadata} of one item on disk; empty if the checkpoint was written without it."""
+        folder = self._checked(step)
+        if item not in integrity.items(folder):
+            return {}
+        with _reading(folder, self._vouched[step]):
+            stored = ocp.checkpointables_metadata(folder).metadata.get(item)
+        if not stored:  # Orbax leaves out what it cannot read
+            raise integrity.damaged(folder, f"item {item!r} cannot be read")
+        return stored
+
+    def _load(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+        folder = self._checked(step)
+        with _reading(folder, self._vouched[step]):
+            return ocp.load_checkpointables(folder, wanted)
+
+    def _checked(self, step: int) -> pathlib.Path:
+        """The folder of a checkpoint, whose files are compared with their digests once."""
+        folder = self.directory / str(step)
+        if step not in self._vouched:
+            self._vouched[step] = integrity.check(folder)
+        return folder
 
     def close(self) -> None:
         """Waits for what is under way and lets go of the directory."""
-        self.wait()
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._finishing.shutdown()
+            if self._checkpointer is not None:
+                self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _reading(folder: pathlib.Path, vouched: bool) -> Iterator[None]:
+    """What Orbax cannot read is damaged, unless digests vouch for it: then the fault is another one."""
+    try:
+        yield
+    except Exception as error:
+        if vouched:
+            raise
+        raise integrity.damaged(
+            folder, f"it cannot be read: {integrity.first_line(error.__cause__ or error)}"
+        ) from error
 
 
 def _is_key(leaf: Any) -> bool:

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 
 from mtl_jax import balancing as methods_room
-from mtl_jax import parts, sharing
+from mtl_jax import files, parts, paths, sharing
 from mtl_jax.balancing.side_by_side import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
 from mtl_jax.tasks import Task
-from mtl_jax.training import records
+from mtl_jax.training import lock, records
 from mtl_jax.training.fit import fit
 
 BASELINE = "single-task"
 STATIC = "best static weights"
+RESULT = {"test": dict, "validation": list, "milliseconds": int | float | None, "seconds": int | float}  # of a method
 
 
 @dataclasses.dataclass
@@ -91,7 +92,7 @@ class Comparison:
             axis.set(title=f"{task.name}: {metric} {'↑' if higher else '↓'}", ylim=(len(names) - 0.5, -0.5))
             axis.set_yticks(range(len(names)), names if axis.get_subplotspec().is_first_col() else [""] * len(names))
             axis.grid(axis="x", alpha=0.3)
-        figure.savefig(path, dpi=150)
+        figure.savefig(paths.local(path), dpi=150)
 
 
 def compare(
@@ -124,7 +125,9 @@ def compare(
       **arguments: of `fit`, the same for all.
 
     Raises:
-      ValueError: for a name that is not known, data without validation or test split, or a workdir of another config.
+      ValueError: for a name that is not known, data without validation or test split, or a workdir of another config
+        or in use.
+      Interrupted: after a signal (see `fit`).
     """
     if data.val is None or data.test is None:
         raise ValueError(f"comparing needs a validation and a test split; {data!r} lacks one")
@@ -138,15 +141,16 @@ def compare(
         sharing.build(sharing_text, encoder, data.tasks)
     place = _Place(workdir, {"data": data.spec or data.name, "encoder": encoder.spec, "seeds": list(seeds),
                              **_described(arguments)})  # fmt: skip
-    results = {name: known for name, (s, b) in (named | grid).items() if (known := place.known(name, s, b))}
     found = Comparison(data.tasks)
-    missing = {name: how for name, how in (named | grid).items() if name not in results}
-    for group in groups(missing, len(data.tasks), side_by_side) or [{}]:
-        if group:
-            results |= _measure(encoder, data, group, seeds, place, arguments)
-        _show(found, named, grid, results)
-        if report_progress is not None:
-            report_progress(found)
+    with lock.held(place.workdir):
+        results = {name: known for name, (s, b) in (named | grid).items() if (known := place.known(name, s, b))}
+        missing = {name: how for name, how in (named | grid).items() if name not in results}
+        for group in groups(missing, len(data.tasks), side_by_side) or [{}]:
+            if group:
+                results |= _measure(encoder, data, group, seeds, place, arguments)
+            _show(found, named, grid, results)
+            if report_progress is not None:
+                report_progress(found)
     return found
 
 
@@ -184,7 +188,7 @@ class _Place:
     """Where results go: a directory per method, and one for the run of each program while it trains."""
 
     def __init__(self, workdir: str | pathlib.Path | None, config: dict[str, Any]):
-        self.workdir, self.config = None if workdir is None else pathlib.Path(workdir), config
+        self.workdir, self.config = None if workdir is None else paths.local_folder(workdir, "workdir"), config
 
     def known(self, name: str, sharing_text: str, balancer: str) -> dict[str, Any] | None:
         """A method's result, if it is there; an error if it is that of another config."""
@@ -193,7 +197,7 @@ class _Place:
         directory = self.workdir / "methods" / file_name(name)
         records.check_same_config(directory / "config.json", self.of(sharing_text, balancer))
         path = directory / "result.json"
-        return records.read_json(path) if path.exists() else None
+        return files.read_object(path, RESULT) if path.exists() else None
 
     def keep(self, name: str, sharing_text: str, balancer: str, result: dict[str, Any]) -> None:
         """Writes a method's result."""
@@ -235,8 +239,6 @@ def _measure(
     model = sharing.build(sharing_text, encoder, data.tasks)
     run = fit(model, data, balancer=texts, seed=tuple(seeds), workdir=place.program(list(group)),
               config=place.of(sharing_text, texts), **given)  # fmt: skip
-    if run.interrupted:
-        raise KeyboardInterrupt(f"{run.interrupted}: {', '.join(group)}: saved at step {run.steps}; run again to go on")
     test, scores = run.evaluate(data.test), np.asarray(run.best.scores)
     milliseconds = step_milliseconds(run.history) / len(texts) / len(seeds)
     results = {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mtl_jax import balancing, parts
+from mtl_jax import balancing, parts, paths
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
@@ -76,7 +76,7 @@ class Front:
             axis.set(xlabel=f"{self.tasks[i]}: relative loss", ylabel=f"{self.tasks[j]}: relative loss")
             figure.colorbar(points, ax=axis, label=f"preference for {self.tasks[i]} over {self.tasks[j]}")
         figure.suptitle(self.method)
-        figure.savefig(path, dpi=150)
+        figure.savefig(paths.local(path), dpi=150)
 
 
 def pareto_front(

@@ -15,6 +15,7 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.paths import local
 from mtl_jax.tasks import Task
 
 Columns = dict[str, np.ndarray]  # {name: float64 [N] with nan, or object [N] of text with ""}
@@ -27,7 +28,7 @@ def read_text(path: str | pathlib.Path) -> str:
       FileNotFoundError: naming the file.
       ValueError: if it is truncated or no UTF-8 text.
     """
-    path = pathlib.Path(path)
+    path = local(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 import pathlib
 import platform
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_jax import partition
+from mtl_jax import files, partition
 from mtl_jax.batch import PerTask
 from mtl_jax.tasks import Scaler, Task
 from mtl_jax.training import records
@@ -64,10 +65,34 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "packages": versions, "devices": devices, "commit": commit}
 
 
-def read_task(entry: dict[str, Any]) -> Task:
+FIELDS = {"data": str | None, "tasks": list, "inputs": dict, "per_task_inputs": bool, "encoder": str | None,
+          "sharing": str | None}  # fmt: skip
+MOST = 2**28  # values in a row of inputs
+
+
+def read_description(directory: pathlib.Path) -> dict[str, Any]:
+    """What `write_description` wrote in data.json, its tasks as `Task`s and its inputs as two rows of zeros.
+
+    Raises:
+      ValueError: naming the file, if it holds anything else.
+    """
+    path = directory / "data.json"
+    content = files.read_object(path, FIELDS)
+    try:
+        inputs = read_inputs(content)
+        return {**content, "tasks": tuple(read_task(entry) for entry in content["tasks"]), "inputs": inputs}
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        why = f"there is no field {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is damaged: {why}") from error
+
+
+def read_task(entry: Any) -> Task:
     """A task as data.json has it."""
+    files.check_fields(entry, {"name": str, "kind": str, "scaler": dict | None}, "a task")
     fields = dict(entry)
     if fields["scaler"] is not None:
+        if not all(isinstance(x, int | float) for v in fields["scaler"].values() for x in v):
+            raise ValueError(f"the scaler of task {fields['name']!r} holds something other than numbers")
         fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
     for key in ("metrics", "classes", "quantiles"):
         if fields.get(key) is not None:
@@ -77,6 +102,9 @@ def read_task(entry: dict[str, Any]) -> Task:
 
 def read_inputs(content: dict[str, Any]) -> Any:
     """Two rows of zeros in the shapes that data.json has."""
+    for path, entry in content["inputs"].items():
+        if math.prod(entry["shape"]) > MOST:
+            raise ValueError(f"inputs {path!r} have shape {entry['shape']}; a row holds at most {MOST:,} values")
     arrays = {p: np.zeros((2, *i["shape"]), i["dtype"]) for p, i in content["inputs"].items()}
     if not content["per_task_inputs"]:
         return arrays[""] if "" in arrays else arrays

@@ -12,7 +12,7 @@ import optax
 
 from mtl_jax import balancing as methods
 from mtl_jax import parallel as devices
-from mtl_jax import partition, parts
+from mtl_jax import partition, parts, paths
 from mtl_jax.balancing.base import Balancer, Needs
 from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
@@ -22,7 +22,7 @@ from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.training import loop, records, selection, state
+from mtl_jax.training import loop, records, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
@@ -103,7 +103,8 @@ def fit(
       progress: show a progress line; by default where stderr is a terminal.
 
     Raises:
-      ValueError: for arguments or data that do not fit, or a workdir that holds another config's run.
+      ValueError: for arguments or data that do not fit, or a workdir that holds another config's run or is in use.
+      Interrupted: after Ctrl-C or SIGTERM, once the run is saved; `error.run` is the run so far.
       FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
     """
     started = time.perf_counter()
@@ -146,8 +147,9 @@ def fit(
             "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives,
             "task_schedule": chosen.spec, **spans,
         }  # fmt: skip
-    workdir = None if workdir is None else pathlib.Path(workdir)
     if workdir is not None:
+        workdir = paths.local_folder(workdir, "workdir")
+        saved_folder.check_not_saved(workdir)
         records.check_same_config(workdir / "config.json", config)
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from mtl_jax import paths
 from mtl_jax.batch import Batch
-from mtl_jax.training import records, selection
+from mtl_jax.training import lock, records, selection
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once
 from mtl_jax.training.interrupts import Interrupts
@@ -61,31 +62,46 @@ class Job(NamedTuple):
 
 
 def train(job: Job) -> Run:
-    """Trains from the start, or the last checkpoint, to the end, an early stop or an interrupt; fills in the run."""
+    """Trains from the start, or the last checkpoint, to the end or an early stop; fills in the run.
+
+    Raises:
+      ValueError: if another process trains in the workdir.
+      Interrupted: after a signal, when what there is has been saved.
+    """
     run, state, best, spans, workdir, started = job.run, job.state, job.best, job.spans, job.workdir, job.started
     names, members = tuple(t.name for t in run.tasks), bool(run.members)
+    interrupts, leads = Interrupts(), jax.process_index() == 0  # of several hosts, the first one writes records
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if workdir is not None:
+            stack.enter_context(lock.held(workdir if leads else None))
+            records.check_same_config(workdir / "config.json", run.config)  # again: another may have ended just now
+        stack.enter_context(interrupts)
+        if workdir is not None:
             from mtl_jax.checkpoint import Checkpoints
 
-            checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
-            if (found := checkpoints.latest()) is not None:
-                loaded = checkpoints.restore(found, {"train": state, "best": best})
+            folder = paths.local_folder(workdir / "checkpoints", "the folder of checkpoints")
+            checkpoints = stack.enter_context(Checkpoints(folder))
+            if checkpoints.steps() and not (workdir / "config.json").exists():
+                raise ValueError(f"{workdir} holds checkpoints but no config.json, so whose they are cannot be told; "
+                                 "bring it back from a copy, or use another workdir")  # fmt: skip
+            found = checkpoints.newest(lambda step: checkpoints.restore(step, {"train": state, "best": best}))
+            if found is not None:
+                run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
-                run.history = records.rewind_history(workdir / "metrics.jsonl", found)
-                run.resumed_from = found
-            else:
-                records.rewind_history(workdir / "metrics.jsonl", -1)
-            records.write_json(workdir / "config.json", run.config)
-            write_description(workdir, run)
+            last = -1 if found is None else run.resumed_from
+            run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
+            if leads:
+                checkpoints.set_aside(last)
+                records.write_json(workdir / "config.json", run.config)
+                write_description(workdir, run)
         at = int(np.max(np.asarray(state.step)))
         started -= run.history[-1]["seconds"] if run.history else 0.0
 
         def log(record: dict) -> None:
             record["seconds"] = round(time.perf_counter() - started, 3)
             run.history.append(record)
-            if workdir is not None:
+            if workdir is not None and leads:
                 records.append(workdir / "metrics.jsonl", record)
 
         def save() -> None:
@@ -93,7 +109,7 @@ def train(job: Job) -> Run:
                 checkpoints.save(at, {"train": state, "best": best})
 
         # --- the loop ----------------------------------------------------------------------------------------------
-        interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(Progress(job.num_steps, job.progress))
+        bar = stack.enter_context(Progress(job.num_steps, job.progress))
         waiting, saved = [], at if run.resumed_from is not None else None
         stopped = bool(np.all(np.asarray(best.stopped)))
         size = spans["steps_per_dispatch"]
@@ -106,9 +122,10 @@ def train(job: Job) -> Run:
             state, new = compiled(state, job.splits, rows)
             at += size
             waiting.append(new)
+            ends = interrupts.caught is not None or at == job.num_steps  # read once: what is saved is logged, too
             validate = job.validation is not None and (at % spans["eval_every"] == 0 or at == job.num_steps)
             keep = checkpoints is not None and at % spans["checkpoint_every"] == 0
-            if at % spans["log_every"] == 0 or validate or keep or interrupts.caught or at == job.num_steps:
+            if at % spans["log_every"] == 0 or validate or keep or ends:
                 joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], int(members)) for k in new}
                 check_finite(joined, at, names, job.nonfinite, saved, workdir)
                 log(records.train_record(at, names, joined))
@@ -119,17 +136,27 @@ def train(job: Job) -> Run:
                 best = job.choose(best, state.variables, losses, job.baselines, state.step)
                 log(records.eval_record(at, "val", names, losses, metrics))
                 stopped = bool(np.all(np.asarray(best.stopped)))
-            if keep or interrupts.caught or stopped or at == job.num_steps:
+            if keep or stopped or ends:
                 save()
                 saved = at
-            if interrupts.caught:
-                run.interrupted = interrupts.caught
+            if ends:
                 break
     final = best if job.validation is not None and np.isfinite(np.asarray(best.scores)).any() else state
     run.variables = {"params": final.params, "state": final.state}
     run.state, run.best = state, best
     run.seconds = time.perf_counter() - started
+    if interrupts.caught:
+        run.interrupted = interrupts.caught.name
+        interrupts.deliver(progress_at_signal(run, job.num_steps, workdir), run)
     return run
+
+
+def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -> str:
+    """What a signal left, in one line."""
+    if workdir is None:
+        return (f"{run.interrupted}: stopped at step {run.steps} of {num_steps}; without a workdir nothing was saved, "
+                "but the run so far is `error.run` (in a notebook `sys.last_value.run`)")  # fmt: skip
+    return f"{run.interrupted}: saved at step {run.steps} of {num_steps} in {workdir}; run again to go on"
 
 
 def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:

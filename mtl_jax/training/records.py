@@ -1,42 +1,37 @@
 """What a run writes: metrics.jsonl and small JSON files, each written whole or not at all."""
 
 import json
-import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from mtl_jax import files
+
 FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir")  # between a run and its continuation
+RECORD = {"step": int, "split": str, "losses": dict, "seconds": int | float}  # what every line has
+LONGEST = 2**30  # bytes of a file of records
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Replaces a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(draft, path)
+    files.write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-      FileNotFoundError, ValueError: naming the file, if it is not there or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+read_json = files.read_json
 
 
 def check_same_config(path: pathlib.Path, config: dict[str, Any]) -> None:
     """An error that says what differs, if the working directory belongs to a run of another config."""
     if not path.exists():
         return
-    old, new = ({k: v for k, v in flat_config(c).items() if k not in FREE_TO_CHANGE} for c in (read_json(path), config))
+    old, new = (
+        {k: v for k, v in flat_config(c).items() if k not in FREE_TO_CHANGE}
+        for c in (files.read_object(path, {}), config)
+    )
     differ = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old | new) if old.get(k) != new.get(k)]
     if differ:
         raise ValueError(
@@ -54,35 +49,55 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_history(path: pathlib.Path) -> list[dict]:
-    """The records of a file; a last line that a kill cut short is left out."""
+    """The records of a file; a last line that a kill cut short is left out.
+
+    Raises:
+      ValueError: naming the line, if one before is no record, or the file more than can be meant.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from error
+    found, number, way_out = [], 0, "move the file away to go on without the records in it"
+    with files.open_regular(path, LONGEST) as file:
+        while line := file.readline(files.LONGEST + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > files.LONGEST:
+                raise ValueError(f"{where} is longer than {files.LONGEST:,} bytes; {way_out}")
+            try:
+                record = files.parse_json(line.rstrip(b"\r\n"), where)
+                files.check_fields(record, RECORD, where)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    break
+                raise ValueError(f"{error}; {way_out}") from error
+            found.append(record)
     return found
 
 
-def rewind_history(path: pathlib.Path, last_step: int) -> list[dict]:
-    """The records up to `last_step`; later ones are dropped from the file too, as they will be written again."""
-    if not path.exists():
-        return []
-    kept = [record for record in read_history(path) if record["step"] <= last_step]
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    os.replace(draft, path)
+def history_until(path: pathlib.Path, step: int) -> list[dict]:
+    """The records up to a checkpoint; with a warning if they end before it, as every checkpoint has one of its step."""
+    kept = [record for record in read_history(path) if record["step"] <= step]
+    last = max((record["step"] for record in kept), default=0)
+    if last < step:
+        warnings.warn(f"{path} ends at step {last}, before checkpoint step {step}; records are lost", stacklevel=3)
+    return kept
+
+
+def rewind_history(path: pathlib.Path, step: int, write: bool = True) -> list[dict]:
+    """Like `history_until`; later records are dropped from the file too, as they will be written again."""
+    kept = history_until(path, step)
+    if write and path.exists():
+        files.write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
     return kept
 
 
 def append(path: pathlib.Path, record: dict) -> None:
     """Adds one line."""
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk names no file
 
 
 def plain(value: Any) -> Any:

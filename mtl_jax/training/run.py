@@ -1,9 +1,7 @@
 """A trained model and what inference needs of it: predict, evaluate, save and load."""
 
 import dataclasses
-import importlib.metadata
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import encoders, partition, sharing
+from mtl_jax import encoders, files, partition, paths, sharing
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, prediction
-from mtl_jax.training import description, records
+from mtl_jax.training import description, records, saved_folder
 from mtl_jax.training.evaluation import make_evaluate
-
-SAVED = "saved.json"  # marks a directory that `Run.save` made, and may replace
 
 
 @dataclasses.dataclass
@@ -37,7 +33,7 @@ class Run:
       state: the training state after the last step; None in a loaded run.
       best: scores and steps of what was selected; None in a loaded run.
       trainable: paths that trained.
-      interrupted: the signal that ended it early.
+      interrupted: the signal that ended it early, in the run of an `Interrupted`.
       resumed_from: the step that it was resumed from.
       cost: compile seconds and peak bytes of a dispatch.
       seconds: wall time of `fit`.
@@ -144,29 +140,24 @@ class Run:
     def save(self, directory: str | pathlib.Path) -> None:
         """Writes what `load_run` needs: config, description, records and a checkpoint of the variables.
 
-        A run that was saved there before is replaced once this one is whole.
+        A run that was saved there before is replaced once this one is whole; a link is followed. Nothing that `save`
+        did not write is removed.
 
         Raises:
-          FileExistsError: if the directory is the workdir of a `fit`, or holds something that is no saved run.
+          FileExistsError: if the directory is the workdir of a `fit`, or holds something that is no saved run, or more.
+          ValueError: for a URL, or several members.
         """
         from mtl_jax.checkpoint import Checkpoints
 
-        directory = pathlib.Path(directory)
         if self.members:
             raise ValueError(f"this run has {self.members} members; save one with run.member(i).save(...)")
-        if directory.exists() and any(directory.iterdir()) and not (directory / SAVED).exists():
-            raise FileExistsError(f"{directory} holds something other than a saved run; save to another directory")
-        draft = directory.with_name(directory.name + ".tmp")
-        shutil.rmtree(draft, ignore_errors=True)
-        records.write_json(draft / "config.json", self.config)
-        description.write_description(draft, self)
-        for record in self.history:
-            records.append(draft / "metrics.jsonl", record)
-        with Checkpoints(draft / "checkpoints") as checkpoints:
-            checkpoints.save(self.steps, {"best": self.variables})
-        records.write_json(draft / SAVED, {"by": f"mtl_jax {importlib.metadata.version('mtl_jax')}"})
-        shutil.rmtree(directory, ignore_errors=True)
-        draft.rename(directory)
+        with saved_folder.replaced(paths.local_folder(directory, "the folder to save to")) as draft:
+            records.write_json(draft / "config.json", self.config)
+            description.write_description(draft, self)
+            for record in self.history:
+                records.append(draft / "metrics.jsonl", record)
+            with Checkpoints(draft / "checkpoints") as checkpoints:
+                checkpoints.save(self.steps, {"best": self.variables})
 
 
 def _number(value: Any) -> Any:
@@ -192,38 +183,40 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
     """
     from mtl_jax.checkpoint import Checkpoints
 
-    directory = pathlib.Path(directory)
+    directory = paths.local_folder(directory, "the folder of a run")
     if not (directory / "data.json").exists():
         raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
-    content = records.read_json(directory / "data.json")
-    tasks = tuple(description.read_task(entry) for entry in content["tasks"])
+    content = description.read_description(directory)
+    tasks = content["tasks"]
     if model is None:
         if content["encoder"] is None or content["sharing"] is None:
             raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
         model = sharing.build(content["sharing"], encoders.build(content["encoder"]), tasks)
-    example = Batch(description.read_inputs(content), {}, {})
+    example = Batch(content["inputs"], {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        step = checkpoints.latest()
-        if step is None:
-            raise FileNotFoundError(f"{directory / 'checkpoints'} holds no complete checkpoint")
-        stored = checkpoints.shapes(step, "best")
-        extra = {"scores", "steps", "stale", "stopped"} & stored.keys()
-        if stored.get("stale"):
-            raise ValueError(f"{directory} holds {stored['stale'][0]} runs side by side; save one with Run.member")
-        target = dict(shapes)
-        for name in extra:  # selection state of a working directory
-            target[name] = jax.ShapeDtypeStruct(stored[name], _dtype(name))
-        best = checkpoints.restore(step, {"best": target})["best"]
-        # Without a validation split nothing was selected: the training state's own variables count.
-        if "scores" in extra and not np.isfinite(np.asarray(best["scores"])).any():
-            best = _last_variables(checkpoints, step, shapes)
-    config = records.read_json(directory / "config.json")
-    history = records.read_history(directory / "metrics.jsonl")
-    return Run(
-        model, tasks, {"params": best["params"], "state": best["state"]}, history, example, content["data"],
-        config=config,
-    )  # fmt: skip
+        found = checkpoints.newest(lambda step: _load_variables(checkpoints, step, shapes, directory))
+    if found is None:
+        raise FileNotFoundError(f"{directory / 'checkpoints'} holds no complete checkpoint")
+    step, variables = found
+    config = files.read_object(directory / "config.json", {})
+    history = records.history_until(directory / "metrics.jsonl", step)
+    return Run(model, tasks, variables, history, example, content["data"], config=config)
+
+
+def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:
+    stored = checkpoints.shapes(step, "best")
+    extra = {"scores", "steps", "stale", "stopped"} & stored.keys()
+    if stored.get("stale"):
+        raise ValueError(f"{directory} holds {stored['stale'][0]} runs side by side; save one with Run.member")
+    target = dict(shapes)
+    for name in extra:  # selection state of a working directory
+        target[name] = jax.ShapeDtypeStruct(stored[name], _dtype(name))
+    best = checkpoints.restore(step, {"best": target})["best"]
+    # Without a validation split nothing was selected: the training state's own variables count.
+    if "scores" in extra and not np.isfinite(np.asarray(best["scores"])).any():
+        best = _last_variables(checkpoints, step, shapes)
+    return {"params": best["params"], "state": best["state"]}
 
 
 def _dtype(name: str) -> Any:

@@ -153,3 +153,19 @@ def test_wrong_flags_get_one_line(program, flags, status, message, tmp_path):
     assert found.stderr.replace(str(tmp_path / "W"), "W").splitlines()[-1].startswith("error: ")
     assert message in found.stderr.replace(str(tmp_path / "W"), "W")
     assert not (tmp_path / "W").exists()
+
+
+def test_a_signal_is_said_and_ends_a_loop_of_commands():
+    """What `fit` raises after a signal becomes one line and a status that is not 0."""
+    code = (
+        "import signal; from experiments import launch; from mtl_jax.training.interrupts import Interrupts\n"
+        "def main():\n"
+        "    with Interrupts() as interrupts: signal.raise_signal(signal.SIGTERM)\n"
+        "    interrupts.deliver('SIGTERM: saved at step 3 of 9 in W; run again to go on', None)\n"
+        "launch.run(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 143 and done.stdout == "SIGTERM: saved at step 3 of 9 in W; run again to go on\n"
+    assert "Traceback" not in done.stderr

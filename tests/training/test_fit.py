@@ -13,6 +13,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import parallel
+from mtl_jax.training import loop
 from mtl_jax.training.intervals import intervals
 from tests import tiny
 
@@ -134,10 +135,36 @@ def test_a_signal_saves_and_ends(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop).start()
-    run = tiny.fit(model, num_steps=steps, eval_every=steps, workdir=tmp_path, log_every=steps)
+    with pytest.raises(
+        mtl.Interrupted, match=r"SIGTERM: saved at step \d+ of 10000000 in .*; run again to go on"
+    ) as caught:
+        tiny.fit(model, num_steps=steps, eval_every=steps, workdir=tmp_path, log_every=steps)
+    run = caught.value.run
+    assert isinstance(caught.value, SystemExit) and caught.value.code == 143
     assert run.interrupted == "SIGTERM" and 0 < run.steps < steps
     assert os.listdir(tmp_path / "checkpoints") == [str(run.steps)]
     assert signal.getsignal(signal.SIGTERM) is previous
+    assert mtl.load_run(tmp_path).history == run.history
+    run.predict(tiny.data().test.inputs)
+
+
+def test_a_loop_of_fits_ends_with_the_first_signal(monkeypatch):
+    """Without a workdir, too; what there is comes with the exception."""
+    fits = []
+    with pytest.raises(
+        KeyboardInterrupt, match=r"SIGINT: stopped at step 5 of 20; without a workdir nothing was"
+    ) as caught:
+        for seed in range(3):
+            fits.append(seed)
+            real = loop.compile_once
+
+            def compile_and_signal(*args, real=real):
+                signal.raise_signal(signal.SIGINT)  # noted; the first dispatch is finished
+                return real(*args)
+
+            monkeypatch.setattr(loop, "compile_once", compile_and_signal)
+            tiny.fit(tiny.model(tiny.data().tasks), seed=seed)
+    assert fits == [0] and caught.value.run.steps == 5
 
 
 def test_refusals(tmp_path):

@@ -1,11 +1,14 @@
 """A run predicts, evaluates, and comes back from disk as it was."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import mtl_jax as mtl
 from mtl_jax.sharing.model import forward
+from mtl_jax.training import saved_folder
 from tests import tiny
 
 
@@ -49,6 +52,70 @@ def test_save_does_not_touch_what_is_no_saved_run(run, tmp_path):
     with pytest.raises(FileExistsError, match="holds something other than a saved run"):
         run.save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "four years of work"
+
+
+def test_save_removes_nothing_that_it_did_not_make(run, tmp_path):
+    """Not a draft's name, nor what lies within a saved run, nor the drafts of one that broke off."""
+    (tmp_path / "a.tmp").mkdir()
+    (tmp_path / "a.tmp" / "thesis.txt").write_text("mine")
+    run.save(tmp_path / "a")
+    for mine in ("thesis.txt", "checkpoints/notes.txt", f"checkpoints/{run.steps}/thesis.txt"):
+        (tmp_path / "a" / mine).write_text("mine")
+        with pytest.raises(FileExistsError, match=f"a holds {mine} beside the saved run; move it away"):
+            run.save(tmp_path / "a")
+        (tmp_path / "a" / mine).unlink()
+    (tmp_path / "a" / "plots").mkdir()
+    with pytest.raises(FileExistsError, match="a holds plots beside the saved run"):
+        run.save(tmp_path / "a")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.tmp"]
+    assert (tmp_path / "a.tmp" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_save_that_fails_leaves_the_run_that_was_there(run, tmp_path, monkeypatch):
+    run.save(tmp_path / "a")
+    broken = dataclasses.replace(run, history=[*run.history, {"step": object()}])
+    with pytest.raises(TypeError):
+        broken.save(tmp_path / "a")
+    tiny.assert_same(mtl.load_run(tmp_path / "a").variables, run.variables)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_save_to_links_home_and_urls(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run.save("~/runs/a")
+    tiny.assert_same(mtl.load_run("~/runs/a").variables, run.variables)
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):  # to where there is nothing yet, and over a saved run
+        run.save("link")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "saved.json").exists()
+    for call in (run.save, mtl.load_run):
+        with pytest.raises(ValueError, match="'gs://bucket/run' is a URL"):
+            call("gs://bucket/run")
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(NotADirectoryError, match="cannot be a folder: file is a file"):
+            call("file")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "home", "link", "real"]
+
+
+def test_a_saved_run_of_an_earlier_version_may_be_replaced(run, tmp_path):
+    """Its mark names no files."""
+    run.save(tmp_path / "a")
+    (tmp_path / "a" / "saved.json").write_text('{"by": "mtl_jax 0.1.0"}')
+    (tmp_path / "a" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="a holds thesis.txt beside"):
+        run.save(tmp_path / "a")
+    (tmp_path / "a" / "thesis.txt").unlink()
+    run.save(tmp_path / "a")
+
+
+def test_two_that_save_to_one_place(run, tmp_path):
+    """Both are whole; the last one stays."""
+    with saved_folder.replaced(tmp_path / "a") as draft:
+        run.save(tmp_path / "a")
+        (draft / "of_the_second").touch()
+    assert (tmp_path / "a" / "of_the_second").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_working_directory_loads_as_its_best(tmp_path):
