@@ -12,6 +12,7 @@ from typing import Any
 
 from mtl_jax import parts
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.fingerprint import differences as data_differences
 from mtl_jax.data.fingerprint import fingerprint, of_tree
 from mtl_jax.tasks import KINDS, Task
 from mtl_jax.training import records
@@ -92,7 +93,7 @@ def check(
         found, said = differences(stored, identity)
         found |= intervals_that_differ(stored, identity, named)
         if own_config:
-            found = records.config_differences(path, config) | found
+            found |= records.config_differences(path, config)
     refuse(directory, list(found.values()))
     for text in said:
         warnings.warn(text, UserWarning, stacklevel=3)
@@ -123,10 +124,8 @@ def earlier_settings(directory: pathlib.Path) -> dict[str, Any] | None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """({what: how two identities differ in it, in plain words}, what could not be compared); intervals left out."""
-    found: dict[str, str] = {}
     said: list[str] = []
-    for what, text in _data(old["data"], new["data"]).items():
-        found[what] = f"data: {text}"
+    found = {text: text for text in data_differences(old["data"], new["data"])}
     if old["order of tasks"] != new["order of tasks"]:
         found["order of tasks"] = _changed("tasks", old["order of tasks"], new["order of tasks"])
     for task in old["tasks"].keys() & new["tasks"].keys():
@@ -165,48 +164,55 @@ def intervals_that_differ(old: Mapping[str, Any], new: Mapping[str, Any], named:
     }  # fmt: skip
 
 
-def _data(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    for what in [*old, *(k for k in new if k not in old)]:
-        if what not in new or what not in old:
-            found[what] = f"{what} are {'gone' if what not in new else 'new'}"
-        elif old[what] != new[what]:
-            kinds = [x[what].rsplit(" ", 1)[0] for x in (old, new)]
-            found[what] = f"{what} differ" + (f", {kinds[0]} -> {kinds[1]}" if kinds[0] != kinds[1] else "")
-    return found
-
-
 def _entries(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str, said: list[str]) -> dict[str, str]:
-    """{place: text}; a text names the last part of a place, since that is what the field calls it."""
+    """{place: text} of two `contents`; a text names the last part of a place, since that is what the code calls it."""
     found: dict[str, str] = {}
-    for place in [*old, *(k for k in new if k not in old)]:
-        was, now = old.get(place, "nothing"), new.get(place, "nothing")
-        if was == now:
-            continue
-        if place.endswith(("over_steps", ".over_steps")):
-            said.append(f"{prefix}its schedule was made for {was} steps, and is now for {now}: the rate jumps where "
-                        "the run goes on")  # fmt: skip
-            continue
-        if place.rpartition(".")[2] == "code" and "nothing" not in (was, now):
+    for place in sorted(old.keys() | new.keys(), key=lambda p: (p.count("."), p)):
+        was, now = (x.get(place, "nothing") for x in (old, new))
+        field = next((n for n in reversed(place.split(".")) if not n.isdigit()), "")
+        if was == now or any(place.startswith(f"{p}.") or not p for p in found):
+            continue  # what is within something else differs by itself
+        if field == "over_steps":
+            said.append(
+                f"{prefix}its schedule was made for {was} steps, and is now for {now}: the rate jumps where the run "
+                "goes on"
+            )
+        elif field == "code" and "nothing" not in (was, now):
             name = old.get(place.removesuffix("code").removesuffix("."), "a function")
-            if was.split()[0] != now.split()[0]:
-                said.append(f"{prefix}whether {name} is the same could not be compared: Python {was.split()[0]} -> "
-                            f"{now.split()[0]}")  # fmt: skip
-                continue
-            found[place] = f"{prefix}{name} has other code"
-            continue
-        name = next((n for n in reversed(place.split(".")) if not n.isdigit()), place)
-        if name == "step_size" and all(isinstance(v, int | float) for v in (was, now)):
-            name, was, now = "learning_rate", -was, -now  # as optax has it inside
-        text = _changed(f"{prefix}{name}" if name else prefix.rstrip(": "), was, now)
-        if text not in found.values():
-            found[place] = text
-    return found
+            if was.split()[0] == now.split()[0]:
+                found[place] = f"{prefix}{name} has other code"
+            else:
+                said.append(
+                    f"{prefix}whether {name} is the same could not be compared, as Python is another: "
+                    f"{was.split()[0]} -> {now.split()[0]}"
+                )
+        else:
+            found[place] = f"{prefix}{_value(field, was, now)}"
+    replaced = _functions_replaced(old, new)
+    if replaced and any(str(old.get(p)).startswith("function ") for p in found) and "loss" not in found:
+        return {"": f"{prefix}{replaced}"}
+    return {p: t for i, (p, t) in enumerate(found.items()) if t not in list(found.values())[:i]}
+
+
+def _functions_replaced(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Which functions two objects do not have in common: scale_by_adam -> identity."""
+    names = [
+        dict.fromkeys(v.removeprefix("function ").split(".<locals>")[0].rpartition(".")[2] for v in x.values()
+                      if str(v).startswith("function "))
+        for x in (old, new)
+    ]  # fmt: skip
+    gone, came = ([n for n in a if n not in b] for a, b in (names, names[::-1]))
+    return f"{', '.join(gone) or 'nothing'} -> {', '.join(came) or 'nothing'}" if gone or came else ""
+
+
+def _value(field: str, old: Any, new: Any) -> str:
+    if field == "step_size" and all(isinstance(v, int | float) for v in (old, new)):
+        field, old, new = "learning_rate", -old, -new  # as optax has it inside
+    return f"{field} {old!r} -> {new!r}" if field else f"{old!r} -> {new!r}"
 
 
 def _changed(what: str, old: Any, new: Any) -> str:
-    joined = what if what.endswith(":") else f"{what}:" if ": " not in what else what
-    return f"{joined} {old!r} -> {new!r}"
+    return f"{what}: {old!r} -> {new!r}"
 
 
 def check_data(directory: pathlib.Path, data: Dataset) -> None:
@@ -218,4 +224,4 @@ def check_data(directory: pathlib.Path, data: Dataset) -> None:
     stored = read(directory)
     if stored is not None and all(t in {t.name for t in data.tasks} for t in stored["order of tasks"]):
         now = fingerprint(data.select(stored["order of tasks"]))
-        refuse(directory, [f"data: {text}" for text in _data(stored["data"], records.as_json(now)).values()])
+        refuse(directory, data_differences(stored["data"], now))

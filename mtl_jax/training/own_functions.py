@@ -58,9 +58,10 @@ def _filled(task: Task, given: Task | None) -> Task:
     if gone:
         fields = ", ".join(sorted({"loss=..." if m.part == "loss" else "metrics=..." for m in gone}))
         warnings.warn(
-            f"task {task.name!r}: {' and '.join(f'its {m.part} {m.function}' for m in gone)} is a Python function, "
-            "which a saved run does not hold: it is left out of what is evaluated, and a missing loss cannot be "
-            f"trained on. Give it back: load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, {fields})])",
+            f"task {task.name!r}: a saved run holds no Python functions, here its "
+            f"{' and its '.join(f'{m.part} {m.function}' for m in gone)}. They are left out of what is evaluated, and "
+            "without its loss a task cannot be trained on. Give them back: "
+            f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, {fields})])",
             UserWarning,
             stacklevel=5,
         )

@@ -92,7 +92,10 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
             )
         loss = other.loss if isinstance(task.loss, Missing) and other.loss is not None else task.loss
         if isinstance(loss, Missing):
-            loss()  # says that it is missing
+            raise ValueError(
+                f"task {task.name!r} was loaded without its loss, the Python function {loss.function}; give it back: "
+                f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, loss=...)])"
+            )
         scaler = chosen_scaler(task, other, data.name, task.name in carried)
         resolved.append(
             dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss)
@@ -105,14 +108,14 @@ def chosen_scaler(task: Task, other: Task, name: str, carried: bool) -> Scaler |
     if task.scaler is None or other.scaler is None:
         return task.scaler or other.scaler
     if far_apart(task.scaler, other.scaler):
-        whose, why = "data set's", "give a scaler of your own to the data set's task"
+        whose, why = "data set's", "a scaler of your own goes into the data set's task"
         if carried:
             whose, why = "model's", "its head was trained with it; leave the head out of `load` for a new one"
         warnings.warn(
             f"task {task.name!r}: the model's scaler ({_shown(task.scaler)}) is far from that of data set {name!r} "
             f"({_shown(other.scaler)}). The {whose} is used: {why}",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return task.scaler if carried else other.scaler
 
