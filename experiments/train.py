@@ -16,10 +16,10 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "A file of experiments/
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's records and checkpoints go.")
 
 
-def finished(workdir: pathlib.Path, config: dict[str, Any]) -> bool:
-    """Whether the run is complete, which is then said."""
+def finished(workdir: pathlib.Path, config: dict[str, Any], data: Any) -> bool:
+    """Whether the run is complete, which is then said; an error if it is one of other data."""
     from mtl_jax import files
-    from mtl_jax.training import records
+    from mtl_jax.training import identity, records
 
     records.check_same_config(workdir / "config.json", config)
     path = workdir / "summary.json"
@@ -28,6 +28,7 @@ def finished(workdir: pathlib.Path, config: dict[str, Any]) -> bool:
     summary = files.read_object(path, {"num_steps": int, "steps": int})
     if summary["num_steps"] < config["num_steps"]:
         return False
+    identity.check_data(workdir, data)
     early = f", stopped early at {summary['steps']}" if summary["steps"] < summary["num_steps"] else ""
     print(f"{workdir} is finished: {summary['num_steps']} steps{early}; results are in {path}. A larger "
           "--config.num_steps continues it")  # fmt: skip
@@ -56,9 +57,9 @@ def main() -> int:
     from mtl_jax import paths
 
     config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
-    if finished(workdir, config):
-        return 0
     data = assemble.data_of(config)
+    if finished(workdir, config, data):
+        return 0
     model = assemble.model_of(config, data)
     run = mtl.fit(model, data, **assemble.arguments_of_fit(config, workdir))
     return report(run, data, workdir, config)

@@ -20,12 +20,12 @@ def main() -> int:
 
     config, workdir = assemble.resolve(train.CONFIG.value, EXTRA), paths.local_folder(train.WORKDIR.value, "--workdir")
     config["source"] = SOURCE.value
-    if train.finished(workdir, config):
-        return 0
-    source = mtl.load_run(SOURCE.value)
     data = assemble.data_of(config)
     if config.get("num_labels"):
         data = data.take(config["num_labels"])
+    if train.finished(workdir, config, data):
+        return 0
+    source = mtl.load_run(SOURCE.value)
     model = assemble.model_of(config, data) if config["encoder"] and config["sharing"] else None
     load = tuple(config.get("load") or (("shared/.*", True),))
     adapted = mtl.transfer.adapt(source, data.tasks, freeze=tuple(config["freeze"]) or None, load=load, model=model)

@@ -108,6 +108,27 @@ class Scaler:
 
 
 @dataclasses.dataclass(frozen=True)
+class Missing:
+    """Stands in a loaded task where a loss or metric was a Python function, which a saved run cannot hold.
+
+    Attributes:
+      function: its name, ``module.name``.
+      code: a digest of what it was (`training.contents.code_of`).
+      part: "loss" or "metric".
+    """
+
+    function: str
+    code: str
+    part: str = "loss"
+
+    def __call__(self, *args: Any) -> Any:
+        raise ValueError(
+            f"the {self.part} {self.function} is not saved with a run; give it back: load_run(..., tasks=[Task(..., "
+            f"{'loss' if self.part == 'loss' else 'metrics'}=...)])"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """One prediction problem.
 
@@ -191,11 +212,11 @@ def loss_function(task: Task) -> Callable:
 
 
 def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:
-    """The task's metrics; they read outputs in the target's units (see `readable`)."""
+    """The task's metrics but `Missing` ones; they read outputs in the target's units (see `readable`)."""
     chosen = task.metrics if task.metrics is not None else KINDS[task.kind].metrics
     if task.metrics is None and task.kind == "tagging" and is_iob2(task.classes):
         chosen = ("span_f1", *chosen)
-    return tuple(_build(task, m, metrics.NAMES, "metric") for m in chosen)
+    return tuple(_build(task, m, metrics.NAMES, "metric") for m in chosen if not isinstance(m, Missing))
 
 
 def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> Any:

@@ -7,6 +7,7 @@ it was.
 
 import dataclasses
 import hashlib
+import inspect
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
 from mtl_jax.tasks import Task
-from mtl_jax.training import lock, records
+from mtl_jax.training import identity, lock, records
 from mtl_jax.training.fit import fit
 
 BASELINE = "single-task"
@@ -139,8 +140,12 @@ def compare(
     for sharing_text, balancer in (named | grid).values():
         methods_room.build(balancer)
         sharing.build(sharing_text, encoder, data.tasks)
-    place = _Place(workdir, {"data": data.spec or data.name, "encoder": encoder.spec, "seeds": list(seeds),
-                             **_described(arguments)})  # fmt: skip
+    rests_on = {k: v for k, v in arguments.items() if k not in SET_HERE + NOT_IN_RESULTS}
+    place = _Place(
+        workdir,
+        {"data": data.spec or data.name, "encoder": encoder.spec, "seeds": list(seeds), **_described(arguments)},
+        identity.describe(data, data.tasks, {"encoder": encoder.spec or encoder, **rests_on}),
+    )
     found = Comparison(data.tasks)
     with lock.held(place.workdir):
         results = {name: known for name, (s, b) in (named | grid).items() if (known := place.known(name, s, b))}
@@ -187,24 +192,32 @@ def static_weights(num_tasks: int, count: int) -> list[tuple[float, ...]]:
 class _Place:
     """Where results go: a directory per method, and one for the run of each program while it trains."""
 
-    def __init__(self, workdir: str | pathlib.Path | None, config: dict[str, Any]):
-        self.workdir, self.config = None if workdir is None else paths.local_folder(workdir, "workdir"), config
+    def __init__(self, workdir: str | pathlib.Path | None, config: dict[str, Any], rests_on: dict[str, Any]):
+        self.workdir = None if workdir is None else paths.local_folder(workdir, "workdir")
+        self.config, self.rests_on = config, rests_on
 
     def known(self, name: str, sharing_text: str, balancer: str) -> dict[str, Any] | None:
-        """A method's result, if it is there; an error if it is that of another config."""
+        """A method's result, if it is there and of as many steps; an error if it rests on anything else."""
         if self.workdir is None:
             return None
         directory = self.workdir / "methods" / file_name(name)
-        records.check_same_config(directory / "config.json", self.of(sharing_text, balancer))
-        path = directory / "result.json"
-        return files.read_object(path, RESULT) if path.exists() else None
+        config, path = self.of(sharing_text, balancer), directory / "config.json"
+        if not path.exists():
+            return None
+        identity.check(directory, self.rests_on, config, own_config=True, named={})
+        steps = [c.get("num_steps", STEPS) for c in (files.read_object(path, {}), config)]
+        if steps[0] > steps[1]:
+            identity.refuse(directory, [f"num_steps: {steps[0]} -> {steps[1]}"])
+        result = directory / "result.json"
+        return files.read_object(result, RESULT) if steps[0] == steps[1] and result.exists() else None
 
     def keep(self, name: str, sharing_text: str, balancer: str, result: dict[str, Any]) -> None:
         """Writes a method's result."""
         if self.workdir is not None:
             directory = self.workdir / "methods" / file_name(name)
-            records.write_json(directory / "config.json", self.of(sharing_text, balancer))
             records.write_json(directory / "result.json", result)
+            records.write_json(directory / identity.FILE, self.rests_on)
+            records.write_json(directory / "config.json", self.of(sharing_text, balancer))
 
     def program(self, names: Sequence[str]) -> pathlib.Path | None:
         """Where the run of several methods goes."""
@@ -256,6 +269,8 @@ def _measure(
 
 # Fields of a config that the comparison sets itself, or that do not change the result.
 SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh")
+NOT_IN_RESULTS = ("config", "workdir", "progress", "nonfinite", "log_every")  # arguments of `fit`
+STEPS = inspect.signature(fit).parameters["num_steps"].default
 
 
 def file_name(name: str) -> str:

@@ -16,7 +16,7 @@ from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training.evaluation import baseline_losses
 from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
-from mtl_jax.training.start import resolve_tasks
+from mtl_jax.training.start import resolve_model
 
 
 @dataclasses.dataclass
@@ -104,7 +104,7 @@ def pareto_front(
     Raises:
       ValueError: for one task only, or a method without a preference; the message lists those with one.
     """
-    tasks = resolve_tasks(model.tasks, data)
+    _, tasks, resolved = resolve_model(model, data)
     if len(tasks) < 2:
         raise ValueError("a front needs at least two tasks")
     grid = spread_preferences(len(tasks), preferences) if isinstance(preferences, int) else np.asarray(preferences)
@@ -120,9 +120,9 @@ def pareto_front(
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
     run.variables = run.state.variables
     names = tuple(t.name for t in tasks)
-    found = run.evaluate(getattr(data.select(names), split))
+    found = run.evaluate(getattr(resolved, split))
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)
-    relative = losses.astype(np.float64) / baseline_losses(tasks, data.train)
+    relative = losses.astype(np.float64) / baseline_losses(tasks, resolved.train)
     volume = hypervolume(relative, np.ones(len(tasks)))
     return Front(names, method, grid, relative, is_on_front(relative), volume, run)
 

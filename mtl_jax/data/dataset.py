@@ -9,6 +9,7 @@ import numpy as np
 
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.data import split as splits_room
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.tasks import KINDS, Scaler, Task
@@ -23,7 +24,8 @@ class Dataset:
     Attributes:
       name: for tables and messages.
       tasks: their order is the order of every task axis.
-      train, val, test: NumPy batches of whole splits; val and test may be None.
+      train, val, test: NumPy batches of whole splits, which know the data set's tasks (`split.Split`); val and test
+        may be None.
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
       vocabulary: for text, words and their ids (`text.Vocabulary`); its length is what an embedding needs. Else None.
       rows: {split: row numbers in what was given} where the data set split it; {split: {task: row numbers}} where each
@@ -40,6 +42,11 @@ class Dataset:
     columns: Any = None
     vocabulary: Vocabulary | None = None
     rows: Any = None
+
+    def __post_init__(self):
+        for key in SPLITS:
+            if (batch := getattr(self, key)) is not None:
+                object.__setattr__(self, key, splits_room.of(batch, self.tasks))
 
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}

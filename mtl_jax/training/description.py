@@ -14,13 +14,13 @@ import numpy as np
 from mtl_jax import files, partition
 from mtl_jax.batch import PerTask
 from mtl_jax.tasks import Scaler, Task
-from mtl_jax.training import records
+from mtl_jax.training import own_functions, records
 
 
 def write_description(directory: pathlib.Path, run: Any) -> None:
-    """data.json (tasks with class names and scalers, shapes of inputs) and environment.json of a `Run`.
+    """data.json (tasks with class names and scalers, shapes of inputs), identity.json and environment.json of a `Run`.
 
-    A loss or metric that is a Python function cannot be written; a loaded run evaluates with the kind's own instead.
+    Of a loss or metric that is a Python function the name is written; `load_run` asks for it.
     """
     inputs = {
         p: {"shape": list(np.shape(x)[1:]), "dtype": str(x.dtype)}
@@ -30,9 +30,9 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
     for task in run.tasks:
         entry = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
         entry["scaler"] = None if task.scaler is None else dataclasses.asdict(task.scaler)
-        if not isinstance(task.loss, str | None):
-            entry["loss"] = None  # a function; only training needs it
-        entry["metrics"] = None if task.metrics is None else [m for m in task.metrics if isinstance(m, str)]
+        entry["loss"] = own_functions.written(task.loss, "loss")
+        if task.metrics is not None:
+            entry["metrics"] = [own_functions.written(m, "metric") for m in task.metrics]
         tasks.append(entry)
     content = {
         "data": run.data,
@@ -43,6 +43,8 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
         "sharing": run.model.spec,
     }
     records.write_json(directory / "data.json", content)
+    if run.identity:
+        records.write_json(directory / "identity.json", run.identity)
     records.write_json(directory / "environment.json", environment())
 
 
@@ -96,7 +98,8 @@ def read_task(entry: Any) -> Task:
         fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
     for key in ("metrics", "classes", "quantiles"):
         if fields.get(key) is not None:
-            fields[key] = tuple(fields[key])
+            fields[key] = tuple(map(own_functions.read, fields[key]))
+    fields["loss"] = own_functions.read(fields["loss"])
     return Task(**fields)
 
 

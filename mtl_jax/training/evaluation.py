@@ -11,21 +11,24 @@ from jaxtyping import Array, Float
 
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import KINDS, Task, loss_sum, metric_functions, readable
+from mtl_jax.tasks import KINDS, Missing, Task, loss_sum, metric_functions, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
     """The compiled function (variables, batches) -> (losses [K], {task: {metric: scalar}}).
 
     `batches` is a `Batch` whose leaves are [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last
-    batch have mask False. Where a task has no labels, its loss and metrics are nan. With `members`, variables have a
-    leading axis of runs, and so have the results.
+    batch have mask False. Where a task has no labels, its loss and metrics are nan, and so is a loss that is `Missing`.
+    With `members`, variables have a leading axis of runs, and so have the results.
     """
     functions = {t.name: metric_functions(t) for t in tasks}
 
     def measure(variables: Any, batch: Batch) -> tuple[Any, Any]:
         outputs, _, _ = forward(model, variables, batch)
-        sums = jnp.stack([jnp.stack(loss_sum(t, outputs[t.name], *labels(batch, t))) for t in tasks])
+        sums = jnp.stack([
+            jnp.zeros(2) if isinstance(t.loss, Missing) else jnp.stack(loss_sum(t, outputs[t.name], *labels(batch, t)))
+            for t in tasks
+        ])  # fmt: skip
         states = {
             t.name: [m.measure(readable(t, outputs[t.name]), *labels(batch, t)) for m in functions[t.name]]
             for t in tasks

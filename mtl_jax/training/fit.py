@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,15 +22,16 @@ from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.data.split import plain
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.training import loop, records, saved_folder, selection, state
+from mtl_jax.training import identity, loop, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
-from mtl_jax.training.intervals import intervals
+from mtl_jax.training.intervals import continued
 from mtl_jax.training.optimizers import build_optimizer, per_owner
 from mtl_jax.training.run import Run
-from mtl_jax.training.start import Adapted, initial_variables, resolve_tasks, small_batch
+from mtl_jax.training.start import Adapted, initial_variables, resolve_model, small_batch
 from mtl_jax.training.step import make_train_step
 
 
@@ -71,11 +73,13 @@ def fit(
 
     Args:
       model: what to train, or what `transfer.adapt` returned.
-      data: its tasks must be among the model's, by name.
+      data: must have the model's tasks, by name; its labels are matched by class name, and its scalers are used (a
+        head that `transfer.adapt` carried keeps its own).
       balancer: a balancing method or its text; None means `balancing.equal()`. Several methods of one shape train side
         by side with every seed; member ``m * len(seed) + s`` of the run is method m's.
       optimizer: an optax optimizer or its text, applied to ``shared`` and to each task apart; None means adam(1e-3).
-      num_steps: steps in all, those before a resume included.
+      num_steps: steps in all, those before a resume included. A larger number continues a run; intervals that were not
+        named stay as they were.
       batch_size: rows per step over all devices (per task, where tasks have inputs of their own).
       seed: of initial parameters, row order and draws. Several seeds train side by side in one program; the run then
         has a leading axis of members.
@@ -96,23 +100,25 @@ def fit(
       checkpoint_every: steps between checkpoints, if there is a workdir; by default `eval_every`.
       patience: stop after this many validations in a row without improvement; None: never.
       nonfinite: "stop" or "skip_task" (`make_train_step`).
-      workdir: where config, records and checkpoints go. Running again there resumes.
-      config: what identifies the run, for config.json; the arguments by default.
+      workdir: where config, records and checkpoints go. Running again there resumes, if all that the run rests on is
+        the same (`training.identity`).
+      config: a caller's own description of the run, for config.json; the arguments by default.
       mesh: the devices that share each batch; all by default.
       parallel: "jit" or "pmap".
       progress: show a progress line; by default where stderr is a terminal.
 
     Raises:
-      ValueError: for arguments or data that do not fit, or a workdir that holds another config's run or is in use.
+      ValueError: for arguments or data that do not fit, or a workdir that is in use or holds another run, saying what
+        differs.
       Interrupted: after Ctrl-C or SIGTERM, once the run is saved; `error.run` is the run so far.
       FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
     """
     started = time.perf_counter()
     adapted = model if isinstance(model, Adapted) else None
     model = adapted.model if adapted else model
-    tasks = resolve_tasks(model.tasks, data)
+    source, own_config = data.spec, config is not None
+    model, tasks, data = resolve_model(model, data, adapted.carried if adapted else ())
     names = tuple(t.name for t in tasks)
-    source, data = data.spec, data.select(names)
     check_dataset(data)
     if model.encoder is not None and not model.encoder.reads_missing:
         check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
@@ -120,7 +126,12 @@ def fit(
     members = not isinstance(seed, int | np.integer)
     mesh = devices.make_mesh() if mesh is None else mesh
     devices.check_batch_size(batch_size, mesh)
-    spans = intervals(num_steps, steps_per_dispatch, eval_every, checkpoint_every, log_every)
+    if workdir is not None:
+        workdir = paths.local_folder(workdir, "workdir")
+        saved_folder.check_not_saved(workdir)
+    named = {"steps_per_dispatch": steps_per_dispatch, "eval_every": eval_every, "checkpoint_every": checkpoint_every,
+             "log_every": log_every}  # fmt: skip
+    spans = continued(num_steps, named, None if workdir is None else identity.earlier_settings(workdir))
     several = isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
     balancers = tuple(
         methods.build(b) if isinstance(b, str) else b or methods.equal() for b in (balancer if several else [balancer])
@@ -137,20 +148,25 @@ def fit(
     freeze = freeze if freeze is not None else adapted.freeze if adapted else None
 
     # --- what identifies the run -----------------------------------------------------------------------------------
+    settings = {
+        "sharing": model.spec, "encoder": model.encoder.spec if model.encoder else None, "balancer": described,
+        "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
+        "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1, "l2": l2,
+        "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level, "balance_paths": balance_paths,
+        "update_every": update_every, "objectives": objectives, "task_schedule": chosen.spec, **spans,
+    }  # fmt: skip
     if config is None:
-        config = {
-            "data": source or data.name, "tasks": list(names), "sharing": model.spec,
-            "encoder": model.encoder.spec if model.encoder else None, "balancer": described,
-            "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
-            "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1,
-            "l2": l2, "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level,
-            "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives,
-            "task_schedule": chosen.spec, **spans,
-        }  # fmt: skip
+        config = {"data": source or data.name, "tasks": list(names), **settings}
+    made_of = {"balancer": balancers, "task_schedule": chosen, "sharing": model, "encoder": model.encoder}
+    no_text = {
+        k: v for k, v in made_of.items() if settings[k] is None or (several and k == "balancer" and None in described)
+    }
+    more = {"optimizer": named_optimizer or optimizer, "joint_losses": tuple(joint_losses), "monitor": monitor,
+            "learning_rate_factors": learning_rate_factors, "patience": patience}  # fmt: skip
+    rests_on = identity.describe(data, tasks, {**settings, **no_text, **more}, adapted)
+    rests_on["named"] = [k for k, v in named.items() if v is not None]
     if workdir is not None:
-        workdir = paths.local_folder(workdir, "workdir")
-        saved_folder.check_not_saved(workdir)
-        records.check_same_config(workdir / "config.json", config)
+        identity.check(workdir, rests_on, config, own_config=own_config, named=named)
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------
     example = small_batch(data.train)
@@ -209,7 +225,7 @@ def fit(
     evaluate = make_evaluate(model, tasks, members)
     baselines = jnp.asarray(baseline_losses(tasks, data.train))
     choose = loop.make_choose(names, patience, members, whole)
-    read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
+    read = tuple(map(plain, (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)))
     splits = jax.device_put(read, whole)
     validation = None
     if data.val is not None:
@@ -217,9 +233,13 @@ def fit(
     feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
-    run.engine, run.trainable = why, trainable
+    run.engine, run.trainable, run.identity = why, trainable, rests_on
     job = loop.Job(
         run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, progress, started,
     )  # fmt: skip
-    return loop.train(job)
+    run = loop.train(job)
+    if run.resumed_from is not None and run.resumed_from > num_steps:
+        warnings.warn(f"{workdir} holds a run of {run.resumed_from} steps, which is returned; num_steps={num_steps} is "
+                      "fewer. Use another workdir for a shorter run", UserWarning, stacklevel=2)  # fmt: skip
+    return run

@@ -1,6 +1,11 @@
 """How often a run logs, validates and saves, in whole dispatches."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+NAMES = ("steps_per_dispatch", "eval_every", "checkpoint_every", "log_every")
 
 
 def intervals(
@@ -33,3 +38,23 @@ def intervals(
         "checkpoint_every": int(checkpoint_every or eval_every),
         "log_every": int(log_every or about(50)),
     }
+
+
+def continued(num_steps: int, named: Mapping[str, int | None], stored: Mapping[str, Any] | None) -> dict[str, int]:
+    """The intervals of a run that goes on where an earlier one of fewer or more steps is: what no one names stays.
+
+    Args:
+      num_steps: in all.
+      named: {interval: what the caller gives, or None}.
+      stored: the identity of the earlier run (its "settings", and in "named" what its caller gave), or None.
+    """
+    if stored is None:
+        return intervals(num_steps, **named)
+    was, given = stored["settings"], stored.get("named", ())
+    kept = {k: named[k] or (None if k in given else was.get(k)) for k in NAMES if k != "steps_per_dispatch"}
+    size = named["steps_per_dispatch"]
+    if size is None and was.get("steps_per_dispatch"):
+        # It has to reach every step at which the earlier run may have been saved, and every step that is to come.
+        ends = [num_steps, was.get("num_steps"), was["steps_per_dispatch"], *kept.values()]
+        size = int(np.gcd.reduce([int(n) for n in ends if n]))
+    return intervals(num_steps, size, kept["eval_every"], kept["checkpoint_every"], kept["log_every"])

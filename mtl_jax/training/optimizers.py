@@ -157,7 +157,10 @@ def build_schedule(text: str | None, learning_rate: float, num_steps: int) -> fl
         peak: learning_rate,
     }
     filled = {k: v for k, v in known.items() if k in takes and k not in given}
-    return parts.build(text, SCHEDULES, "schedule", **filled)
+    schedule = parts.build(text, SCHEDULES, "schedule", **filled)
+    # What tells two of them apart (`training.contents`): a longer run goes on, though its decay is a longer one.
+    schedule.described = {"schedule": text, "learning_rate": learning_rate, "over_steps": num_steps}
+    return schedule
 
 
 def build_optimizer(

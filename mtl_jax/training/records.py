@@ -26,18 +26,27 @@ read_json = files.read_json
 
 def check_same_config(path: pathlib.Path, config: dict[str, Any]) -> None:
     """An error that says what differs, if the working directory belongs to a run of another config."""
-    if not path.exists():
-        return
-    old, new = (
-        {k: v for k, v in flat_config(c).items() if k not in FREE_TO_CHANGE}
-        for c in (files.read_object(path, {}), config)
-    )
-    differ = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old | new) if old.get(k) != new.get(k)]
+    differ = config_differences(path, config)
     if differ:
         raise ValueError(
-            f"{path.parent} holds a run of another config; it differs in {'; '.join(differ)}. "
+            f"{path.parent} holds a run of another config; it differs in {'; '.join(differ.values())}. "
             "Use another workdir, or the config of that run"
         )
+
+
+def config_differences(path: pathlib.Path, config: dict[str, Any], new_keys: bool = True) -> dict[str, str]:
+    """{key: how a config differs from that of a file in it}; of keys that are new only if these count."""
+    if not path.exists():
+        return {}
+    stored = files.read_object(path, {})
+    old, new = ({k: v for k, v in flat_config(c).items() if k not in FREE_TO_CHANGE} for c in (stored, config))
+    keys = sorted(old | new) if new_keys else sorted(old)
+    return {k: f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)}
+
+
+def as_json(content: Any) -> Any:
+    """The content as it comes back from a JSON file: tuples are lists."""
+    return json.loads(json.dumps(content))
 
 
 def flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,12 @@ import numpy as np
 
 from mtl_jax import encoders, files, partition, paths, sharing
 from mtl_jax.batch import Batch, PerTask
+from mtl_jax.data.checks import check_split
+from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, prediction
-from mtl_jax.training import description, records, saved_folder
+from mtl_jax.tasks import Missing, Task, prediction
+from mtl_jax.training import description, identity, own_functions, records, saved_folder
 from mtl_jax.training.evaluation import make_evaluate
 
 
@@ -29,7 +31,8 @@ class Run:
       example: two rows, whose shapes the model is initialised from.
       data: the call that loads the data set again, or None.
       members: how many runs were trained side by side; None for a plain run.
-      config: what identifies the run.
+      config: what identifies the run, as its caller gave it.
+      identity: all that the result rests on (`training.identity`).
       state: the training state after the last step; None in a loaded run.
       best: scores and steps of what was selected; None in a loaded run.
       trainable: paths that trained.
@@ -56,6 +59,7 @@ class Run:
     cost: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     engine: str = ""
+    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -122,19 +126,29 @@ class Run:
             )  # noqa: E501
 
     def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
-        """{task: {"loss" and each metric: value}} on a split; values are lists with members."""
+        """{task: {"loss" and each metric: value}} on a split; values are lists with members.
+
+        Labels of a data set's split are matched by class name; of a `Batch`, class numbers are those of the run. A loss
+        or metric that is a Python function is left out of a loaded run that it was not given back to.
+
+        Raises:
+          ValueError: for a class that the run does not know, or labels that do not fit.
+        """
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None)
         missing = [t.name for t in self.tasks if t.name not in split.targets]
         if missing:
             raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
         names = [t.name for t in self.tasks]
-        chosen = Batch(split.inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+        named = in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split")
+        chosen = Batch(split.inputs, {n: named.targets[n] for n in names}, {n: named.masks[n] for n in names})
+        check_split(self.tasks, chosen, "the split")
         losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
         losses = np.asarray(losses)
         return {
-            n: {"loss": _number(losses[..., i])} | {m: _number(v) for m, v in metrics[n].items()}
-            for i, n in enumerate(names)
+            t.name: ({} if isinstance(t.loss, Missing) else {"loss": _number(losses[..., i])})
+            | {m: _number(v) for m, v in metrics[t.name].items()}
+            for i, t in enumerate(self.tasks)
         }
 
     def save(self, directory: str | pathlib.Path) -> None:
@@ -170,12 +184,15 @@ def evaluate(run: Run, split: Batch, batch_size: int = 256) -> dict[str, dict[st
     return run.evaluate(split, batch_size)
 
 
-def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None) -> Run:
+def load_run(
+    directory: str | pathlib.Path, model: MultiTaskModel | None = None, tasks: Sequence[Task] | None = None
+) -> Run:
     """A run that was saved, or the newest checkpoint of a working directory, ready to predict and to adapt.
 
     Args:
       directory: from `Run.save`, or a `fit` with a workdir.
       model: needed only where the model was made of parts that cannot be written as text.
+      tasks: give losses and metrics back that are Python functions; a warning says where one is missing.
 
     Raises:
       FileNotFoundError: if there is no run.
@@ -187,7 +204,7 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
     if not (directory / "data.json").exists():
         raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
     content = description.read_description(directory)
-    tasks = content["tasks"]
+    tasks = own_functions.give_back(content["tasks"], tasks)
     if model is None:
         if content["encoder"] is None or content["sharing"] is None:
             raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
@@ -201,7 +218,8 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
     step, variables = found
     config = files.read_object(directory / "config.json", {})
     history = records.history_until(directory / "metrics.jsonl", step)
-    return Run(model, tasks, variables, history, example, content["data"], config=config)
+    return Run(model, tasks, variables, history, example, content["data"], config=config,
+               identity=identity.read(directory) or {})  # fmt: skip
 
 
 def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """What a fit starts from: tasks with their scalers, first variables, and what transfer brings along."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mtl_jax import partition, parts
+from mtl_jax import partition, parts, sharing
 from mtl_jax.batch import Batch
-from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.classes import in_order_of
+from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import Missing, Scaler, Task
 
 
 class Adapted(NamedTuple):
@@ -23,6 +25,8 @@ class Adapted(NamedTuple):
       freeze: rules for what stays as it is.
       report: which paths were loaded, initialised afresh and left behind.
       members: length of the leading axis of `variables`, if they come from several runs; else 0.
+      carried: the tasks whose heads came along: their classes and scalers are the heads' own.
+      source: the run that the variables come from, in words.
     """
 
     model: MultiTaskModel
@@ -30,17 +34,44 @@ class Adapted(NamedTuple):
     freeze: Any
     report: dict[str, list[str]]
     members: int = 0
+    carried: tuple[str, ...] = ()
+    source: str = ""
 
     def member(self, index: int) -> dict[str, dict[str, Any]]:
         """The variables of one of several runs."""
         return jax.tree.map(lambda x: x[index], self.variables) if self.members else self.variables
 
 
-def resolve_tasks(tasks: Sequence[Task], data: Dataset) -> tuple[Task, ...]:
-    """The model's tasks, with the scalers that the data set fitted where they have none of their own.
+def resolve_model(
+    model: MultiTaskModel, data: Dataset, carried: Sequence[str] = ()
+) -> tuple[MultiTaskModel, tuple[Task, ...], Dataset]:
+    """(the model, its tasks with classes and scalers, the data with these tasks and class numbers), ready to train.
+
+    Labels are matched by class name. Scalers are those of the data, but for the tasks in `carried`, whose heads were
+    trained with theirs.
 
     Raises:
-      ValueError: for a task that the data set lacks, or whose kind or size differs there.
+      ValueError: for a task that the data set lacks, or whose kind, size or classes differ there.
+    """
+    tasks = resolve_tasks(model.tasks, data, carried)
+    selected = data.select([t.name for t in tasks])
+    if any(a.scaler not in (None, b.scaler) for a, b in zip(model.tasks, tasks, strict=True)):
+        # What a head hands on to others may be read in the scaler's units.
+        if model.encoder is not None and model.spec is not None:
+            model = sharing.build(model.spec, model.encoder, tasks)
+    splits = {
+        k: in_order_of(tasks, s, selected.tasks, f"{k} of data set {data.name!r}")
+        for k in SPLITS
+        if (s := getattr(selected, k)) is not None
+    }
+    return model, tasks, dataclasses.replace(selected, tasks=tasks, **splits)
+
+
+def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] = ()) -> tuple[Task, ...]:
+    """The model's tasks, with the scalers and, where they have none of their own, the classes of the data set.
+
+    Raises:
+      ValueError: for a task that the data set lacks, or whose kind, size or classes differ there.
     """
     of_data = {t.name: t for t in data.tasks}
     resolved = []
@@ -48,19 +79,63 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset) -> tuple[Task, ...]:
         if task.name not in of_data:
             raise parts.unknown(f"task of data set {data.name!r}", task.name, of_data)
         other = of_data[task.name]
-        if (task.kind, task.size) != (other.kind, other.size):
+        known = bool(other.classes) and set(other.classes) <= set(task.classes)
+        if task.kind != other.kind or (task.size != other.size and not known):
             raise ValueError(
                 f"task {task.name!r} is {task.kind} of size {task.size} in the model, "
                 f"but {other.kind} of size {other.size} in data set {data.name!r}"
             )
-        new = dataclasses.replace(task, scaler=task.scaler or other.scaler, classes=task.classes or other.classes)
-        resolved.append(new)
+        if task.classes and other.classes and not known:
+            raise ValueError(
+                f"task {task.name!r} has the classes {', '.join(task.classes)} in the model, but "
+                f"{', '.join(other.classes)} in data set {data.name!r}; make the model on data.tasks"
+            )
+        loss = other.loss if isinstance(task.loss, Missing) and other.loss is not None else task.loss
+        if isinstance(loss, Missing):
+            raise ValueError(
+                f"task {task.name!r} was loaded without its loss, the Python function {loss.function}; give it back: "
+                f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, loss=...)])"
+            )
+        scaler = chosen_scaler(task, other, data.name, task.name in carried)
+        resolved.append(
+            dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss)
+        )  # fmt: skip
     return tuple(resolved)
+
+
+def chosen_scaler(task: Task, other: Task, name: str, carried: bool) -> Scaler | None:
+    """The scaler of the data, or of the head that came along; a warning where the two are far from each other."""
+    if task.scaler is None or other.scaler is None:
+        return task.scaler or other.scaler
+    if far_apart(task.scaler, other.scaler):
+        whose, why = "data set's", "a scaler of your own goes into the data set's task"
+        if carried:
+            whose, why = "model's", "its head was trained with it; leave the head out of `load` for a new one"
+        warnings.warn(
+            f"task {task.name!r}: the model's scaler ({_shown(task.scaler)}) is far from that of data set {name!r} "
+            f"({_shown(other.scaler)}). The {whose} is used: {why}",
+            UserWarning,
+            stacklevel=5,
+        )
+    return task.scaler if carried else other.scaler
+
+
+def far_apart(one: Scaler, other: Scaler) -> bool:
+    """Whether means are more than two standard deviations apart in any dimension, or deviations four-fold."""
+    stds = np.asarray(one.std), np.asarray(other.std)
+    least = np.maximum(np.minimum(*stds), np.finfo(np.float32).tiny)
+    shift = np.abs(np.subtract(one.mean, other.mean)) / least
+    return bool((shift > 2).any() or (np.maximum(*stds) / least > 4).any())
+
+
+def _shown(scaler: Scaler) -> str:
+    mean, std = (", ".join([*(f"{v:.4g}" for v in x[:3]), *["..."] * (len(x) > 3)]) for x in (scaler.mean, scaler.std))
+    return f"mean {mean}, std {std}"
 
 
 def small_batch(split: Batch, rows: int = 2) -> Batch:
     """The first rows of a split, to learn shapes from."""
-    return jax.tree.map(lambda x: np.asarray(x[:rows]), split)
+    return Batch(*jax.tree.map(lambda x: np.asarray(x[:rows]), split))
 
 
 def initial_variables(model: MultiTaskModel, example: Batch, key: jax.Array, given: dict[str, Any]) -> Any:

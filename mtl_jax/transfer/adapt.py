@@ -12,6 +12,7 @@ from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted
+from mtl_jax.transfer.heads import fitting_heads, heads_carried
 
 
 def adapt(
@@ -26,20 +27,27 @@ def adapt(
 
     Args:
       run: where the parameters come from; with members, each member hands on its own.
-      tasks: the new tasks; one with a name that `run` has may keep its head if `load` says so.
+      tasks: the new tasks; one with a name that `run` has may keep its head if `load` says so, and with it the order
+        of the classes and the scaler that the head was trained with.
       freeze: regex, several, or (regex, trains) rules for what `fit` leaves as it is.
       load: ordered (regex, bool) rules over the new model's paths: which are taken from `run` if it has them.
       model: the new model, where it is of another make than the run's.
 
     Raises:
-      ValueError: if a path to load has another shape in `run`, nothing can be loaded, or a rule matches nothing.
+      ValueError: if a path to load has another shape in `run`, nothing can be loaded, or a rule matches nothing, or a
+        head would come along for other classes than it was trained for.
     """
+    tasks, own = tuple(tasks if model is None else model.tasks), model is None
     if model is None:
         if run.model.encoder is None or run.model.spec is None:
             raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
         model = sharing.build(run.model.spec, run.model.encoder, tasks)
     example = Batch(run.example.inputs, {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+    carried = heads_carried(run, tasks, list(partition.flatten(shapes["params"])), load)
+    if (fitted := fitting_heads(run, tasks, carried)) != tasks:
+        model = sharing.build(run.model.spec, run.model.encoder, fitted) if own else model._replace(tasks=fitted)
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     axis = 1 if run.members else 0
     given: dict[str, dict[str, Any]] = {}
     report: dict[str, list[str]] = {"loaded": [], "initialised": [], "left": []}
@@ -71,7 +79,8 @@ def adapt(
     if not report["loaded"]:
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
     partition.trainable_paths(shapes["params"], freeze)
-    return Adapted(model, given, freeze, report, run.members or 0)
+    source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
+    return Adapted(model, given, freeze, report, run.members or 0, carried, source)
 
 
 def _follows(path: str, loaded: list[str]) -> bool:

@@ -1,8 +1,10 @@
 """Comparing: rows, the choice of static weights by validation alone, and going on after an interruption."""
 
+import dataclasses
 import json
 
 import numpy as np
+import optax
 import pytest
 
 import mtl_jax as mtl
@@ -97,3 +99,27 @@ def test_errors(workdir):
         mtl.compare(ENCODER, tiny.data().take(20), ["equal"])
     with pytest.raises(ValueError, match="holds a run of another config; it differs in .*batch_size: 16 -> 8"):
         comparing(["equal"], workdir, batch_size=8)
+
+
+def test_results_of_anything_else_are_not_taken_for_these(found, workdir):
+    """Other labels, another rate inside an object, fewer steps; more steps train on."""
+    split = tiny.data().train
+    other = dataclasses.replace(
+        tiny.data(), train=split._replace(targets={**split.targets, "price": -split.targets["price"]})
+    )
+    common = {"seeds": (0, 1), "workdir": workdir, "mesh": parallel.make_mesh(1), "optimizer": "adam(0.02)", **SHORT}
+    with pytest.raises(ValueError, match="it differs in data: labels of task 'price' of train differ"):
+        mtl.compare(ENCODER, other, ["equal"], **common)
+    with pytest.raises(ValueError, match="it differs in num_steps: 40 -> 20"):
+        comparing(["equal"], workdir, num_steps=20)
+    with pytest.raises(ValueError, match="it differs in patience: None -> 2"):
+        comparing(["equal"], workdir, patience=2)
+
+
+def test_a_rate_inside_an_optimizer_counts(tmp_path):
+    options = {"baseline": False, "num_steps": 20}
+    short = comparing(["equal"], tmp_path, optimizer=optax.adam(0.02), **options)
+    with pytest.raises(ValueError, match="it differs in optimizer: learning_rate 0.02 -> 0.1"):
+        comparing(["equal"], tmp_path, optimizer=optax.adam(0.1), **options)
+    longer = comparing(["equal"], tmp_path, optimizer=optax.adam(0.02), **{**options, "num_steps": 40})
+    assert longer.test["equal"] != short.test["equal"]

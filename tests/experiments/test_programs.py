@@ -64,7 +64,7 @@ def uninterrupted(tmp_path_factory):
 
 def test_a_run_leaves_what_the_design_lists(uninterrupted):
     assert {p.name for p in uninterrupted.iterdir()} == {
-        "config.json", "environment.json", "data.json", "metrics.jsonl", "summary.json", "checkpoints"
+        "config.json", "environment.json", "data.json", "identity.json", "metrics.jsonl", "summary.json", "checkpoints"
     }  # fmt: skip
     summary = json.loads((uninterrupted / "summary.json").read_text())
     assert set(summary) >= {"val", "test", "parameters", "flops", "peak_bytes", "seconds", "steps"}

@@ -1,5 +1,7 @@
 """Carrying a trunk over: what is loaded, what stays frozen to the bit, and that frozen means cheap."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -83,3 +85,51 @@ def test_errors(source):
         mtl.transfer.adapt(source, NEW, model=wider)
     with pytest.raises(ValueError, match="nothing of the run was loaded"):
         mtl.transfer.adapt(source, NEW, load=((".*", False),))
+
+
+def colors(classes, text, x):
+    task = mtl.Task("color", "classification", classes=classes)
+    return mtl.data.from_arrays(x, {"color": text}, kinds={"color": task}, val=0.2, test=0.2)
+
+
+def test_a_carried_head_keeps_the_meaning_of_its_outputs():
+    """Predictions for a class are the run's, whatever number the new data give it; a part of the classes will do."""
+    x = np.asarray(tiny.data().train.inputs)
+    names = np.array(["red", "green", "blue"])
+    text = names[tiny.data().train.targets["color"]]
+    old = colors(tuple(names), text, x)
+    run = tiny.fit(tiny.model(old.tasks), old)
+    everything = ((".*", True),)
+    still = {"optimizer": "sgd(learning_rate=0.0)", "num_steps": 5, "eval_every": 5}
+    for some in (text != "", text != "green"):
+        new = colors(tuple(sorted(set(text[some]))), text[some], x[some])
+        adapted = mtl.transfer.adapt(run, new.tasks, load=everything)
+        carried = tiny.fit(adapted, new, **still)
+        assert adapted.carried == ("color",) and carried.tasks[0].classes == tuple(names)
+        right = names[run.predict(x[some])["color"].argmax(1)] == text[some]
+        found = carried.evaluate(dataclasses.replace(new, train=new.train).train)["color"]["accuracy"]
+        rows = [np.flatnonzero((x[some] == row).all(1))[0] for row in np.asarray(new.train.inputs)]
+        assert found == pytest.approx(right[rows].mean(), abs=1e-6)
+    with pytest.raises(
+        ValueError, match="its head was trained for the classes red, green, blue, and the task has grey"
+    ):
+        mtl.transfer.adapt(run, [mtl.Task("color", "classification", classes=("grey", "red", "blue"))], load=everything)
+    trunk = mtl.transfer.adapt(run, [mtl.Task("color", "classification", classes=("grey", "red"))])
+    assert trunk.carried == () and trunk.model.tasks[0].classes == ("grey", "red")
+
+
+def test_class_numbers_without_names_are_said(source):
+    named = mtl.Task("color", "classification", classes=("a", "b", "c"))
+    with pytest.warns(UserWarning, match="trained on class numbers without names, which are taken for 0 = a, 1 = b"):
+        mtl.transfer.adapt(source, [named], load=((".*", True),))
+
+
+def test_a_carried_head_keeps_its_scaler(source):
+    far = dataclasses.replace(source.tasks[1], scaler=mtl.tasks.Scaler((1e6,), (10.0,)))
+    adapted = mtl.transfer.adapt(source, [far], load=((".*", True),), freeze="shared/.*")
+    assert adapted.model.tasks[0].scaler == source.tasks[1].scaler
+    data = dataclasses.replace(tiny.data(), tasks=tuple(far if t.name == "price" else t for t in tiny.data().tasks))
+    with pytest.warns(UserWarning, match="The model's is used: its head was trained with it"):
+        run = tiny.fit(adapted, data, optimizer="sgd(learning_rate=0.0)", num_steps=5, eval_every=5)
+    split = data.test
+    np.testing.assert_array_equal(run.predict(split.inputs)["price"], source.predict(split.inputs)["price"])

@@ -1,0 +1,180 @@
+"""What a Python object is made of, as names and plain values: the rate inside an optimizer's closures, a loss's code.
+
+An optax transformation, a balancing method or a loss is functions, and what sets one apart from another lies in their
+closures. They are followed to the numbers, texts and arrays that they hold. A function of a library is known by its
+name; one's own by its code too (of one Python version), and by the plain values that it reads of its module. What lies
+elsewhere, such as in a file or a mutable object, is not seen.
+"""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import importlib.metadata
+import math
+import sys
+import types
+from typing import Any
+
+import jax
+import numpy as np
+
+from mtl_jax.data.fingerprint import of_array
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+# Their functions have their names for good within a version, and the versions are kept.
+LIBRARIES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "ml_dtypes", "einops", "mtl_jax")
+DEEPEST, MOST = 24, 4000
+
+
+def contents(value: Any) -> dict[str, Any]:
+    """{place: value} of all that `value` holds; a place is dotted names, a value is what JSON takes as it is.
+
+    At a function's place stands ``"function module.name"``, and beside it at ``place.code`` a digest, if it is of no
+    library.
+    """
+    found: dict[str, Any] = {}
+    _walk(value, "", found, ())
+    return found
+
+
+def name_of(value: Any) -> str:
+    """``module.name`` of a function, a class, or else an object's class."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def code_of(function: Any) -> str:
+    """A digest of all that a function holds but its name, for telling whether it is the same one in another module."""
+    held = {
+        k: v.rpartition(".")[2] if str(v).startswith("function ") else v for k, v in contents(function).items() if k
+    }
+    return f"{PYTHON} {hashlib.blake2b(repr(sorted(held.items())).encode(), digest_size=8).hexdigest()}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries whose functions are known by name."""
+    found = {"python": PYTHON}
+    for package in ("mtl_jax", "optax"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "?"
+    return found
+
+
+def _walk(value: Any, place: str, found: dict[str, Any], above: tuple[int, ...]) -> None:
+    if len(found) > MOST:
+        return
+    if value is None or isinstance(value, bool | int | str):
+        found[place] = value
+    elif isinstance(value, float):
+        found[place] = value if math.isfinite(value) else repr(value)
+    elif isinstance(value, np.ndarray | np.generic | jax.Array) and not isinstance(value, jax.core.Tracer):
+        _array(value, place, found)
+    elif id(value) in above or len(above) > DEEPEST:
+        found[place] = f"{name_of(value)}, seen above"
+    else:
+        _parts(value, place, found, (*above, id(value)))
+
+
+def _array(value: Any, place: str, found: dict[str, Any]) -> None:
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    value = np.asarray(value)
+    if value.ndim == 0 and value.dtype.kind in "fiub":
+        _walk(value.item(), place, found, ())
+    else:
+        found[place] = of_array(value)
+
+
+def _parts(value: Any, place: str, found: dict[str, Any], above: tuple[int, ...]) -> None:
+    def inner(name: Any, part: Any) -> None:
+        _walk(part, f"{place}.{name}" if place else str(name), found, above)
+
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        for name in value._fields:
+            inner(name, getattr(value, name))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            inner(number, part)
+        if not value:
+            found[place] = "()"
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            inner(key, value[key])
+        if not value:
+            found[place] = "{}"
+    elif isinstance(value, set | frozenset):
+        found[place] = ", ".join(sorted(map(repr, value)))
+    elif isinstance(value, functools.partial):
+        found[place] = "partial"
+        inner("function", value.func)
+        inner("arguments", value.args)
+        inner("keywords", value.keywords)
+    elif isinstance(value, types.MethodType):
+        inner("self", value.__self__)
+        inner("method", value.__func__)
+    elif isinstance(value, types.FunctionType):
+        _function(value, place, found, above)
+    elif not isinstance(value, type) and callable(
+        getattr(value, "__wrapped__", None)
+    ):  # a jitted function and its like
+        inner("of", value.__wrapped__)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found[place] = name_of(value)
+        fields = {f.name for f in dataclasses.fields(value)}
+        for name in sorted(fields - ({"parent", "name"} if "parent" in fields else set())):  # where a Flax module hangs
+            inner(name, getattr(value, name, None))
+    elif isinstance(value, enum.Enum):
+        found[place] = str(value)
+    else:
+        found[place] = name_of(value) if not isinstance(value, np.dtype) else str(value)
+
+
+def _function(value: types.FunctionType, place: str, found: dict[str, Any], above: tuple[int, ...]) -> None:
+    def inner(name: str, part: Any) -> None:
+        _walk(part, f"{place}.{name}" if place else name, found, above)
+
+    if hasattr(value, "described"):  # what made it says what it is
+        _walk(value.described, place, found, above)
+        return
+    library = str(value.__module__).split(".")[0] in LIBRARIES
+    while library and hasattr(value, "__wrapped__"):
+        value = value.__wrapped__
+    found[place] = f"function {name_of(value)}"
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        try:
+            inner(name, cell.cell_contents)
+        except ValueError:  # a cell that nothing was put in yet
+            found[f"{place}.{name}"] = "empty"
+    if library:
+        return
+    found[f"{place}.code" if place else "code"] = f"{PYTHON} {_code(value.__code__, value.__doc__)}"
+    inner("defaults", value.__defaults__ or ())
+    inner("keyword_defaults", value.__kwdefaults__ or {})
+    for name in sorted(_names(value.__code__)):
+        part = value.__globals__.get(name)
+        if isinstance(part, bool | int | float | str | tuple | np.ndarray | jax.Array) or (
+            isinstance(part, types.FunctionType) and str(part.__module__).split(".")[0] not in LIBRARIES
+        ):
+            inner(name, part)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that a function's code, and code within it, may read of its module."""
+    return set(code.co_names).union(*(_names(c) for c in code.co_consts if isinstance(c, types.CodeType)), set())
+
+
+def _code(code: types.CodeType, doc: str | None) -> str:
+    """A digest of bytecode, constants and names; not of line numbers, comments or the docstring."""
+    constants = []
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            constants.append(_code(constant, None))
+        elif isinstance(constant, frozenset):
+            constants.append(sorted(map(repr, constant)))
+        elif not (doc is not None and constant == doc):
+            constants.append(repr(constant))
+    text = repr((code.co_code, code.co_names, constants))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

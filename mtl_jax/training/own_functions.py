@@ -1,0 +1,85 @@
+"""Losses and metrics that are Python functions: written by name, missed when a run is loaded, and given back."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from mtl_jax import parts
+from mtl_jax.tasks import Missing, Task
+from mtl_jax.training.contents import code_of, name_of
+
+
+def written(part: Any, kind: str) -> Any:
+    """A loss or metric as data.json has it: text, or for a function its name and a digest of its code."""
+    if part is None or isinstance(part, str):
+        return part
+    missing = part if isinstance(part, Missing) else Missing(_name(part), code_of(part), kind)
+    return dataclasses.asdict(missing)
+
+
+def read(entry: Any) -> Any:
+    """A loss or metric, or class name, of data.json; a function as `Missing`."""
+    return Missing(**entry) if isinstance(entry, dict) else entry
+
+
+def give_back(tasks: Sequence[Task], given: Sequence[Task] | None) -> tuple[Task, ...]:
+    """The tasks with their own functions in place, of `given` tasks of the same names; a warning of what is missing.
+
+    Raises:
+      ValueError: for a task that is none of `tasks`, or of another kind or size.
+    """
+    known = {t.name: t for t in tasks}
+    for task in given or ():
+        if task.name not in known:
+            raise parts.unknown("task to load", task.name, known)
+        was = known[task.name]
+        if (task.kind, task.size) != (was.kind, was.size):
+            raise ValueError(
+                f"task {task.name!r} is {was.kind} of size {was.size} in the run, but {task.kind} of size {task.size} "
+                "in tasks="
+            )
+    by_name = {t.name: t for t in given or ()}
+    return tuple(_filled(t, by_name.get(t.name)) for t in tasks)
+
+
+def _filled(task: Task, given: Task | None) -> Task:
+    loss = task.loss
+    if isinstance(loss, Missing) and given is not None and callable(given.loss):
+        loss = _checked(task, loss, given.loss)
+    metrics = task.metrics
+    if metrics is not None:
+        own = {_name(m): m for m in (given.metrics or () if given is not None else ()) if not isinstance(m, str)}
+        metrics = tuple(
+            _checked(task, m, own[m.function]) if isinstance(m, Missing) and m.function in own else m for m in metrics
+        )
+    filled = dataclasses.replace(task, loss=loss, metrics=metrics)
+    gone = [m for m in (loss, *(metrics or ())) if isinstance(m, Missing)]
+    if gone:
+        fields = ", ".join(sorted({"loss=..." if m.part == "loss" else "metrics=..." for m in gone}))
+        warnings.warn(
+            f"task {task.name!r}: a saved run holds no Python functions, here its "
+            f"{' and its '.join(f'{m.part} {m.function}' for m in gone)}. They are left out of what is evaluated, and "
+            "without its loss a task cannot be trained on. Give them back: "
+            f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, {fields})])",
+            UserWarning,
+            stacklevel=5,
+        )
+    return filled
+
+
+def _checked(task: Task, missing: Missing, given: Any) -> Any:
+    now = code_of(given)
+    if now != missing.code and now.split()[0] == missing.code.split()[0]:
+        warnings.warn(
+            f"task {task.name!r}: the {missing.part} given is {_name(given)}, which is not the code that it was "
+            f"trained with, {missing.function}",
+            UserWarning,
+            stacklevel=6,
+        )
+    return given
+
+
+def _name(part: Any) -> str:
+    """The name of a loss, or the one that a metric reports."""
+    return part.name if hasattr(part, "measure") else name_of(part)
