@@ -1,30 +1,36 @@
 """Losses and metrics of a whole split, in one compiled program."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import KINDS, Task, loss_sum, metric_functions, readable
+from mtl_jax.tasks import Task, loss_sum, metric_functions, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
+    """`make_measure` of a model: (variables, batches) -> (losses [K], {task: {metric: scalar}})."""
+    return make_measure(lambda variables, batch: forward(model, variables, batch)[0], tasks, members)
+
+
+def make_measure(
+    outputs_of: Callable, tasks: Sequence[Task], members: bool = False, with_metrics: bool = True
+) -> Callable:
     """The compiled function (variables, batches) -> (losses [K], {task: {metric: scalar}}).
 
-    `batches` is a `Batch` whose leaves are [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last
-    batch have mask False. Where a task has no labels, its loss and metrics are nan. With `members`, variables have a
-    leading axis of runs, and so have the results.
+    `outputs_of` is (variables, batch) -> {task: outputs}. `batches` is a `Batch` whose leaves are
+    [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last batch have mask False. Where a task has no
+    labels, its loss and metrics are nan. With `members`, variables have a leading axis of runs, and so have the
+    results.
     """
-    functions = {t.name: metric_functions(t) for t in tasks}
+    functions = {t.name: metric_functions(t) if with_metrics else () for t in tasks}
 
     def measure(variables: Any, batch: Batch) -> tuple[Any, Any]:
-        outputs, _, _ = forward(model, variables, batch)
+        outputs = outputs_of(variables, batch)
         sums = jnp.stack([jnp.stack(loss_sum(t, outputs[t.name], *labels(batch, t))) for t in tasks])
         states = {
             t.name: [m.measure(readable(t, outputs[t.name]), *labels(batch, t)) for m in functions[t.name]]
@@ -45,49 +51,3 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
         return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan), metrics
 
     return jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if members else evaluate)
-
-
-def baseline_losses(tasks: Sequence[Task], train: Batch) -> Float[np.ndarray, " task"]:
-    """[K], the loss on the training labels of the constant that each kind's table entry in `tasks` names.
-
-    A validation score is 1 - loss / this loss: 0 for knowing nothing of the inputs, 1 for perfect.
-    """
-    found = []
-    for task in tasks:
-        target, mask = np.asarray(train.targets[task.name]), np.asarray(train.masks[task.name])
-        labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
-        output = best_constant(task, np.where(labelled, target, 0), labelled).astype(np.float32)
-        # One constant for every element; the last axis of labels, vectors and boxes is the constant's own.
-        elements = target.ndim - isinstance((None, *task.row_axes)[-1], int)
-        measure = jax.jit(functools.partial(loss_sum, task))
-        total, count, chunk = 0.0, 0.0, max(1, CHUNK // max(1, int(np.prod(target.shape[1:])) * output.size))
-        for start in range(0, len(target), chunk):
-            rows = slice(start, start + chunk)
-            shape = target[rows].shape[:elements]
-            sums = measure(np.broadcast_to(output, (*shape, *output.shape)), target[rows], mask[rows])
-            total, count = total + float(sums[0]), count + float(sums[1])
-        found.append(total / max(count, 1.0))
-    return np.maximum(np.asarray(found, np.float32), np.finfo(np.float32).tiny)
-
-
-CHUNK = 2**24  # outputs that are held at once
-
-
-def best_constant(task: Task, target: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """The constant outputs of one element, in the units of the model's outputs."""
-    kind = KINDS[task.kind]
-    if kind.labels == "classes":
-        frequency = np.bincount(target[labelled], minlength=task.size) / max(labelled.sum(), 1)
-        return np.log(np.maximum(frequency, 1e-6))
-    if task.kind == "ranking":
-        return np.zeros(())
-    if task.kind in ("depth", "quantile"):  # quantiles of all elements alike; a constant without labels has loss 0
-        levels = task.quantiles or 0.5
-        value = np.quantile(target[labelled], levels) if labelled.any() else np.zeros(np.shape(levels))
-    else:
-        axes = tuple(range(target.ndim - 1)) if kind.whole else 0
-        value = target.sum(axes) / np.maximum(labelled.sum(axes), 1)
-    if kind.labels == "zero_one":
-        value = np.clip(value, 1e-6, 1 - 1e-6)
-        value = np.log(value) - np.log1p(-value)
-    return np.asarray(value if task.scaler is None else task.scaler.scale(jnp.asarray(value)))

@@ -25,7 +25,7 @@ from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import loop, records, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
-from mtl_jax.training.evaluation import baseline_losses, make_evaluate
+from mtl_jax.training.evaluation import make_evaluate
 from mtl_jax.training.intervals import intervals
 from mtl_jax.training.optimizers import build_optimizer, per_owner
 from mtl_jax.training.run import Run
@@ -205,7 +205,7 @@ def fit(
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)
-    baselines = jnp.asarray(baseline_losses(tasks, data.train))
+    by, silent = selection.yardstick(tasks, data.train, data.val)
     choose = loop.make_choose(names, patience, members, whole)
     read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
     splits = jax.device_put(read, whole)
@@ -215,9 +215,9 @@ def fit(
     feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
-    run.engine, run.trainable = why, trainable
+    run.engine, run.trainable, run.without_say = why, trainable, silent
     job = loop.Job(
-        run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
+        run, train, best, dispatch, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, progress, started,
     )  # fmt: skip
     return loop.train(job)

@@ -42,6 +42,7 @@ class Run:
       cost: compile seconds and peak bytes of a dispatch.
       seconds: wall time of `fit`.
       engine: how per-task gradients were pulled, and why.
+      without_say: {task: why its validation labels had no part in choosing the variables}, see `selection`.
     """
 
     model: MultiTaskModel
@@ -60,6 +61,7 @@ class Run:
     cost: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     engine: str = ""
+    without_say: dict[str, str] = dataclasses.field(default_factory=dict)
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
