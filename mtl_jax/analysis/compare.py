@@ -89,7 +89,7 @@ class Comparison:
         }
 
     def plot(self, path: str | pathlib.Path) -> None:
-        """A panel per task: every method's test metric, seeds as points, the mean as a bar, the constant's a dotted line."""
+        """A panel per task: every method's test metric, seeds as points, the mean a bar, the constant dotted."""
         try:
             from matplotlib.figure import Figure
         except ImportError as error:

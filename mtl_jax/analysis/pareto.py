@@ -113,7 +113,8 @@ def pareto_front(
       **arguments: of `fit`.
 
     Raises:
-      ValueError: for one task only, a split without labels that tell of two, or a method without a preference; the message lists those with one.
+      ValueError: for one task only, a split whose labels do not tell of two, or a method without a preference; the
+        message lists those with one.
     """
     tasks = resolve_tasks(model.tasks, data)
     if len(tasks) < 2:

@@ -59,7 +59,7 @@ def delta_m(
         base = float(mean_there(headline_values(task, single)))
         value = np.asarray(results[task.name][name], np.float64)
         gains.append((1 if higher else -1) * (value - base) / base if base > 0 else np.full(value.shape, np.nan))
-    return 100 * mean_there(gains, 0)
+    return np.asarray(100 * mean_there(gains, 0))
 
 
 def spread(values: Any, digits: int = 3) -> str:
@@ -190,6 +190,12 @@ def closing_lines(
     if no_base:
         lines.append("left out of Delta_m, which is relative to a value above 0: " + "; ".join(no_base))
     return lines
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def text_of(value: Any) -> str:

@@ -19,9 +19,9 @@ def summarize(run: Run, data: Dataset) -> dict[str, Any]:
     """The content of summary.json; numbers that could not be measured are None.
 
     Keys: ``steps``, ``best_steps`` (task to the step that was kept), ``without_say`` (tasks that had no part in
-    choosing it, and why), ``val`` and ``test`` (task to metric to value), ``constant`` (the same of the best constants of
-    train), ``parameters`` (owner to count, with total and trainable), ``flops`` (forward pass, per row), ``peak_bytes``
-    (of one compiled dispatch), ``compile_seconds``, ``seconds`` (in all, before a resume too).
+    choosing it, and why), ``val`` and ``test`` (task to metric to value), ``constant`` (the same of the best constants
+    of train), ``parameters`` (owner to count, with total and trainable), ``flops`` (forward pass, per row),
+    ``peak_bytes`` (of one compiled dispatch), ``compile_seconds``, ``seconds`` (in all, before a resume too).
     """
     counts, trainable = parameter_counts(run)
     splits = {k: s for k in ("val", "test") if (s := getattr(data, k)) is not None}

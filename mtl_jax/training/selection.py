@@ -86,7 +86,7 @@ def mean_score(scores: Float[Array, "... task"], say: Float[Array, " task"]) -> 
     return jnp.where(say > 0, scores * say, 0).sum(-1)
 
 
-def readable_score(scores: Float[np.ndarray, "... task"], say: Float[np.ndarray, " task"]) -> Float[np.ndarray, "..."]:
+def readable_score(scores: Any, say: Any) -> np.ndarray:
     """`mean_score` of what was kept, for tables; nan where no task has a say."""
     found = np.asarray(scores, np.float64)
     found = np.where(np.isfinite(found), found, -FLOOR)  # no validation loss was finite
