@@ -69,7 +69,7 @@ def read_task(entry: dict[str, Any]) -> Task:
     fields = dict(entry)
     if fields["scaler"] is not None:
         fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
-    for key in ("metrics", "classes", "quantiles"):
+    for key in ("metrics", "classes", "quantiles", "class_weights"):
         if fields.get(key) is not None:
             fields[key] = tuple(fields[key])
     return Task(**fields)

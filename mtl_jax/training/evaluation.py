@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, labels_of
+from mtl_jax.metrics.base import expand
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, loss_sum, metric_functions, readable
+from mtl_jax.tasks import Task, divisor, loss_sum, metric_functions, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
@@ -31,15 +32,17 @@ def make_measure(
 
     def measure(variables: Any, batch: Batch) -> tuple[Any, Any]:
         outputs = outputs_of(variables, batch)
-        sums = jnp.stack([jnp.stack(loss_sum(t, outputs[t.name], *labels(batch, t))) for t in tasks])
+        check_weighted(tasks, batch, with_metrics)
+        sums = jnp.stack([jnp.stack(loss_sum(t, outputs[t.name], *labels_of(batch, t.name))) for t in tasks])
         states = {
             t.name: [m.measure(readable(t, outputs[t.name]), *labels(batch, t)) for m in functions[t.name]]
             for t in tasks
         }
         return sums, states
 
-    def labels(batch: Batch, task: Task) -> tuple[Array, Array]:
-        return batch.targets[task.name], batch.masks[task.name]
+    def labels(batch: Batch, task: Task) -> tuple[Array, ...]:
+        target, mask, weights = labels_of(batch, task.name)
+        return (target, mask) if weights is None else (target, mask & expand(weights > 0, mask), weights)
 
     def evaluate(variables: Any, batches: Batch) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
         sums, states = jax.lax.map(lambda batch: measure(variables, batch), batches)
@@ -48,6 +51,17 @@ def make_measure(
             t.name: {m.name: m.compute(m.merge(s)) for m, s in zip(functions[t.name], states[t.name], strict=True)}
             for t in tasks
         }
-        return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan), metrics
+        return jnp.where(count > 0, total / divisor(count), jnp.nan), metrics
 
     return jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if members else evaluate)
+
+
+def check_weighted(tasks: Sequence[Task], split: Batch, with_metrics: bool = True) -> None:
+    """An error for a metric that takes no weights, of a task whose rows have some."""
+    for task in tasks if with_metrics else ():
+        for metric in metric_functions(task):
+            if task.name in (split.weights or {}) and not metric.weighted:
+                raise ValueError(
+                    f"task {task.name!r} has row weights, and its metric {metric.name!r} takes none; give it a measure "
+                    "of (outputs, targets, mask, weights) and weighted=True, or leave the weights out of val and test"
+                )

@@ -25,7 +25,7 @@ from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import loop, records, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
-from mtl_jax.training.evaluation import make_evaluate
+from mtl_jax.training.evaluation import check_weighted, make_evaluate
 from mtl_jax.training.intervals import intervals
 from mtl_jax.training.optimizers import build_optimizer, per_owner
 from mtl_jax.training.run import Run
@@ -113,6 +113,8 @@ def fit(
     names = tuple(t.name for t in tasks)
     source, data = data.spec, data.select(names)
     check_dataset(data)
+    if data.val is not None:
+        check_weighted(tasks, data.val)
     if model.encoder is not None and not model.encoder.reads_missing:
         check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)

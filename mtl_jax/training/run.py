@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import encoders, partition, sharing
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import Batch, PerTask, map_weights
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, prediction
@@ -128,14 +128,15 @@ class Run:
             )  # noqa: E501
 
     def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
-        """{task: {"loss" and each metric: value}} on a split; values are lists with members."""
+        """{task: {"loss" and each metric: value}} on a split, its rows by their weights; lists with members."""
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None)
         missing = [t.name for t in self.tasks if t.name not in split.targets]
         if missing:
             raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
         names = [t.name for t in self.tasks]
-        chosen = Batch(split.inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+        targets, masks = ({n: labels[n] for n in names} for labels in (split.targets, split.masks))
+        chosen = Batch(split.inputs, targets, masks, map_weights(lambda _, w: w, split.weights, names))
         losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
         losses = np.asarray(losses)
         return {

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtl_jax import partition, parts
 from mtl_jax.batch import Batch
+from mtl_jax.class_weights import balanced
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
@@ -37,7 +38,7 @@ class Adapted(NamedTuple):
 
 
 def resolve_tasks(tasks: Sequence[Task], data: Dataset) -> tuple[Task, ...]:
-    """The model's tasks, with the scalers that the data set fitted where they have none of their own.
+    """The model's tasks, with the scalers that the data set fitted where they have none, and balanced weights counted.
 
     Raises:
       ValueError: for a task that the data set lacks, or whose kind or size differs there.
@@ -54,7 +55,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset) -> tuple[Task, ...]:
                 f"but {other.kind} of size {other.size} in data set {data.name!r}"
             )
         new = dataclasses.replace(task, scaler=task.scaler or other.scaler, classes=task.classes or other.classes)
-        resolved.append(new)
+        resolved.append(balanced(new, data.train))
     return tuple(resolved)
 
 
