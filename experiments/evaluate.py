@@ -20,16 +20,19 @@ def main() -> int:
     from mtl_jax import paths
     from mtl_jax.reporting.summary import metrics_table
     from mtl_jax.training import records
+    from mtl_jax.training.constants import constant_results
 
     run = mtl.load_run(WORKDIR.value)
     name = DATA.value or run.data
     if not name:
         raise ValueError(f"{WORKDIR.value} was trained on data that no name loads again; pass --data")
-    split = getattr(mtl.data.load(name, data_dir=DATA_DIR.value), SPLIT.value)
+    data = mtl.data.load(name, data_dir=DATA_DIR.value)
+    split = getattr(data, SPLIT.value)
     if split is None:
         raise ValueError(f"data set {name!r} has no {SPLIT.value} split")
     found = records.plain(run.evaluate(split))
-    print(f"{name}, {SPLIT.value}:\n{metrics_table(found)}")
+    constant = records.plain(constant_results(run.tasks, data.train, split))
+    print(f"{name}, {SPLIT.value}:\n{metrics_table(found, run.tasks, constant)}")
     if OUTPUT.value:
         records.write_json(paths.local(OUTPUT.value, "--output"), found)
     return 0

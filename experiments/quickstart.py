@@ -64,6 +64,7 @@ def main() -> int:
     from mtl_jax.reporting import compare
     from mtl_jax.reporting.summary import parameter_counts
     from mtl_jax.training import records
+    from mtl_jax.training.constants import constant_results
     from mtl_jax.training.description import environment
 
     began = time.perf_counter()
@@ -76,7 +77,8 @@ def main() -> int:
     sizes = {name: f"{sum(parameter_counts(run)[0].values()):,}" for name, run in runs.items()}
     seconds = {name: f"{run.seconds:.0f}" for name, run in runs.items()}
     extra = {"parameters": sizes, "seconds": seconds}
-    together = compare.methods_table(data.tasks, test, "single-task", extra)
+    floor = constant_results(data.tasks, data.train, data.test)
+    together = compare.methods_table(data.tasks, test, "single-task", extra, constant=floor)
     print(f"\nLearned together and apart (test, mean ± standard deviation over seeds):\n{together}\n", flush=True)
 
     few = mtl.data.load("multi_digits", tasks=("left_gt_right",)).take(LABELS)
@@ -84,7 +86,8 @@ def main() -> int:
     carried_test = {name: run.evaluate(few.test) for name, run in carried.items()}
     counts = {name: parameter_counts(run) for name, run in carried.items()}
     trains = {name: f"{free:,} of {sum(owned.values()):,}" for name, (owned, free) in counts.items()}
-    transfer = compare.methods_table(few.tasks, carried_test, extra={"parameters trained": trains})
+    few_floor = constant_results(few.tasks, few.train, few.test)
+    transfer = compare.methods_table(few.tasks, carried_test, extra={"parameters trained": trains}, constant=few_floor)
     print(f"Carried to a new task with {LABELS} labels (test):\n{transfer}\n", flush=True)
 
     summary = {
@@ -92,8 +95,13 @@ def main() -> int:
         "seeds": list(seeds),
         "encoder": ENCODER,
         "test": records.plain(test),
+        "constant": records.plain(floor),
         "delta_m": {n: records.plain(compare.delta_m(data.tasks, r, test["single-task"])) for n, r in test.items()},
-        "transfer": {"labels": LABELS, "test": records.plain(carried_test)},
+        "transfer": {
+            "labels": LABELS,
+            "test": records.plain(carried_test),
+            "constant": records.plain(few_floor),
+        },  # fmt: skip
         "tables": {"together": together.splitlines(), "transfer": transfer.splitlines()},
         "environment": environment(),
         "seconds": round(time.perf_counter() - began, 1),

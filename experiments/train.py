@@ -44,8 +44,11 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
     records.write_json(workdir / "summary.json", summary)
     for split in ("test", "val"):
         if split in summary:
-            print(f"{split}, best variables by validation:\n{metrics_table(summary[split])}")
+            shown = metrics_table(summary[split], run.tasks, summary["constant"][split])
+            print(f"{split}, best variables by validation:\n{shown}")
             break
+    for task, why in run.without_say.items():
+        print(f"task {task} had no say in which variables are best: {why}")
     print(f"per-task gradients: {run.engine}")
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; {workdir / 'summary.json'}")
     return 0

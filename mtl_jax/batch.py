@@ -1,9 +1,10 @@
 """What a model sees at a step: inputs, targets and label masks. A whole split is one long batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -42,11 +43,14 @@ class Batch(NamedTuple):
       targets: {task: array}; classes int32, else float32 in the target's own units, in the shape that `tasks` has for
         the task's kind, such as [N] for classification or [N, dims] for regression. A missing label holds 0.
       masks: {task: bool array}, True where there is a label; its shape is a prefix of the target's.
+      weights: {task: float array [N]} of the tasks whose rows count differently, or None where all count alike. A row
+        of weight 2 counts as two rows, one of weight 0 as none, in losses, metrics, scalers and constants.
     """
 
     inputs: Any
     targets: dict[str, Any]
     masks: dict[str, Any]
+    weights: dict[str, Any] | None = None
 
 
 def num_rows(batch: Batch, task: str | None = None) -> int:
@@ -56,6 +60,30 @@ def num_rows(batch: Batch, task: str | None = None) -> int:
             return jax.tree.leaves(batch.inputs[task])[0].shape[0]
         return max(num_rows(batch, t) for t in batch.inputs)
     return jax.tree.leaves(batch.inputs)[0].shape[0]
+
+
+def labels_of(batch: Batch, task: str) -> tuple[Any, Any, Any]:
+    """(target, mask, weights of its rows or None) of a task."""
+    return batch.targets[task], batch.masks[task], (batch.weights or {}).get(task)
+
+
+def weight_of_labels(batch: Batch, task: str) -> Any:
+    """The number of a task's labels, or the sum of their rows' weights."""
+    _, mask, weights = labels_of(batch, task)
+    return mask.sum() if weights is None else (mask * weights.reshape(-1, *(1,) * (mask.ndim - 1))).sum()
+
+
+def counted(batch: Batch, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """(where a task has labels that count, what its rows weigh [N]) as NumPy; a label of weight 0 does not count."""
+    _, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(batch, task))
+    rows = np.ones(len(mask), np.float64) if weights is None else weights.astype(np.float64)
+    return mask & (rows > 0).reshape(-1, *(1,) * (mask.ndim - 1)), rows
+
+
+def map_weights(function: Callable, weights: dict[str, Any] | None, tasks: Any = None) -> dict[str, Any] | None:
+    """{task: function(task, weights)} of the tasks that have weights, among `tasks` if given; None where none has."""
+    chosen = {t: function(t, w) for t, w in (weights or {}).items() if tasks is None or t in tasks}
+    return chosen or None
 
 
 def inputs_of(inputs: Any, task: str) -> Any:

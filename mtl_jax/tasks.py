@@ -42,7 +42,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, labels_of
+from mtl_jax.class_weights import class_factors, class_names, read_class_weights
 from mtl_jax.metrics.spans import is_iob2
 from mtl_jax.parallel import global_sum
 
@@ -145,6 +146,8 @@ class Task:
       classes: names of classes, tags or labels.
       scaler: fitted by the data loaders where targets are standardised; None means that they are used as they are.
       quantiles: levels in (0, 1), ascending, of the kind quantile.
+      class_weights: what an element of each class weighs in the loss (see `mtl_jax.class_weights`): a number per class,
+        {class: number} (1 for the others), or "balanced"; None: all alike. Metrics do not read it.
     """
 
     name: str
@@ -156,6 +159,7 @@ class Task:
     classes: tuple[str, ...] = ()
     scaler: Scaler | None = None
     quantiles: tuple[float, ...] = ()
+    class_weights: Any = None
 
     def __post_init__(self):
         if not self.name or "/" in self.name:
@@ -176,6 +180,9 @@ class Task:
         if (wanted == "none" and self.size is not None) or (isinstance(wanted, int) and self.size != wanted):
             own = f"the size {wanted}" if isinstance(wanted, int) else "no size"
             raise ValueError(f"task {self.name!r}: kind {self.kind!r} has {own}, not {self.size}; leave it out")
+        if self.class_weights is not None:
+            names = class_names(self, KINDS[self.kind].labels)
+            object.__setattr__(self, "class_weights", read_class_weights(self.name, self.class_weights, names))
 
     def _check_quantiles(self) -> int:
         levels = self.quantiles
@@ -230,9 +237,16 @@ def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> A
 
 
 def loss_sum(
-    task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
+    task: Task,
+    outputs: Float[Array, "..."],
+    targets: Array,
+    mask: Bool[Array, "..."],
+    weights: Float[Array, " row"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(sum of the loss over labelled elements, number of labelled elements).
+    """(sum of the loss over labelled elements, number of labelled elements); of each, times its weight.
+
+    An element's weight is its row's, times that of its class: both enter the number too, so that the quotient is a
+    weighted mean, and a row of weight 2 is two rows.
 
     Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
     has nothing to say of the order and does not count.
@@ -245,14 +259,27 @@ def loss_sum(
     else:
         loss = loss_function(task)(outputs, targets)
     mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
-    return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
+    if weights is None and task.class_weights is None:
+        return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
+    each = jnp.ones(loss.shape, loss.dtype)
+    if weights is not None:
+        each *= weights.reshape(-1, *(1,) * (loss.ndim - 1)).astype(loss.dtype)
+    if task.class_weights is not None:
+        each *= class_factors(task, targets).astype(loss.dtype)
+    mask &= each > 0
+    return jnp.where(mask, loss * each, 0).sum(), jnp.where(mask, each, 0).sum()
+
+
+def divisor(counts: Array) -> Array:
+    """Numbers of elements, or sums of their weights, to divide by: 1 where there is none."""
+    return jnp.where(counts > 0, counts, 1)
 
 
 def task_losses(
     tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
 ) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
     """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
-    pairs = [loss_sum(t, outputs[t.name], batch.targets[t.name], batch.masks[t.name]) for t in tasks]
+    pairs = [loss_sum(t, outputs[t.name], *labels_of(batch, t.name)) for t in tasks]
     return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 import mtl_jax as mtl
 from mtl_jax import tasks
 from mtl_jax.encoders.base import Encoder, values_of, with_values
-from mtl_jax.training.evaluation import baseline_losses
+from mtl_jax.training.constants import baseline_losses
 from tests import tiny
 
 ROWS, STEPS, SIDE = 80, 6, 4

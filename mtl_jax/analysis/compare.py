@@ -22,7 +22,8 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
 from mtl_jax.tasks import Task
-from mtl_jax.training import identity, lock, records
+from mtl_jax.training import identity, lock, records, selection
+from mtl_jax.training.constants import constant_results, untold
 from mtl_jax.training.fit import fit
 
 BASELINE = "single-task"
@@ -37,12 +38,15 @@ class Comparison:
     Attributes:
       tasks: the columns.
       test: {method: {task: {metric: [seeds]}}} on the test split.
-      validation: {method: [seeds]}, the score that variables were kept by: mean over tasks of 1 - loss / loss of the
-        best constant.
+      validation: {method: [seeds]}, the score that variables were kept by (`training.selection`): the mean over tasks
+        of 1 - loss / loss of the best constant, 0 for knowing nothing and 1 for perfect; None where no task had a say.
       milliseconds: {method: per step and seed, validation and compilation left out}; methods that trained side by side
         share one figure.
       seconds: {method: its share of the wall time of the program it trained in, compilation included}.
       chosen: {method: what validation chose}, for those that stand for several.
+      constant: {task: {metric: value}} on the test split of the best constants of the training labels.
+      untested: {task: why test labels cannot tell a model from a constant}.
+      without_say: {task: why it had no part in choosing variables by validation}.
     """
 
     tasks: tuple[Task, ...]
@@ -51,9 +55,15 @@ class Comparison:
     milliseconds: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     chosen: dict[str, str] = dataclasses.field(default_factory=dict)
+    constant: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    untested: dict[str, str] = dataclasses.field(default_factory=dict)
+    without_say: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def table(self) -> str:
-        """Per-task test means with 95% intervals, Delta_m against single-task learning, mean rank and cost."""
+        """Per-task test means with 95% intervals, Delta_m against single-task learning, mean rank and cost.
+
+        The last row is the best constant's. Closing lines name what is worse than it, and what means leave out.
+        """
         ranks = report.mean_ranks(self.tasks, self.test)
         baseline = BASELINE if BASELINE in self.test else None
         extra = {
@@ -61,7 +71,11 @@ class Comparison:
             "validation": {m: report.interval(v) for m, v in self.validation.items()},
             "ms/step": {m: f"{v:.2f}" for m, v in self.milliseconds.items()},
         }
-        return report.methods_table(self.tasks, self.test, baseline, extra, report.interval)
+        shown = report.methods_table(
+            self.tasks, self.test, baseline, extra, report.interval, constant=self.constant, reasons=self.untested
+        )
+        silent = "; ".join(f"{task} ({why})" for task, why in self.without_say.items())
+        return f"{shown}\nno say in choosing by validation: {silent}" if silent else shown
 
     def content(self) -> dict[str, Any]:
         """For summary.json."""
@@ -70,14 +84,14 @@ class Comparison:
         if BASELINE in self.test:
             delta = {m: report.delta_m(self.tasks, r, self.test[BASELINE]) for m, r in self.test.items()}
         return {
-            **{k: records.plain(v) if k != "chosen" else v for k, v in found.items()},
+            **{k: v if k in ("chosen", "untested", "without_say") else records.plain(v) for k, v in found.items()},
             "delta_m": records.plain(delta),
-            "mean_rank": report.mean_ranks(self.tasks, self.test),
+            "mean_rank": records.plain(report.mean_ranks(self.tasks, self.test)),
             "table": self.table().splitlines(),
         }
 
     def plot(self, path: str | pathlib.Path) -> None:
-        """A panel per task: every method's test metric, seeds as points and the mean as a bar."""
+        """A panel per task: every method's test metric, seeds as points, the mean a bar, the constant dotted."""
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
@@ -87,12 +101,14 @@ class Comparison:
         for axis, task in zip(figure.subplots(1, len(self.tasks), squeeze=False)[0], self.tasks, strict=True):
             metric, higher = report.headline(task)
             for row, name in enumerate(names):
-                values = np.atleast_1d(self.test[name][task.name][metric])
+                values = report.headline_values(task, self.test[name])
                 axis.plot(values, [row] * len(values), "o", color="C0", alpha=0.4, markersize=4)
-                axis.plot([values.mean()], [row], "|", color="C0", markersize=14, markeredgewidth=2)
+                axis.plot([report.mean_there(values)], [row], "|", color="C0", markersize=14, markeredgewidth=2)
             axis.set(title=f"{task.name}: {metric} {'↑' if higher else '↓'}", ylim=(len(names) - 0.5, -0.5))
             axis.set_yticks(range(len(names)), names if axis.get_subplotspec().is_first_col() else [""] * len(names))
             axis.grid(axis="x", alpha=0.3)
+            if np.isfinite(floor := self.constant.get(task.name, {}).get(metric, np.nan)):
+                axis.axvline(floor, color="0.6", linestyle=":", linewidth=1)
         figure.savefig(paths.local(path), dpi=150)
 
 
@@ -146,13 +162,15 @@ def compare(
         {"data": data.spec or data.name, "encoder": encoder.spec, "seeds": list(seeds), **_described(arguments)},
         identity.describe(data, data.tasks, {"encoder": encoder.spec or encoder, **rests_on}),
     )
-    found = Comparison(data.tasks)
+    found = Comparison(data.tasks, constant=constant_results(data.tasks, data.train, data.test))
+    found.untested = {t.name: f"{why} in test" for t in data.tasks if (why := untold(t, data.test))}
+    by, found.without_say = selection.yardstick(data.tasks, data.train, data.val)
     with lock.held(place.workdir):
         results = {name: known for name, (s, b) in (named | grid).items() if (known := place.known(name, s, b))}
         missing = {name: how for name, how in (named | grid).items() if name not in results}
         for group in groups(missing, len(data.tasks), side_by_side) or [{}]:
             if group:
-                results |= _measure(encoder, data, group, seeds, place, arguments)
+                results |= _measure(encoder, data, group, seeds, place, np.asarray(by.say), arguments)
             _show(found, named, grid, results)
             if report_progress is not None:
                 report_progress(found)
@@ -176,7 +194,8 @@ def _show(found: Comparison, named: Mapping[str, Any], grid: Mapping[str, Any], 
         getattr(found, field).update({name: results[name][field] for name in named if name in results})
     tried = {text: results[name] for name, (_, text) in grid.items() if name in results}
     if len(tried) == len(grid) > 0:
-        best = max(tried, key=lambda text: np.mean(tried[text]["validation"]))
+        scored = {text: float(report.mean_there(result["validation"])) for text, result in tried.items()}
+        best = max(scored, key=lambda text: np.nan_to_num(scored[text], nan=-np.inf))
         for field in ("test", "validation", "milliseconds"):
             getattr(found, field)[STATIC] = tried[best][field]
         found.chosen[STATIC] = best
@@ -243,6 +262,7 @@ def _measure(
     group: Mapping[str, tuple[str, str]],
     seeds: Sequence[int],
     place: _Place,
+    say: np.ndarray,
     arguments: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """{method: result} of one program, from a run that may be resumed."""
@@ -252,14 +272,14 @@ def _measure(
     model = sharing.build(sharing_text, encoder, data.tasks)
     run = fit(model, data, balancer=texts, seed=tuple(seeds), workdir=place.program(list(group)),
               config=place.of(sharing_text, texts), **given)  # fmt: skip
-    test, scores = run.evaluate(data.test), np.asarray(run.best.scores)
+    test, scores = run.evaluate(data.test), selection.readable_score(run.best.scores, say)
     milliseconds = step_milliseconds(run.history) / len(texts) / len(seeds)
     results = {}
     for i, (name, (_, text)) in enumerate(group.items()):
         own = slice(i * len(seeds), (i + 1) * len(seeds))
         results[name] = {
             "test": records.plain({t: {m: np.asarray(v)[own] for m, v in by.items()} for t, by in test.items()}),
-            "validation": records.plain(np.nanmean(scores[own], -1)),
+            "validation": records.plain(scores[own]),
             "milliseconds": milliseconds,
             "seconds": run.seconds / len(group),
         }

@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float
 
 from mtl_jax import balancing, parts, paths
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.reporting.compare import WORSE
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.training.evaluation import baseline_losses
+from mtl_jax.training import records
+from mtl_jax.training.constants import baseline_losses, untold
 from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import resolve_model
@@ -27,11 +29,12 @@ class Front:
       tasks: names, in the order of every axis below.
       method: what was trained.
       preferences: one per point.
-      losses: each point's losses relative to those of the best constants: 0 is perfect, 1 is knowing nothing. Mean over
-        seeds.
+      losses: each point's losses relative to those of the best constants of train on the same split: 0 is perfect, 1 is
+        knowing nothing. Mean over seeds; nan for a task in `left_out`.
       on_front: which points no other point is better than in every task.
       hypervolume: what the points dominate of the unit cube, whose worst corner (1, 1, ...) is the reference point.
       run: the run, whose member ``m * seeds + s`` is preference m's.
+      left_out: {task: why nothing can be said of it}; front and volume are over the other tasks.
     """
 
     tasks: tuple[str, ...]
@@ -41,22 +44,29 @@ class Front:
     on_front: Bool[np.ndarray, " point"]
     hypervolume: float
     run: Run
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def table(self) -> str:
         """A row per preference."""
         rows = [
-            (*(f"{p:.3f}" for p in preference), *(f"{x:.4f}" for x in losses), "yes" if on else "")
+            (*(f"{p:.3f}" for p in preference), *map(_relative, losses), "yes" if on else "")
             for preference, losses, on in zip(self.preferences, self.losses, self.on_front, strict=True)
         ]
         header = (*(f"p {t}" for t in self.tasks), *(f"{t} loss" for t in self.tasks), "on the front")
         shown = table(rows, header, right=tuple(range(len(header))))
-        return f"{shown}\nhypervolume {self.hypervolume:.4f} of the unit cube, losses relative to the best constants'"
+        lines = [shown, f"hypervolume {self.hypervolume:.4f} of the unit cube, losses relative to the best constants'"]
+        if (self.losses > 1).any():
+            lines.append(f"{WORSE} worse than the best constant")
+        if self.left_out:
+            lines.append("left out: " + "; ".join(f"{task} ({why})" for task, why in self.left_out.items()))
+        return "\n".join(lines)
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""
         return {
             "tasks": list(self.tasks), "method": self.method, "preferences": self.preferences.tolist(),
-            "losses": self.losses.tolist(), "on_front": self.on_front.tolist(), "hypervolume": self.hypervolume,
+            "losses": records.plain(self.losses), "on_front": self.on_front.tolist(), "hypervolume": self.hypervolume,
+            "left_out": self.left_out,
         }  # fmt: skip
 
     def plot(self, path: str | pathlib.Path) -> None:
@@ -65,7 +75,8 @@ class Front:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError("plotting needs matplotlib: pip install 'mtl_jax[plot]'") from error
-        pairs = list(itertools.combinations(range(len(self.tasks)), 2))
+        told = [i for i, task in enumerate(self.tasks) if task not in self.left_out]
+        pairs = list(itertools.combinations(told, 2))
         figure = Figure(figsize=(4 * len(pairs), 3.6), layout="constrained")
         for axis, (i, j) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
             share = self.preferences[:, i] / np.maximum(self.preferences[:, [i, j]].sum(1), 1e-12)
@@ -102,7 +113,8 @@ def pareto_front(
       **arguments: of `fit`.
 
     Raises:
-      ValueError: for one task only, or a method without a preference; the message lists those with one.
+      ValueError: for one task only, a split whose labels do not tell of two, or a method without a preference; the
+        message lists those with one.
     """
     _, tasks, resolved = resolve_model(model, data)
     if len(tasks) < 2:
@@ -117,14 +129,33 @@ def pareto_front(
     balancers = [
         balancing.build(parts.call(name, {**keywords, key: tuple(float(round(p, 6)) for p in row)})) for row in grid
     ]
+    names = tuple(t.name for t in tasks)
+    measured = getattr(resolved, split)
+    if measured is None:
+        raise ValueError(f"a front is measured on {split}, and {data!r} has no such split")
+    constants = baseline_losses(tasks, resolved.train, measured).astype(np.float64)
+    left_out = {t.name: f"{why} in {split}" for t in tasks if (why := untold(t, measured))}
+    left_out |= {
+        n: f"the loss of the best constant in {split} is {c:g}"
+        for n, c in zip(names, constants, strict=True)
+        if n not in left_out and not 0 < c < np.inf
+    }
+    told = [i for i, n in enumerate(names) if n not in left_out]
+    if len(told) < 2:
+        why = "; ".join(f"{n}: {w}" for n, w in left_out.items())
+        raise ValueError(f"a front needs at least two tasks that {split} can tell a model from a constant in; {why}")
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
     run.variables = run.state.variables
-    names = tuple(t.name for t in tasks)
-    found = run.evaluate(getattr(resolved, split))
+    found = run.evaluate(measured)
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)
-    relative = losses.astype(np.float64) / baseline_losses(tasks, resolved.train)
-    volume = hypervolume(relative, np.ones(len(tasks)))
-    return Front(names, method, grid, relative, is_on_front(relative), volume, run)
+    relative = np.full(losses.shape, np.nan)
+    relative[:, told] = losses[:, told] / constants[told]
+    volume = hypervolume(relative[:, told], np.ones(len(told)))
+    return Front(names, method, grid, relative, is_on_front(relative[:, told]), volume, run, left_out)
+
+
+def _relative(loss: float) -> str:
+    return "-" if np.isnan(loss) else f"{loss:.4f}" + (f" {WORSE}" if loss > 1 else "")
 
 
 def preference_argument(name: str) -> str:
@@ -162,6 +193,7 @@ def spread_preferences(num_tasks: int, count: int) -> Float[np.ndarray, "point t
 
 def is_on_front(losses: Float[np.ndarray, "point task"]) -> Bool[np.ndarray, " point"]:
     """Which points are not dominated: no other is as good in every task and better in one."""
+    losses = np.where(np.isnan(losses), np.inf, losses)  # a model that came to nan is worse than any
     as_good = (losses[:, None] <= losses[None]).all(-1)
     better = (losses[:, None] < losses[None]).any(-1)
     return ~(as_good & better).any(0)

@@ -20,10 +20,10 @@ from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linea
 from mtl_jax.balancing.options import MODES
 from mtl_jax.balancing.pulls import floats, row_products, scale_rows, with_transpose
 from mtl_jax.balancing.trunk import Branch, Trunk
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import Batch, PerTask, labels_of
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, loss_sum, task_losses
+from mtl_jax.tasks import Task, divisor, loss_sum, task_losses
 
 
 def linearize(
@@ -117,7 +117,7 @@ def linearize(
 
     def mean_losses(outputs: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
         sums, counts = task_losses(tasks, outputs, batch)
-        local = sums / jnp.maximum(counts, 1)
+        local = sums / divisor(counts)
         return local.sum(), (local, counts)
 
     by_output, (local, counts) = jax.grad(mean_losses, has_aux=True)(outputs)
@@ -146,8 +146,8 @@ def linearize(
     def row_losses() -> tuple[Array, Array]:
         """([K, batch] sums, [K, batch] counts) of the losses row by row."""
         return tuple(map(jnp.stack, zip(*(
-            jax.vmap(lambda o, y, m, t=t: loss_sum(t, o[None], y[None], m[None]))(
-                outputs[t.name], batch.targets[t.name], batch.masks[t.name])
+            jax.vmap(lambda *row, t=t: loss_sum(t, *jax.tree.map(lambda x: x[None], row)))(
+                outputs[t.name], *labels_of(batch, t.name))
             for t in tasks), strict=True)))  # fmt: skip
 
     def labelled_examples() -> Float[Array, " task"]:
@@ -185,7 +185,7 @@ def linearize(
         _, by_row = row_losses()
         inside = jnp.arange(size) % 2 == jnp.arange(2)[:, None, None]  # interleaved, as rows may be sorted or sharded
         in_half = global_sum(jnp.where(inside, by_row, 0).sum(-1))
-        first, second = jnp.where(inside, (counts / jnp.maximum(in_half, 1))[..., None], 0).astype(losses.dtype)
+        first, second = jnp.where(inside, (counts / divisor(in_half))[..., None], 0).astype(losses.dtype)
         both = usable & (in_half > 0).all(0)
         if not columns:
             return product(trunk.jacobian(factors=first), trunk.jacobian(factors=second)), both
@@ -198,7 +198,7 @@ def linearize(
     def examples() -> Examples:
         sums, by_row = row_losses()
         scale = labelled_examples()
-        share = scale[:, None] * sums / jnp.maximum(counts, 1)[:, None]
+        share = scale[:, None] * sums / divisor(counts)[:, None]
         present = (by_row > 0) & usable[:, None]
         return Examples(jnp.where(present, share, 0), present, scale)
 

@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
 from mtl_jax.balancing.linearization import Gradient
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, weight_of_labels
 from mtl_jax.parallel import global_sum
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, task_losses
+from mtl_jax.tasks import Task, divisor, task_losses
 
 
 class Losses(NamedTuple):
@@ -48,7 +48,7 @@ def losses_on(
         params = partition.unflatten(leaves, variables["params"])
         outputs, _, _ = forward(model, {**variables, "params": params}, batch, train=train, rng=rng)
         sums, counts = task_losses(tasks, outputs, batch)
-        return sums / jnp.maximum(counts, 1)
+        return sums / divisor(counts)
 
     def value(leaves: Gradient) -> Float[Array, " task"]:
         return global_sum(local(leaves))
@@ -59,5 +59,5 @@ def losses_on(
     def slope(leaves: Gradient, direction: Gradient) -> Float[Array, " task"]:
         return global_sum(jax.jvp(local, (leaves,), (direction,))[1])
 
-    counts = jnp.stack([jnp.asarray(batch.masks[t.name]).sum() for t in tasks])
+    counts = jnp.stack([weight_of_labels(batch, t.name) for t in tasks])
     return Losses(value, gradient, slope, global_sum(counts) > 0)

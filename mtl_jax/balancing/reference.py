@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
 from mtl_jax.balancing.linearization import Gradient
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel, spread
-from mtl_jax.tasks import Task, task_losses
+from mtl_jax.tasks import Task, divisor, task_losses
 
 
 def reference_jacobian(
@@ -32,7 +31,7 @@ def reference_jacobian(
         features, encoded, _ = model.encode({**variables, "params": params}, batch, train=train, rng=rng)
         outputs, _ = model.decode({**variables, "params": params}, spread(model, features), train=train, rng=rng)
         sums, counts = task_losses(tasks or model.tasks, outputs, batch)
-        values = sums / jnp.maximum(counts, 1)
+        values = sums / divisor(counts)
         return values, values
 
     jacobian, values = jax.jacrev(losses, has_aux=True)(variables["params"])

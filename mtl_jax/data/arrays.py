@@ -11,6 +11,7 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows
+from mtl_jax.data.given import by_task, read_weights, stands_for_missing
 from mtl_jax.data.splits import Request, class_codes
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.tasks import KINDS, Task
@@ -21,6 +22,8 @@ def from_arrays(
     targets: Mapping[str, Any],
     *,
     masks: Mapping[str, Any] | None = None,
+    weights: Any = None,
+    missing: Any = None,
     kinds: Mapping[str, str | Task] | None = None,
     val: float | tuple = 0.15,
     test: float | tuple = 0.15,
@@ -41,9 +44,12 @@ def from_arrays(
         "mask" in a dict stays bool; other bool inputs become numbers.
       targets: {task: array}, [N], [N, labels or dims], or as the kind has it; their order is the order of tasks.
       masks: {task: bool array}, True where there is a label.
+      weights: what rows count for in losses, metrics and scalers: an array [N] for all tasks, or {task: array [N]}. A
+        row of weight 2 is as two rows, one of weight 0 as none.
+      missing: a label that stands for a missing one, such as -1, or several; or {task: one or several}.
       kinds: {task: kind, or a whole `Task`}.
-      val, test: the share of the rows to hold out, or (inputs, targets) or (inputs, targets, masks) of their own;
-        0 for none.
+      val, test: the share of the rows to hold out, or (inputs, targets), with masks and weights if there are any, of
+        their own; 0 for none.
       seed: of the split.
       split: how rows are held out (see `data.splits`): "stratified()", ``splits.grouped(patients)``, or row numbers
         ``{"train": ..., "val": ..., "test": ...}``. None: at random, stratified where a class is too rare for that.
@@ -52,17 +58,23 @@ def from_arrays(
     Raises:
       ValueError: for what does not fit, naming task, split, row and value.
     """
-    splits = {"train": read(inputs, targets, masks)}
+    splits = {"train": read(inputs, targets, masks, weights, missing)}
     held_out = {"val": val, "test": test}
     fractions = {k: v for k, v in held_out.items() if not isinstance(v, tuple)}
     for key, given in held_out.items():
         if isinstance(given, tuple):
-            splits[key] = read(*given)
+            splits[key] = read(*given, missing=missing)
     raw, rows = divide(splits, fractions, seed, split)
     return finish(raw, tuple(targets), kinds or {}, name, rows=rows)
 
 
-def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Batch:
+def read(
+    inputs: Any,
+    targets: Mapping[str, Any],
+    masks: Mapping[str, Any] | None = None,
+    weights: Any = None,
+    missing: Any = None,
+) -> Batch:
     """One split as given: arrays as NumPy, float64 as float32 and int64 as int32, every missing label masked."""
     if not targets:
         raise ValueError("targets is empty; give {task: labels}")
@@ -70,7 +82,7 @@ def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | Non
     unknown = set(masks or {}) - set(targets)
     if unknown:
         raise parts.unknown("task in masks", sorted(unknown)[0], targets)
-    labels, present = {}, {}
+    labels, present, codes = {}, {}, by_task(missing, targets, "missing")
     for task, values in targets.items():
         values = np.asarray(values)
         if values.dtype == object or values.dtype.kind in "US":
@@ -87,8 +99,9 @@ def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | Non
                     f"the target's, {values.shape}"
                 )
             there = there & mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+        there = there & ~stands_for_missing(values, codes.get(task, ()))
         labels[task], present[task] = values, there
-    split = Batch(inputs, labels, present)
+    split = Batch(inputs, labels, present, read_weights(weights, labels))
     for task, values in labels.items():
         if len(values) != num_rows(split, task):
             raise ValueError(f"task {task!r} has {len(values)} labels for {num_rows(split, task)} rows of inputs")
@@ -255,7 +268,7 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
         while mask.ndim > 1 and (mask == mask[..., :1]).all():
             mask = mask[..., 0]
         targets[task.name], masks[task.name] = values, mask
-    return Batch(split.inputs, targets, masks)
+    return Batch(split.inputs, targets, masks, split.weights)
 
 
 def encode_text(task: Task, values: np.ndarray, present: np.ndarray, where: str) -> np.ndarray:

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_jax.batch import Batch, inputs_of, num_rows
+from mtl_jax import parts
+from mtl_jax.batch import Batch, counted, inputs_of, num_rows
 from mtl_jax.tasks import KINDS, Task, check_names
 
 
@@ -24,6 +25,10 @@ def check_dataset(data: Any) -> None:
     for task in data.tasks:
         if not np.asarray(data.train.masks[task.name]).any():
             raise ValueError(f"task {task.name!r} has no label in train; leave it out, or give it labels")
+        if not counted(data.train, task.name)[0].any():
+            raise ValueError(
+                f"task {task.name!r}: every labelled row of train has weight 0; leave it out or give it weights above 0"
+            )
 
 
 def check_no_missing(data: Any, encoder: str) -> None:
@@ -65,6 +70,23 @@ def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
                 f"and {len(mask)} masks"
             )
         check_labels(task, target, mask, name)
+        if task.name in (split.weights or {}):
+            check_weights(task.name, np.asarray(split.weights[task.name]), len(target), name)
+    for unknown in set(split.weights or {}) - {t.name for t in tasks}:
+        raise parts.unknown(f"task in weights of {name}", unknown, [t.name for t in tasks])
+
+
+def check_weights(task: str, weights: np.ndarray, rows: int, split: str) -> None:
+    """Checks the weights of one task's rows."""
+    where = f"task {task!r}: weights of {split}"
+    if weights.dtype.kind not in "fiub" or weights.shape != (rows,):
+        raise ValueError(
+            f"{where} are {weights.dtype} {weights.shape}; they must be numbers of shape ({rows},), one a row"
+        )
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"{where}: {weights[row]:g} in row {row} must be finite and at least 0; 0 leaves a row out")
 
 
 def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -> None:

@@ -36,7 +36,7 @@ def in_order_of(tasks: Sequence[Task], split: Batch, given: Sequence[Task], wher
             order = columns(task, old, where)
             targets[task.name] = target[..., order]
             masks[task.name] = mask[..., order] if mask.ndim == target.ndim else mask
-    return Batch(split.inputs, targets, masks)
+    return Batch(split.inputs, targets, masks, split.weights)
 
 
 def names_elements(task: Task) -> bool:

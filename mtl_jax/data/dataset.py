@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, PerTask, num_rows
-from mtl_jax.data import split as splits_room
+from mtl_jax.batch import Batch, PerTask, labels_of, map_weights, num_rows
+from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.tasks import KINDS, Scaler, Task
@@ -46,7 +46,7 @@ class Dataset:
     def __post_init__(self):
         for key in SPLITS:
             if (batch := getattr(self, key)) is not None:
-                object.__setattr__(self, key, splits_room.of(batch, self.tasks))
+                object.__setattr__(self, key, named_split.of(batch, self.tasks))
 
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
@@ -83,7 +83,8 @@ def select_tasks(split: Batch | None, names: Sequence[str]) -> Batch | None:
     if split is None:
         return None
     inputs = PerTask({n: split.inputs[n] for n in names}) if isinstance(split.inputs, PerTask) else split.inputs
-    return Batch(inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+    targets, masks = ({n: labels[n] for n in names} for labels in (split.targets, split.masks))
+    return Batch(inputs, targets, masks, map_weights(lambda _, w: w, split.weights, names))
 
 
 def take_rows(split: Batch, count: int, seed: int) -> Batch:
@@ -110,23 +111,29 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
         PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
         {t: take(y, rows[t]) for t, y in split.targets.items()},
         {t: take(m, rows[t]) for t, m in split.masks.items()},
+        map_weights(lambda t, w: take(w, rows[t]), split.weights),
     )
 
 
 def fit_scaler(task: Task, train: Batch) -> Scaler:
     """Mean and standard deviation of a target of numbers over its training labels.
 
-    Per dimension, over all pixels alike, or, of boxes, over both x and both y: that leaves overlaps as they are.
+    Per dimension, over all pixels alike, or, of boxes, over both x and both y: that leaves overlaps as they are. Rows
+    count by their weights.
     """
-    target, mask = np.asarray(train.targets[task.name], np.float64), np.asarray(train.masks[task.name])
+    target, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(train, task.name))
+    target = target.astype(np.float64)
     mask = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    if weights is not None:  # in place of 1 and 0
+        mask = np.where(mask, weights.astype(np.float64).reshape(-1, *(1,) * (target.ndim - 1)), 0)
     scaled = KINDS[task.kind].scaled
     columns = {"all": 1, "boxes": 2}.get(scaled) or int(np.prod(target.shape[1:]))
     target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)
-    count = np.maximum(mask.sum(0), 1)
+    count = mask.sum(0)
+    count = np.where(count > 0, count, 1)
     with np.errstate(invalid="ignore"):  # what is not finite is for the checks to say
-        mean = np.where(mask, target, 0).sum(0) / count
-        std = np.sqrt(np.where(mask, (target - mean) ** 2, 0).sum(0) / count)
+        mean = (mask * np.where(mask > 0, target, 0)).sum(0) / count
+        std = np.sqrt((mask * np.where(mask > 0, (target - mean) ** 2, 0)).sum(0) / count)
     # A constant target has nothing to scale by.
     std = np.where(std > 0, std, 1.0)
     repeated = 2 if scaled == "boxes" else 1

@@ -13,8 +13,8 @@ from mtl_jax.data.dataset import SPLITS, Dataset
 def fingerprint(data: Dataset) -> dict[str, dict[str, str]]:
     """{"train": {"inputs": "float32 (800, 5) 1f0c...", "labels of 'a'": ...}} of all splits.
 
-    Two data sets have the same one if their rows, in their order, have the same bits in inputs, labels and masks. What
-    a missing label holds does not count.
+    Two data sets have the same one if their rows, in their order, have the same bits in inputs, labels, masks and
+    weights. What a missing label holds does not count.
     """
     return {name: of_split(split) for name in SPLITS if (split := getattr(data, name)) is not None}
 
@@ -49,6 +49,8 @@ def of_split(split: Batch) -> dict[str, str]:
             target = np.where(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target, 0)
         found[f"labels of task {task!r}"] = of_array(target)
         found[f"missing labels of task {task!r}"] = of_array(mask)
+    for task, weights in (split.weights or {}).items():
+        found[f"weights of task {task!r}"] = of_array(weights)
     return found
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.batch import Batch, PerTask, map_weights, num_rows
 
 
 class Sampler:
@@ -67,6 +67,5 @@ def padded_batches(split: Batch, batch_size: int) -> Batch:
         if isinstance(inputs, PerTask)
         else (jax.tree.map(pad, inputs))
     )
-    return Batch(
-        inputs, {t: pad(y) for t, y in split.targets.items()}, {t: pad_mask(m) for t, m in split.masks.items()}
-    )
+    targets, masks = {t: pad(y) for t, y in split.targets.items()}, {t: pad_mask(m) for t, m in split.masks.items()}
+    return Batch(inputs, targets, masks, map_weights(lambda _, w: pad(w), split.weights))

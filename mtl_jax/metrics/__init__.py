@@ -3,7 +3,8 @@
 A metric of a split is ``compute(merge(states))``, where `states` are those of equal padded batches, stacked by
 `jax.lax.map`. Rows without a label count for nothing, whatever they hold. Several labels or target dimensions are
 averaged over those for which the metric is defined (macro); a metric that is defined for none is nan. A nan output of a
-labelled row counts as wrong in metrics that count, and makes the others nan. Counts are int32.
+labelled row counts as wrong in metrics that count, and makes the others nan. Counts are int32. With weights of rows, a
+row of weight 2 counts as two, as scikit-learn's ``sample_weight``, and counts are float32 sums.
 """
 
 from collections.abc import Callable

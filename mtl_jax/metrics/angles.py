@@ -5,13 +5,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mtl_jax.metrics.base import Metric, add, check_same_shape, expand, mean_metric, wide
+from mtl_jax.metrics.base import Metric, Weights, add, check_same_shape, expand, mean_metric, number, ratio, wide
 
 BINS = 3600  # of the median's histogram, over 0..180 degrees: 0.05 degrees each
 
 
 class Histogram(NamedTuple):
-    """Numbers of angles, int32."""
+    """Numbers of angles, int32; or sums of their weights."""
 
     counts: Array  # [BINS]
     broken: Array  # [], labelled angles that are nan
@@ -44,24 +44,27 @@ def median_angle() -> Metric:
     """
 
     def measure(
-        outputs: Float[Array, "*row 3"], targets: Float[Array, "*row 3"], mask: Bool[Array, "..."]
+        outputs: Float[Array, "*row 3"],
+        targets: Float[Array, "*row 3"],
+        mask: Bool[Array, "..."],
+        weights: Weights = None,
     ) -> Histogram:
         found = angle(outputs, targets)
-        mask, broken = expand(mask, found), jnp.isnan(found)
+        each, broken = number(expand(mask, found), weights), jnp.isnan(found)
         place = jnp.where(broken, 0, found * (BINS / 180)).astype(jnp.int32)
-        counts = jnp.zeros(BINS, jnp.int32).at[jnp.minimum(place, BINS - 1)].add((mask & ~broken).astype(jnp.int32))
-        return Histogram(counts, (mask & broken).sum(dtype=jnp.int32))
+        counts = jnp.zeros(BINS, each.dtype).at[jnp.minimum(place, BINS - 1)].add(jnp.where(broken, 0, each))
+        return Histogram(counts, ((each > 0) & broken).sum(dtype=jnp.int32))
 
     def compute(state: Histogram) -> Float[Array, ""]:
-        below = jnp.cumsum(state.counts, dtype=jnp.int32)
+        below = jnp.cumsum(state.counts, dtype=state.counts.dtype)
         half = below[-1].astype(jnp.float32) / 2
         place = jnp.argmax(below.astype(jnp.float32) >= half)
         inside = state.counts[place].astype(jnp.float32)
-        share = (half - (below[place].astype(jnp.float32) - inside)) / jnp.maximum(inside, 1)
+        share = ratio(half - (below[place].astype(jnp.float32) - inside), inside)
         median = (place.astype(jnp.float32) + share) * (180 / BINS)
         return jnp.where((below[-1] > 0) & (state.broken == 0), median, jnp.nan)
 
-    return Metric("median_angle", measure, add, compute, False)
+    return Metric("median_angle", measure, add, compute, False, True)
 
 
 def angle_within(degrees: float = 11.25) -> Metric:

@@ -16,28 +16,33 @@ class Metric(NamedTuple):
 
     Attributes:
       name: as reported.
-      measure: (outputs, targets, mask) -> state of one batch, a pytree of arrays.
+      measure: (outputs, targets, mask) -> state of one batch, a pytree of arrays; (outputs, targets, mask, weights)
+        too, if it is `weighted`.
       merge: states stacked along a new leading axis -> one state.
       compute: state -> scalar, nan where undefined.
       higher_is_better: direction, for Delta_m.
+      weighted: whether `measure` takes weights [row] as well, by which a row of weight 2 counts as two rows.
     """
 
     name: str
-    measure: Callable[[Array, Array, Array], Any]
+    measure: Callable[..., Any]
     merge: Callable[[Any], Any]
     compute: Callable[[Any], Array]
     higher_is_better: bool
+    weighted: bool = False
 
 
 class Mean(NamedTuple):
     """Sum over rows and number of rows; shape [], or [label] or [dim]."""
 
     total: Array
-    count: Array  # int32
+    count: Array  # int32; of weighted rows, float32
 
 
 class Confusion(NamedTuple):
-    """How many are there of each class (multi-label: of each label; spans: in all); int32 [class], or []."""
+    """How many are there of each class (multi-label: of each label; spans: in all); [class], or []; int32, or float32
+    where rows are weighted.
+    """
 
     hit: Array  # in the class and predicted so
     predicted: Array
@@ -57,18 +62,45 @@ def mean_metric(name: str, values: Callable, higher_is_better: bool, finish: Cal
     which then belong to one element (a box, a normal).
     """
 
-    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Mean:
+    def measure(
+        outputs: Float[Array, "..."],
+        targets: Num[Array, "..."],
+        mask: Bool[Array, "..."],
+        weights: Weights = None,
+    ) -> Mean:
         found = values(wide(outputs), targets)
-        mask = expand(mask, found)
+        each = number(expand(mask, found), weights)
         if found.ndim > 2 or is_classification(outputs, targets):
-            mask, found = mask.reshape(-1), found.reshape(-1)
-        dtype = jnp.int32 if found.dtype == bool else found.dtype
-        return Mean(found.sum(0, dtype=dtype, where=mask), mask.sum(0, dtype=jnp.int32))
+            each, found = each.reshape(-1), found.reshape(-1)
+        return Mean(total(found, each), each.sum(0, dtype=each.dtype))
 
     def compute(state: Mean) -> Float[Array, ""]:
-        return macro(finish(wide(state.total) / wide(jnp.maximum(state.count, 1))), state.count > 0)
+        return macro(finish(ratio(state.total, state.count)), state.count > 0)
 
-    return Metric(name, measure, add, compute, higher_is_better)
+    return Metric(name, measure, add, compute, higher_is_better, True)
+
+
+Weights = Float[Array, " row"] | None
+
+
+def number(mask: Bool[Array, "row ..."], weights: Weights) -> Num[Array, "row ..."]:
+    """How many rows each counts for: int32 0 or 1, or its weight in float32."""
+    if weights is None:
+        return mask.astype(jnp.int32)
+    return jnp.where(mask, expand(wide(weights), mask), 0)
+
+
+def total(values: Shaped[Array, "row ..."], each: Num[Array, "row ..."]) -> Array:
+    """The sum over rows of values times how many rows each counts for; counts of bools stay int32."""
+    there = each > 0
+    if each.dtype == jnp.int32:
+        return values.sum(0, dtype=jnp.int32 if values.dtype == bool else values.dtype, where=there)
+    return (wide(values) * each).sum(0, where=there)
+
+
+def ratio(total: Num[Array, "..."], count: Num[Array, "..."]) -> Float[Array, "..."]:
+    """Their quotient in float32; 0 / 1 where the count is 0."""
+    return wide(total) / wide(jnp.where(count > 0, count, 1))
 
 
 def is_classification(outputs: Array, targets: Array) -> bool:
@@ -82,8 +114,8 @@ def check_same_shape(name: str, outputs: Array, targets: Array) -> None:
         raise ValueError(f"{name} needs outputs and targets of the same shape, not {outputs.shape} and {targets.shape}")
 
 
-def expand(mask: Bool[Array, "..."], like: Shaped[Array, "..."]) -> Bool[Array, "..."]:
-    """A mask whose shape is a prefix of `like`'s, in `like`'s shape."""
+def expand(mask: Shaped[Array, "..."], like: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """A mask, or weights, whose shape is a prefix of `like`'s, in `like`'s shape."""
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), like.shape)
 
 

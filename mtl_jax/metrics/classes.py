@@ -5,7 +5,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from mtl_jax.metrics import base
-from mtl_jax.metrics.base import Confusion, Metric, add, check_same_shape, expand, macro, mean_metric
+from mtl_jax.metrics.base import (
+    Confusion,
+    Metric,
+    Weights,
+    add,
+    check_same_shape,
+    expand,
+    macro,
+    mean_metric,
+    number,
+    ratio,
+    total,
+)
 
 
 def accuracy() -> Metric:
@@ -51,9 +63,9 @@ def macro_f1() -> Metric:
     def compute(state: Confusion) -> Float[Array, ""]:
         hit, predicted, actual = (n.astype(jnp.float32) for n in state)  # the sum of two could pass int32
         either = predicted + actual
-        return macro(2 * hit / jnp.maximum(either, 1), either > 0)
+        return macro(ratio(2 * hit, either), either > 0)
 
-    return Metric("macro_f1", _confusion, add, compute, True)
+    return Metric("macro_f1", _confusion, add, compute, True, True)
 
 
 def mean_iou() -> Metric:
@@ -66,12 +78,14 @@ def mean_iou() -> Metric:
     def compute(state: Confusion) -> Float[Array, ""]:
         hit, predicted, actual = (n.astype(jnp.float32) for n in state)
         union = predicted + actual - hit
-        return macro(hit / jnp.maximum(union, 1), union > 0)
+        return macro(ratio(hit, union), union > 0)
 
-    return Metric("mean_iou", _confusion, add, compute, True)
+    return Metric("mean_iou", _confusion, add, compute, True, True)
 
 
-def _confusion(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Confusion:
+def _confusion(
+    outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."], weights: Weights = None
+) -> Confusion:
     if _check_classification(outputs, targets):
         known = ~jnp.isnan(outputs).any(-1, keepdims=True)  # a row with nan predicts no class
         predicted = jax.nn.one_hot(outputs.argmax(-1), outputs.shape[-1], dtype=bool) & known
@@ -81,9 +95,9 @@ def _confusion(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: B
         if targets.ndim == 1:
             predicted = jnp.stack([outputs <= 0, predicted], axis=-1)
             actual = jnp.stack([~actual, actual], axis=-1)
-    labelled = expand(mask, actual)
-    counted = (rows & labelled for rows in (predicted & actual, predicted, actual))
-    return Confusion(*(rows.sum(tuple(range(rows.ndim - 1)), dtype=jnp.int32) for rows in counted))
+    each = number(expand(mask, actual), weights)
+    each = each.reshape(-1, each.shape[-1])
+    return Confusion(*(total(rows.reshape(each.shape), each) for rows in (predicted & actual, predicted, actual)))
 
 
 def _check_classification(outputs: Array, targets: Array) -> bool:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Num
 
-from mtl_jax.metrics.base import Metric, check_same_shape, expand, macro, wide
+from mtl_jax.metrics.base import Metric, Weights, check_same_shape, expand, macro, number, ratio, wide
 
 
 class Scored(NamedTuple):
@@ -20,12 +20,12 @@ class Scored(NamedTuple):
     Attributes:
       scores: [row] or [row, label] float; any increasing function of the probability will do, such as the logit.
       positive: bool, same shape; True where the label is 1.
-      labelled: bool, same shape; False where there is no label.
+      each: how many rows a row counts for, same shape: int32, 0 where there is no label; or its weight in float32.
     """
 
     scores: Array
     positive: Array
-    labelled: Array
+    each: Array
 
 
 def auroc() -> Metric:
@@ -39,16 +39,18 @@ def average_precision() -> Metric:
 
 
 def _curve_metric(name: str, area: Callable) -> Metric:
-    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Scored:
+    def measure(
+        outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."], weights: Weights = None
+    ) -> Scored:
         check_same_shape(name, outputs, targets)
-        labelled = expand(mask, targets)
-        return Scored(jnp.where(labelled, wide(outputs), 0), labelled & (targets > 0.5), labelled)
+        each = number(expand(mask, targets), weights)
+        return Scored(jnp.where(each > 0, wide(outputs), 0), targets > 0.5, each)
 
     def merge(states: Scored) -> Scored:
         # Rows of several batches [batch, row, ...] are one long batch [batch * row, ...].
         return jax.tree.map(lambda rows: rows.reshape((-1, *rows.shape[2:])), states)
 
-    return Metric(name, measure, merge, lambda state: macro(*area(state)), True)
+    return Metric(name, measure, merge, lambda state: macro(*area(state)), True, True)
 
 
 def roc_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label"]]:
@@ -58,11 +60,11 @@ def roc_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "*label
     McNeil, "The meaning and use of the area under a ROC curve", 1982).
     """
 
-    def area(scores, positive, labelled):
-        negative = labelled & ~positive
+    def area(scores, positive, each):
+        positive, negative = jnp.where(positive, each, 0), jnp.where(positive, 0, each)
         positives, negatives = _count(positive), _count(negative)
-        won = _mean(_below(scores, negative) / jnp.maximum(negatives, 1), positive)
-        lost = _mean(_below(scores, positive) / jnp.maximum(positives, 1), negative)
+        won = _mean(ratio(_below(scores, negative), negatives), positive)
+        lost = _mean(ratio(_below(scores, positive), positives), negative)
         return 0.5 + 0.5 * (won - lost), (positives > 0) & (negatives > 0)
 
     return _per_label(area, state)
@@ -75,10 +77,11 @@ def precision_area(state: Scored) -> tuple[Float[Array, "*label"], Bool[Array, "
     `average_precision_score`; rows of equal score pass the threshold together.
     """
 
-    def area(scores, positive, labelled):
+    def area(scores, positive, each):
+        positive = jnp.where(positive, each, 0)
         found = _count(positive) - _below(scores, positive)
-        taken = _count(labelled) - _below(scores, labelled)
-        return _mean(found / jnp.maximum(taken, 1), positive), _count(positive) > 0
+        taken = _count(each) - _below(scores, each)
+        return _mean(ratio(found, taken), positive), _count(positive) > 0
 
     return _per_label(area, state)
 
@@ -93,17 +96,20 @@ def _per_label(curve: Callable, state: Scored):
     return one(state) if state.scores.ndim == 1 else jax.vmap(one, in_axes=1)(state)
 
 
-def _below(scores: Float[Array, " row"], counted: Bool[Array, " row"]) -> Int[Array, " row"]:
-    """For each row, how many counted rows score strictly lower; rows are sorted by score."""
-    before = jnp.cumsum(counted, dtype=jnp.int32) - counted.astype(jnp.int32)
+def _below(scores: Float[Array, " row"], each: Num[Array, " row"]) -> Num[Array, " row"]:
+    """For each row, how many rows score strictly lower; rows are sorted by score, and count for `each`."""
+    before = jnp.cumsum(each, dtype=each.dtype)
+    before = jnp.concatenate([jnp.zeros((1,), each.dtype), before[:-1]])
     first = jnp.concatenate([jnp.ones((1,), bool), scores[1:] != scores[:-1]])
     # Rows of a tie share the count at its first row; counts only grow, so the running maximum carries it along.
     return jax.lax.cummax(jnp.where(first, before, 0))
 
 
-def _count(rows: Bool[Array, " row"]) -> Int[Array, ""]:
-    return rows.sum(dtype=jnp.int32)
+def _count(each: Num[Array, " row"]) -> Num[Array, ""]:
+    return each.sum(dtype=each.dtype)
 
 
-def _mean(values: Float[Array, " row"], rows: Bool[Array, " row"]) -> Float[Array, ""]:
-    return jnp.where(rows, values, 0).sum() / jnp.maximum(_count(rows), 1).astype(values.dtype)
+def _mean(values: Float[Array, " row"], each: Num[Array, " row"]) -> Float[Array, ""]:
+    if each.dtype == jnp.int32:
+        return jnp.where(each > 0, values, 0).sum() / jnp.maximum(_count(each), 1).astype(values.dtype)
+    return ratio((values * each).sum(), _count(each))

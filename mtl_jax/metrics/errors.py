@@ -6,13 +6,26 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
-from mtl_jax.metrics.base import Mean, Metric, add, check_same_shape, expand, macro, mean_metric, wide
+from mtl_jax.metrics.base import (
+    Mean,
+    Metric,
+    Weights,
+    add,
+    check_same_shape,
+    expand,
+    macro,
+    mean_metric,
+    number,
+    ratio,
+    total,
+    wide,
+)
 
 
 class Variation(NamedTuple):
     """Errors and targets of a regression; shape [] or [dim]."""
 
-    count: Array  # int32
+    count: Array  # int32, or sums of weights
     low: Array  # the smallest target, 0 where there is none
     offset: Array  # mean of target - low
     target_ss: Array  # sum of squares of the targets about their mean
@@ -35,16 +48,19 @@ def abs_rel() -> Metric:
     All pixels of a split count alike; the mean of per-image values is another number.
     """
 
-    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Mean:
+    def measure(
+        outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."], weights: Weights = None
+    ) -> Mean:
         check_same_shape("abs_rel", outputs, targets)
         counted = expand(mask, targets) & (targets > 0)
-        ratio = jnp.abs(wide(outputs) - targets) / jnp.where(counted, targets, 1)
-        return Mean(ratio.sum(where=counted), counted.sum(dtype=jnp.int32))
+        relative = jnp.abs(wide(outputs) - targets) / jnp.where(counted, targets, 1)
+        each = number(counted, weights).ravel()
+        return Mean(total(relative.ravel(), each), each.sum(dtype=each.dtype))
 
     def compute(state: Mean) -> Float[Array, ""]:
-        return macro(state.total / wide(jnp.maximum(state.count, 1)), state.count > 0)
+        return macro(ratio(state.total, state.count), state.count > 0)
 
-    return Metric("abs_rel", measure, add, compute, False)
+    return Metric("abs_rel", measure, add, compute, False, True)
 
 
 def r2() -> Metric:
@@ -56,27 +72,29 @@ def r2() -> Metric:
     """
 
     def merge(states: Variation) -> Variation:
-        count, seen = states.count.sum(0, dtype=jnp.int32), states.count > 0
+        count, seen = states.count.sum(0, dtype=states.count.dtype), states.count > 0
         low = jnp.where(count > 0, jnp.where(seen, states.low, jnp.inf).min(0), 0)
         offsets = jnp.where(seen, states.low - low + states.offset, 0)
         rows = states.count.astype(offsets.dtype)
-        offset = (rows * offsets).sum(0) / jnp.maximum(count, 1).astype(offsets.dtype)
+        offset = ratio((rows * offsets).sum(0), count).astype(offsets.dtype)
         between = jnp.where(seen, rows * (offsets - offset) ** 2, 0)
         return Variation(count, low, offset, (states.target_ss + between).sum(0), states.error_ss.sum(0))
 
-    def measure(outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."]) -> Variation:
+    def measure(
+        outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."], weights: Weights = None
+    ) -> Variation:
         check_same_shape("r2", outputs, targets)
-        outputs, targets, mask = wide(outputs), wide(targets), expand(mask, targets)
+        outputs, targets, each = wide(outputs), wide(targets), number(expand(mask, targets), weights)
         if targets.ndim > 2:  # every pixel is a row
-            outputs, targets, mask = outputs.reshape(-1), targets.reshape(-1), mask.reshape(-1)
-        none, squares = jnp.zeros_like(targets), jnp.where(mask, (outputs - targets) ** 2, 0)
-        return merge(Variation(mask.astype(jnp.int32), targets, none, none, squares))  # each row is a batch of one
+            outputs, targets, each = outputs.reshape(-1), targets.reshape(-1), each.reshape(-1)
+        none, squares = jnp.zeros_like(targets), jnp.where(each > 0, (outputs - targets) ** 2 * each, 0)
+        return merge(Variation(each, targets, none, none, squares))  # each row is a batch of one
 
     def compute(state: Variation) -> Float[Array, ""]:
-        defined = (state.count > 1) & (state.target_ss != 0)
+        defined = state.target_ss != 0  # of one row it is 0
         return macro(1 - state.error_ss / jnp.where(defined, state.target_ss, 1), defined)
 
-    return Metric("r2", measure, merge, compute, True)
+    return Metric("r2", measure, merge, compute, True, True)
 
 
 def _error_metric(name: str, cost: Callable, finish: Callable = lambda mean: mean) -> Metric:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mtl_jax.metrics.base import Mean, Metric, add, check_same_shape, expand, macro, wide
+from mtl_jax.metrics.base import Mean, Metric, Weights, add, check_same_shape, expand, macro, number, ratio, total, wide
 
 
 def ndcg(k: int = 10, gain: str = "exponential") -> Metric:
@@ -43,14 +43,20 @@ def ndcg(k: int = 10, gain: str = "exponential") -> Metric:
         value = (gains * expected).sum() / jnp.where(best > 0, best, 1)
         return jnp.where(jnp.isnan(known).any(), jnp.nan, value)
 
-    def measure(outputs: Float[Array, "row item"], targets: Float[Array, "row item"], mask: Bool[Array, "..."]) -> Mean:
+    def measure(
+        outputs: Float[Array, "row item"],
+        targets: Float[Array, "row item"],
+        mask: Bool[Array, "..."],
+        weights: Weights = None,
+    ) -> Mean:
         check_same_shape("ndcg", outputs, targets)
         mask = expand(mask, targets)
         values = jax.vmap(of_list)(wide(outputs), wide(targets), mask)
         ordered = (mask & (targets > 0)).any(-1)
-        return Mean(values.sum(where=ordered), ordered.sum(dtype=jnp.int32))
+        each = number(ordered, weights)
+        return Mean(total(values, each), each.sum(dtype=each.dtype))
 
     def compute(state: Mean) -> Float[Array, ""]:
-        return macro(state.total / wide(jnp.maximum(state.count, 1)), state.count > 0)
+        return macro(ratio(state.total, state.count), state.count > 0)
 
-    return Metric(f"ndcg_{k}", measure, add, compute, True)
+    return Metric(f"ndcg_{k}", measure, add, compute, True, True)

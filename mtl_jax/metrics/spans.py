@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from mtl_jax.metrics.base import Confusion, Metric, add, expand
+from mtl_jax.metrics.base import Confusion, Metric, Weights, add, expand, number, ratio, total
 
 _OUTSIDE, _UNKNOWN = -1, -2  # in place of a type
 
@@ -56,7 +56,10 @@ def span_f1(classes: Sequence[str] = ()) -> Metric:
     begins = np.array([c.startswith("B-") for c in classes])
 
     def measure(
-        outputs: Float[Array, "row token classes"], targets: Integer[Array, "row token"], mask: Bool[Array, "row ..."]
+        outputs: Float[Array, "row token classes"],
+        targets: Integer[Array, "row token"],
+        mask: Bool[Array, "row ..."],
+        weights: Weights = None,
     ) -> Confusion:
         if outputs.shape != (*targets.shape, len(classes)):
             raise ValueError(
@@ -75,13 +78,14 @@ def span_f1(classes: Sequence[str] = ()) -> Metric:
         actual, predicted = read(tags, jnp.zeros_like(broken)), read(guessed, broken)
         same = (actual.type == predicted.type) & (actual.start == predicted.start)
         hit = actual.ends & predicted.ends & same
-        return Confusion(*(x.sum(dtype=jnp.int32) for x in (hit, predicted.ends, actual.ends)))
+        each = number(jnp.ones(hit.shape, bool), weights).ravel()
+        return Confusion(*(total(x.ravel(), each) for x in (hit, predicted.ends, actual.ends)))
 
     def compute(state: Confusion) -> Float[Array, ""]:
         hit, predicted, actual = (n.astype(jnp.float32) for n in state)
-        return jnp.where(predicted + actual > 0, 2 * hit / jnp.maximum(predicted + actual, 1), jnp.nan)
+        return jnp.where(predicted + actual > 0, ratio(2 * hit, predicted + actual), jnp.nan)
 
-    return Metric("span_f1", measure, add, compute, True)
+    return Metric("span_f1", measure, add, compute, True, True)
 
 
 def spans(type: Int[Array, "row token"], begins: Bool[Array, "row token"]) -> Spans:

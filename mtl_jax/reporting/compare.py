@@ -1,18 +1,39 @@
-"""Is sharing worth it? Delta_m, and tables of means with spread over seeds."""
+"""Is sharing worth it? Delta_m, and tables of means with spread over seeds.
+
+Means are over what has a value: a task without test labels, or with one class only, has no AUROC. What a table leaves
+out, and what is worse than the best constant, its closing lines name.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import Task, metric_functions
+
+CONSTANT = "best constant"  # the row of the predictor that knows nothing of the inputs
+WORSE = "!"  # marks a value that is worse than that row's
 
 
 def headline(task: Task) -> tuple[str, bool]:
     """(name, is higher better) of a task's first metric."""
     metric = metric_functions(task)[0]
     return metric.name, metric.higher_is_better
+
+
+def headline_values(task: Task, results: Mapping[str, Mapping[str, Any]]) -> Float[np.ndarray, " seed"]:
+    """A task's headline metric in every run; nan, not None, where it has no value."""
+    return np.atleast_1d(np.asarray(results[task.name][headline(task)[0]], np.float64))
+
+
+def mean_there(values: Any, axis: int | None = None) -> Any:
+    """The mean of what is finite; nan where nothing is."""
+    values = np.asarray(values, np.float64)
+    there = np.isfinite(values)
+    count = there.sum(axis)
+    return np.where(count > 0, np.where(there, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 def delta_m(
@@ -29,46 +50,55 @@ def delta_m(
       single: the same for the single-task baseline; its mean over seeds is what is compared with.
 
     Returns:
-      [seeds], or [] where `results` holds single values. A baseline of 0 gives nan.
+      [seeds], or [] where `results` holds single values. Tasks without a value are left out, and so are those whose
+      baseline is not above 0, as nothing is relative to it; nan where no task is left.
     """
     gains = []
     for task in tasks:
         name, higher = headline(task)
-        base = np.mean(np.asarray(single[task.name][name], np.float64))
+        base = float(mean_there(headline_values(task, single)))
         value = np.asarray(results[task.name][name], np.float64)
-        gains.append((1 if higher else -1) * (value - base) / base if base else np.full(value.shape, np.nan))
-    return 100 * np.mean(gains, axis=0)
+        gains.append((1 if higher else -1) * (value - base) / base if base > 0 else np.full(value.shape, np.nan))
+    return np.asarray(100 * mean_there(gains, 0))
 
 
 def spread(values: Any, digits: int = 3) -> str:
-    """Mean and standard deviation (of a sample) over seeds, as text."""
-    values = np.atleast_1d(np.asarray(values, np.float64))
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    """Mean and standard deviation (of a sample) over seeds, as text; "-" where there is no value."""
+    return _with_spread(values, digits, lambda there: there.std(ddof=1))
 
 
 def interval(values: Any, digits: int = 3) -> str:
-    """Mean and half-width of the 95% t-interval over seeds, as text."""
+    """Mean and half-width of the 95% t-interval over seeds, as text; "-" where there is no value."""
     from scipy import stats
 
+    return _with_spread(
+        values, digits, lambda there: stats.t.ppf(0.975, len(there) - 1) * there.std(ddof=1) / np.sqrt(len(there))
+    )
+
+
+def _with_spread(values: Any, digits: int, width: Callable) -> str:
     values = np.atleast_1d(np.asarray(values, np.float64))
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.{digits}f} ± {half:.{digits}f}"
+    there = values[np.isfinite(values)]
+    if not len(there):
+        return "-"
+    return f"{there.mean():.{digits}f}" + (f" ± {width(there):.{digits}f}" if len(there) > 1 else "")
 
 
 def mean_ranks(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
-    """{method: mean over tasks of its rank by the headline metric's mean over seeds}; 1 is best, ties share."""
+    """{method: mean over tasks of its rank by the headline metric's mean over seeds}; 1 is best, ties share.
+
+    Tasks in which no method has a value are left out; a method without a value comes last.
+    """
     from scipy import stats
 
-    total = np.zeros(len(results))
+    ranks = []
     for task in tasks:
-        name, higher = headline(task)
-        means = [np.nanmean(np.asarray(found[task.name][name], np.float64)) for found in results.values()]
-        total += stats.rankdata([-m if higher else m for m in means])
-    return dict(zip(results, (total / len(tasks)).tolist(), strict=True))
+        means = np.array([float(mean_there(headline_values(task, found))) for found in results.values()])
+        if np.isfinite(means).any():
+            means = -means if headline(task)[1] else means
+            ranks.append(stats.rankdata(np.where(np.isfinite(means), means, np.inf)))
+    means = np.mean(ranks, 0) if ranks else np.full(len(results), np.nan)
+    return dict(zip(results, means.tolist(), strict=True))
 
 
 def methods_table(
@@ -78,6 +108,8 @@ def methods_table(
     extra: Mapping[str, Mapping[str, str]] | None = None,
     text: Callable[..., str] = spread,
     most_columns: int = 6,
+    constant: Mapping[str, Mapping[str, float]] | None = None,
+    reasons: Mapping[str, str] | None = None,
 ) -> str:
     """A row per method, a column per task (its headline metric, mean and spread over seeds), and Delta_m.
 
@@ -90,31 +122,82 @@ def methods_table(
       extra: {column: {method: text}}, further columns.
       text: how values over seeds are written: `spread` or `interval`.
       most_columns: how many tasks have a column each.
+      constant: {task: {metric: value}} of the best constants (`training.constants`), for a row of their own.
+      reasons: {task: why its metrics have no value}, where that is known.
     """
-    columns = [headline(t) for t in tasks]
-    if len(tasks) > most_columns and len(set(columns)) == 1:
-        metric = columns[0][0]
-        whole = Task(f"mean over {len(tasks)} tasks:", "binary", metrics=metric_functions(tasks[0])[:1])
-        means = {
-            method: {whole.name: {metric: np.mean([np.asarray(found[t.name][metric], float) for t in tasks], 0)}}
-            for method, found in results.items()
-        }
-        delta = {m: text(delta_m(tasks, r, results[baseline]), 2) for m, r in results.items()} if baseline else {}
-        delta |= {baseline: "0"} if baseline else {}
-        columns_behind = ({"Delta_m %": delta} if baseline else {}) | dict(extra or {})
-        return methods_table((whole,), means, None, columns_behind, text, most_columns)
-    header = [
-        "method",
-        *(f"{t.name} {name} {'↑' if up else '↓'}" for t, (name, up) in zip(tasks, columns, strict=True)),
-    ]
-    header += ["Delta_m %"] if baseline else []
-    header += list(extra or {})
+    rows_of = {**results, CONSTANT: constant} if constant else dict(results)
+    headlines = [headline(t) for t in tasks]
+    values = {m: [headline_values(t, found) for t in tasks] for m, found in rows_of.items()}
+    if len(tasks) > most_columns and len(set(headlines)) == 1:
+        measured = [i for i in range(len(tasks)) if any(np.isfinite(v[i]).any() for v in values.values())]
+        columns = [(f"mean over {len(measured)} tasks:", *headlines[0])]
+        values = {m: [mean_there([v[i] for i in measured], 0) if measured else v[0]] for m, v in values.items()}
+    else:
+        columns = [(t.name, *h) for t, h in zip(tasks, headlines, strict=True)]
     rows = []
-    for method, found in results.items():
-        row = [method, *(text(found[t.name][name]) for t, (name, _) in zip(tasks, columns, strict=True))]
-        if baseline == method:
-            row.append("0")
-        elif baseline:
-            row.append(text(delta_m(tasks, found, results[baseline]), 2))
+    for method, found in rows_of.items():
+        row = [method]
+        for i, (_, _, higher) in enumerate(columns):
+            worse = constant and is_worse(values[method][i], values[CONSTANT][i], higher)
+            row.append(text(values[method][i]) + (f" {WORSE}" if worse else ""))
+        if baseline:
+            row.append("0" if method == baseline else text(delta_m(tasks, found, results[baseline]), 2))
         rows.append((*row, *(column.get(method, "") for column in (extra or {}).values())))
-    return table(rows, tuple(header), right=tuple(range(1, len(header))))
+    header = ("method", *(f"{name} {metric} {'↑' if up else '↓'}" for name, metric, up in columns))
+    header += (("Delta_m %",) if baseline else ()) + tuple(extra or {})
+    shown = table(rows, header, right=tuple(range(1, len(header))))
+    return "\n".join([shown, *closing_lines(tasks, results, baseline, constant, reasons)])
+
+
+def is_worse(values: Any, constant: Any, higher_is_better: bool) -> bool:
+    """Whether the mean of values is worse than the constant's by more than float32 rounds it."""
+    mean, floor = float(mean_there(values)), float(mean_there(constant))
+    short = floor - mean if higher_is_better else mean - floor
+    return short > 1e-5 * max(abs(mean), abs(floor))
+
+
+def closing_lines(
+    tasks: Sequence[Task],
+    results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    baseline: str | None = None,
+    constant: Mapping[str, Mapping[str, float]] | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> list[str]:
+    """What a table of methods has to say beside its numbers: who is worse than a constant, and what is left out."""
+    lines, worse, absent, partly, no_base = [], {}, [], [], []
+    for task in tasks:
+        name, higher = headline(task)
+        values = {m: headline_values(task, found) for m, found in results.items()}
+        if not any(np.isfinite(v).any() for v in values.values()):
+            why = (reasons or {}).get(task.name)
+            absent.append(f"{task.name} has no {name}" + (f" ({why})" if why else ""))
+            continue
+        for method, found in values.items():
+            if missing := int((~np.isfinite(found)).sum()):
+                partly.append(f"{method} has no {name} of {task.name} in {missing} of {len(found)} runs")
+            if constant and is_worse(found, constant[task.name][name], higher):
+                worse.setdefault(method, []).append(task.name)
+        if baseline and not float(mean_there(values[baseline])) > 0:
+            no_base.append(f"{task.name} ({name} of {baseline} is {text_of(mean_there(values[baseline]))})")
+    if worse:
+        lines.append(
+            f"{WORSE} worse than the {CONSTANT}: " + "; ".join(f"{m}: {', '.join(t)}" for m, t in worse.items())
+        )
+    if absent:
+        lines.append("left out of means and ranks: " + "; ".join(absent))
+    if partly:
+        lines.append("left out of means, and last in ranks where in all runs: " + "; ".join(partly))
+    if no_base:
+        lines.append("left out of Delta_m, which is relative to a value above 0: " + "; ".join(no_base))
+    return lines
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def text_of(value: Any) -> str:
+    """A number in short, or "missing"."""
+    return f"{float(value):.3g}" if np.isfinite(value) else "missing"

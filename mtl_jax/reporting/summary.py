@@ -1,12 +1,16 @@
 """What a finished run comes to: metrics on val and test, parameters, FLOPs, memory and time."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.reporting import compare
 from mtl_jax.reporting.describe import forward_flops, table
+from mtl_jax.tasks import Task, metric_functions
+from mtl_jax.training.constants import constant_results
 from mtl_jax.training.records import plain
 from mtl_jax.training.run import Run
 
@@ -14,18 +18,22 @@ from mtl_jax.training.run import Run
 def summarize(run: Run, data: Dataset) -> dict[str, Any]:
     """The content of summary.json; numbers that could not be measured are None.
 
-    Keys: ``steps``, ``best_steps`` (task to the step that was kept), ``val`` and ``test`` (task to metric to value),
-    ``parameters`` (owner to count, with total and trainable), ``flops`` (forward pass, per row), ``peak_bytes`` (of
-    one compiled dispatch), ``compile_seconds``, ``seconds`` (in all, before a resume too).
+    Keys: ``steps``, ``best_steps`` (task to the step that was kept), ``without_say`` (tasks that had no part in
+    choosing it, and why), ``val`` and ``test`` (task to metric to value), ``constant`` (the same of the best constants
+    of train), ``parameters`` (owner to count, with total and trainable), ``flops`` (forward pass, per row),
+    ``peak_bytes`` (of one compiled dispatch), ``compile_seconds``, ``seconds`` (in all, before a resume too).
     """
     counts, trainable = parameter_counts(run)
+    splits = {k: s for k in ("val", "test") if (s := getattr(data, k)) is not None}
     variables = run.member(0).variables if run.members else run.variables
     return {
         "steps": run.steps,
         "best_steps": None if run.best is None else dict(
             zip([t.name for t in run.tasks], np.asarray(run.best.steps).T.tolist(), strict=True)
         ),
-        **{k: plain(run.evaluate(s)) for k in ("val", "test") if (s := getattr(data, k)) is not None},
+        "without_say": run.without_say,
+        **{k: plain(run.evaluate(s)) for k, s in splits.items()},
+        "constant": {k: plain(constant_results(run.tasks, data.train, s)) for k, s in splits.items()},
         "parameters": {**counts, "total": sum(counts.values()), "trainable": trainable},
         "flops": plain(forward_flops(run.model, variables, run.example)),
         "engine": run.engine,
@@ -47,11 +55,34 @@ def parameter_counts(run: Run) -> tuple[dict[str, int], int]:
     return counts, trainable
 
 
-def metrics_table(results: dict[str, dict[str, Any]]) -> str:
-    """{task: {metric: value}} as text, a row per task and metric."""
-    rows = [
-        (task, metric, "-" if value is None else f"{value:.4f}")
-        for task, found in results.items()
-        for metric, value in found.items()
-    ]
-    return table(rows, ("task", "metric", "value"), right=(2,))
+def metrics_table(
+    results: Mapping[str, Mapping[str, Any]],
+    tasks: Sequence[Task] = (),
+    constant: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """{task: {metric: value}} as text, a row per task and metric; several runs as mean and spread.
+
+    Args:
+      results: as `Run.evaluate` has them; None stands for nan.
+      tasks: of the results, needed with `constant`.
+      constant: the same of the best constants (`training.constants`), for a column of their own; what is worse than
+        they are is marked.
+    """
+    higher = {t.name: {m.name: m.higher_is_better for m in metric_functions(t)} for t in tasks}
+    rows, worse = [], {}
+    for task, found in results.items():
+        for metric, value in found.items():
+            row = (task, metric, compare.spread(value, 4))
+            if constant:
+                floor = constant[task][metric]
+                short = compare.is_worse(value, floor, higher[task].get(metric, False))
+                row = (*row[:2], f"{row[2]} {compare.WORSE}" if short else row[2], compare.spread(floor, 4))
+                if short:
+                    worse.setdefault(task, []).append(metric)
+            rows.append(row)
+    header = ("task", "metric", "value") + ((compare.CONSTANT,) if constant else ())
+    shown = table(rows, header, right=(2, 3) if constant else (2,))
+    if not worse:
+        return shown
+    named = "; ".join(f"{task}: {', '.join(metrics)}" for task, metrics in worse.items())
+    return f"{shown}\n{compare.WORSE} worse than the {compare.CONSTANT} of the training labels: {named}"

@@ -96,7 +96,7 @@ def read_task(entry: Any) -> Task:
         if not all(isinstance(x, int | float) for v in fields["scaler"].values() for x in v):
             raise ValueError(f"the scaler of task {fields['name']!r} holds something other than numbers")
         fields["scaler"] = Scaler(**{k: tuple(v) for k, v in fields["scaler"].items()})
-    for key in ("metrics", "classes", "quantiles"):
+    for key in ("metrics", "classes", "quantiles", "class_weights"):
         if fields.get(key) is not None:
             fields[key] = tuple(map(own_functions.read, fields[key]))
     fields["loss"] = own_functions.read(fields["loss"])

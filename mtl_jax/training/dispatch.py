@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.batch import Batch, PerTask, map_weights, num_rows
 from mtl_jax.data.sampling import Sampler
 from mtl_jax.parallel import DATA_AXIS, replicated, split_rows
 
@@ -60,6 +60,7 @@ def gather(split: Batch, rows: Any) -> Batch:
         PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
         {t: take(y, rows[t]) for t, y in split.targets.items()},
         {t: take(m, rows[t]) for t, m in split.masks.items()},
+        map_weights(lambda t, w: take(w, rows[t]), split.weights),
     )
 
 

@@ -1,32 +1,41 @@
 """Losses and metrics of a whole split, in one compiled program."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, labels_of
+from mtl_jax.metrics.base import expand
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import KINDS, Missing, Task, loss_sum, metric_functions, readable
+from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
+    """`make_measure` of a model: (variables, batches) -> (losses [K], {task: {metric: scalar}})."""
+    return make_measure(lambda variables, batch: forward(model, variables, batch)[0], tasks, members)
+
+
+def make_measure(
+    outputs_of: Callable, tasks: Sequence[Task], members: bool = False, with_metrics: bool = True
+) -> Callable:
     """The compiled function (variables, batches) -> (losses [K], {task: {metric: scalar}}).
 
-    `batches` is a `Batch` whose leaves are [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last
-    batch have mask False. Where a task has no labels, its loss and metrics are nan, and so is a loss that is `Missing`.
-    With `members`, variables have a leading axis of runs, and so have the results.
+    `outputs_of` is (variables, batch) -> {task: outputs}. `batches` is a `Batch` whose leaves are
+    [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last batch have mask False. Where a task has no
+    labels, its loss and metrics are nan, and so is a loss that is `Missing`. With `members`, variables have a leading
+    axis of runs, and so have the results.
     """
-    functions = {t.name: metric_functions(t) for t in tasks}
+    functions = {t.name: metric_functions(t) if with_metrics else () for t in tasks}
 
     def measure(variables: Any, batch: Batch) -> tuple[Any, Any]:
-        outputs, _, _ = forward(model, variables, batch)
+        outputs = outputs_of(variables, batch)
+        check_weighted(tasks, batch, with_metrics)
         sums = jnp.stack([
-            jnp.zeros(2) if isinstance(t.loss, Missing) else jnp.stack(loss_sum(t, outputs[t.name], *labels(batch, t)))
+            jnp.zeros(2) if isinstance(t.loss, Missing)
+            else jnp.stack(loss_sum(t, outputs[t.name], *labels_of(batch, t.name)))
             for t in tasks
         ])  # fmt: skip
         states = {
@@ -35,8 +44,9 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
         }
         return sums, states
 
-    def labels(batch: Batch, task: Task) -> tuple[Array, Array]:
-        return batch.targets[task.name], batch.masks[task.name]
+    def labels(batch: Batch, task: Task) -> tuple[Array, ...]:
+        target, mask, weights = labels_of(batch, task.name)
+        return (target, mask) if weights is None else (target, mask & expand(weights > 0, mask), weights)
 
     def evaluate(variables: Any, batches: Batch) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
         sums, states = jax.lax.map(lambda batch: measure(variables, batch), batches)
@@ -45,52 +55,17 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
             t.name: {m.name: m.compute(m.merge(s)) for m, s in zip(functions[t.name], states[t.name], strict=True)}
             for t in tasks
         }
-        return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan), metrics
+        return jnp.where(count > 0, total / divisor(count), jnp.nan), metrics
 
     return jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if members else evaluate)
 
 
-def baseline_losses(tasks: Sequence[Task], train: Batch) -> Float[np.ndarray, " task"]:
-    """[K], the loss on the training labels of the constant that each kind's table entry in `tasks` names.
-
-    A validation score is 1 - loss / this loss: 0 for knowing nothing of the inputs, 1 for perfect.
-    """
-    found = []
-    for task in tasks:
-        target, mask = np.asarray(train.targets[task.name]), np.asarray(train.masks[task.name])
-        labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
-        output = best_constant(task, np.where(labelled, target, 0), labelled).astype(np.float32)
-        # One constant for every element; the last axis of labels, vectors and boxes is the constant's own.
-        elements = target.ndim - isinstance((None, *task.row_axes)[-1], int)
-        measure = jax.jit(functools.partial(loss_sum, task))
-        total, count, chunk = 0.0, 0.0, max(1, CHUNK // max(1, int(np.prod(target.shape[1:])) * output.size))
-        for start in range(0, len(target), chunk):
-            rows = slice(start, start + chunk)
-            shape = target[rows].shape[:elements]
-            sums = measure(np.broadcast_to(output, (*shape, *output.shape)), target[rows], mask[rows])
-            total, count = total + float(sums[0]), count + float(sums[1])
-        found.append(total / max(count, 1.0))
-    return np.maximum(np.asarray(found, np.float32), np.finfo(np.float32).tiny)
-
-
-CHUNK = 2**24  # outputs that are held at once
-
-
-def best_constant(task: Task, target: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """The constant outputs of one element, in the units of the model's outputs."""
-    kind = KINDS[task.kind]
-    if kind.labels == "classes":
-        frequency = np.bincount(target[labelled], minlength=task.size) / max(labelled.sum(), 1)
-        return np.log(np.maximum(frequency, 1e-6))
-    if task.kind == "ranking":
-        return np.zeros(())
-    if task.kind in ("depth", "quantile"):  # quantiles of all elements alike; a constant without labels has loss 0
-        levels = task.quantiles or 0.5
-        value = np.quantile(target[labelled], levels) if labelled.any() else np.zeros(np.shape(levels))
-    else:
-        axes = tuple(range(target.ndim - 1)) if kind.whole else 0
-        value = target.sum(axes) / np.maximum(labelled.sum(axes), 1)
-    if kind.labels == "zero_one":
-        value = np.clip(value, 1e-6, 1 - 1e-6)
-        value = np.log(value) - np.log1p(-value)
-    return np.asarray(value if task.scaler is None else task.scaler.scale(jnp.asarray(value)))
+def check_weighted(tasks: Sequence[Task], split: Batch, with_metrics: bool = True) -> None:
+    """An error for a metric that takes no weights, of a task whose rows have some."""
+    for task in tasks if with_metrics else ():
+        for metric in metric_functions(task):
+            if task.name in (split.weights or {}) and not metric.weighted:
+                raise ValueError(
+                    f"task {task.name!r} has row weights, and its metric {metric.name!r} takes none; give it a measure "
+                    "of (outputs, targets, mask, weights) and weighted=True, or leave the weights out of val and test"
+                )

@@ -21,13 +21,13 @@ from mtl_jax.balancing.side_by_side import side_by_side
 from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.named_split import plain
 from mtl_jax.data.sampling import padded_batches
-from mtl_jax.data.split import plain
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import identity, loop, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
-from mtl_jax.training.evaluation import baseline_losses, make_evaluate
+from mtl_jax.training.evaluation import check_weighted, make_evaluate
 from mtl_jax.training.intervals import continued
 from mtl_jax.training.optimizers import build_optimizer, per_owner
 from mtl_jax.training.run import Run
@@ -120,6 +120,8 @@ def fit(
     model, tasks, data = resolve_model(model, data, adapted.carried if adapted else ())
     names = tuple(t.name for t in tasks)
     check_dataset(data)
+    if data.val is not None:
+        check_weighted(tasks, data.val)
     if model.encoder is not None and not model.encoder.reads_missing:
         check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
@@ -223,7 +225,7 @@ def fit(
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)
-    baselines = jnp.asarray(baseline_losses(tasks, data.train))
+    by, silent = selection.yardstick(tasks, data.train, data.val)
     choose = loop.make_choose(names, patience, members, whole)
     read = tuple(map(plain, (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)))
     splits = jax.device_put(read, whole)
@@ -233,9 +235,9 @@ def fit(
     feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
-    run.engine, run.trainable, run.identity = why, trainable, rests_on
+    run.engine, run.trainable, run.identity, run.without_say = why, trainable, rests_on, silent
     job = loop.Job(
-        run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
+        run, train, best, dispatch, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, progress, started,
     )  # fmt: skip
     run = loop.train(job)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from mtl_jax import paths
 from mtl_jax.batch import Batch
@@ -31,7 +30,7 @@ class Job(NamedTuple):
       dispatch: (state, splits, rows) -> (state, records) of some steps (`dispatch.make_dispatch`).
       evaluate: (variables, validation) -> (losses, metrics).
       choose: `make_choose`.
-      baselines: [K], the validation losses of the best constants.
+      yardstick: what validation losses are measured by.
       splits: what steps read rows of.
       validation: padded batches, or None.
       feeds: which rows each step reads, one for every member.
@@ -49,7 +48,7 @@ class Job(NamedTuple):
     dispatch: Callable
     evaluate: Callable
     choose: Callable
-    baselines: Float[Array, " task"]
+    yardstick: selection.Yardstick
     splits: tuple[Batch, ...]
     validation: Any
     feeds: list[Feeds]
@@ -133,8 +132,8 @@ def train(job: Job) -> Run:
                 waiting = []
             if validate:
                 losses, metrics = job.evaluate(state.variables, job.validation)
-                best = job.choose(best, state.variables, losses, job.baselines, state.step)
-                log(records.eval_record(at, "val", names, losses, metrics))
+                best = job.choose(best, state.variables, losses, job.yardstick, state.step)
+                log(records.eval_record(at, "val", names, losses, metrics, selection.scores(losses, job.yardstick)))
                 stopped = bool(np.all(np.asarray(best.stopped)))
             if keep or stopped or ends:
                 save()
@@ -162,8 +161,8 @@ def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -
 def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:
     """The compiled `selection.update`."""
 
-    def choose(best, variables, losses, baselines, step):
-        return selection.update(best, variables, losses, baselines, step, names=names, patience=patience)
+    def choose(best, variables, losses, yardstick, step):
+        return selection.update(best, variables, losses, yardstick, step, names=names, patience=patience)
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)) if members else choose, out_shardings=sharding)
 

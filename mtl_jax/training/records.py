@@ -110,7 +110,9 @@ def append(path: pathlib.Path, record: dict) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Arrays to floats, or to lists where a leading axis of runs is left; nan becomes None, as JSON has none."""
+    """Arrays to floats, or to lists where a leading axis of runs is left; what is not finite is None, as in JSON."""
+    if value is None:
+        return None
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -143,12 +145,12 @@ def train_record(step: int, names: Sequence[str], records: dict[str, Any]) -> di
     return record
 
 
-def eval_record(step: int, split: str, names: Sequence[str], losses: Any, metrics: dict) -> dict:
-    """One record of an evaluation; `losses` is [..., K]."""
-    losses = np.asarray(losses)
+def eval_record(step: int, split: str, names: Sequence[str], losses: Any, metrics: dict, scores: Any = None) -> dict:
+    """One record of an evaluation; `losses` is [..., K], and so are the `scores` that variables are kept by."""
+    by_task = {"losses": losses} if scores is None else {"losses": losses, "scores": scores}
     return {
         "step": step,
         "split": split,
-        "losses": {n: plain(losses[..., i]) for i, n in enumerate(names)},
+        **{key: {n: plain(np.asarray(values)[..., i]) for i, n in enumerate(names)} for key, values in by_task.items()},
         "metrics": plain(jax.tree.map(np.asarray, metrics)),
     }

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import encoders, files, partition, paths, sharing
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import Batch, PerTask, map_weights
 from mtl_jax.data.checks import check_split
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.sampling import padded_batches
@@ -41,6 +41,7 @@ class Run:
       cost: compile seconds and peak bytes of a dispatch.
       seconds: wall time of `fit`.
       engine: how per-task gradients were pulled, and why.
+      without_say: {task: why its validation labels had no part in choosing the variables}, see `selection`.
     """
 
     model: MultiTaskModel
@@ -60,6 +61,7 @@ class Run:
     seconds: float = 0.0
     engine: str = ""
     identity: dict[str, Any] = dataclasses.field(default_factory=dict)
+    without_say: dict[str, str] = dataclasses.field(default_factory=dict)
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -126,7 +128,7 @@ class Run:
             )  # noqa: E501
 
     def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
-        """{task: {"loss" and each metric: value}} on a split; values are lists with members.
+        """{task: {"loss" and each metric: value}} on a split, its rows by their weights; lists with members.
 
         Labels of a data set's split are matched by class name; of a `Batch`, class numbers are those of the run. A loss
         or metric that is a Python function is left out of a loaded run that it was not given back to.
@@ -141,7 +143,8 @@ class Run:
             raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
         names = [t.name for t in self.tasks]
         named = in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split")
-        chosen = Batch(split.inputs, {n: named.targets[n] for n in names}, {n: named.masks[n] for n in names})
+        targets, masks = ({n: labels[n] for n in names} for labels in (named.targets, named.masks))
+        chosen = Batch(split.inputs, targets, masks, map_weights(lambda _, w: w, split.weights, names))
         check_split(self.tasks, chosen, "the split")
         losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
         losses = np.asarray(losses)

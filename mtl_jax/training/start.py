@@ -10,6 +10,7 @@ import numpy as np
 
 from mtl_jax import partition, parts, sharing
 from mtl_jax.batch import Batch
+from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.sharing.model import MultiTaskModel
@@ -48,7 +49,7 @@ def resolve_model(
     """(the model, its tasks with classes and scalers, the data with these tasks and class numbers), ready to train.
 
     Labels are matched by class name. Scalers are those of the data, but for the tasks in `carried`, whose heads were
-    trained with theirs.
+    trained with theirs. Balanced class weights are counted.
 
     Raises:
       ValueError: for a task that the data set lacks, or whose kind, size or classes differ there.
@@ -64,6 +65,7 @@ def resolve_model(
         for k in SPLITS
         if (s := getattr(selected, k)) is not None
     }
+    tasks = tuple(balanced(t, splits["train"]) for t in tasks)
     return model, tasks, dataclasses.replace(selected, tasks=tasks, **splits)
 
 
@@ -97,9 +99,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
                 f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, loss=...)])"
             )
         scaler = chosen_scaler(task, other, data.name, task.name in carried)
-        resolved.append(
-            dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss)
-        )  # fmt: skip
+        resolved.append(dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss))
     return tuple(resolved)
 
 

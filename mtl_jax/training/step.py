@@ -15,7 +15,7 @@ from mtl_jax.balancing.oracle import Oracle, losses_on
 from mtl_jax.batch import Batch
 from mtl_jax.parallel import global_sum, local_key
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, task_losses
+from mtl_jax.tasks import Task, divisor, task_losses
 from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
 from mtl_jax.training.optimizers import PerOwner, keep_unless
 from mtl_jax.training.schedule import Active
@@ -123,6 +123,6 @@ def make_train_step(
         variables = {"params": params, "state": model_state}
         outputs, _, _ = forward(model, variables, batch, train=runs_in_training, rng=local_key(key))
         sums, counts = task_losses(tasks, outputs, batch)
-        return global_sum(sums) / jnp.maximum(counts, 1)
+        return global_sum(sums) / divisor(counts)
 
     return step

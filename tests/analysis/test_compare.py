@@ -37,7 +37,8 @@ def test_every_method_has_a_row_and_every_seed_a_value(found):
     for result in found.test.values():
         assert np.shape(result["color"]["accuracy"]) == (2,) and set(result) == {"color", "price", "sold"}
     header, _, *rows = found.table().splitlines()
-    assert "Delta_m %" in header and "mean rank" in header and "ms/step" in header and len(rows) == 4
+    assert "Delta_m %" in header and "mean rank" in header and "ms/step" in header
+    assert [r.split("  ")[0] for r in rows[:5]] == [*found.test, "best constant"]
     ranks = found.content()["mean_rank"]
     assert sum(ranks.values()) == pytest.approx(1 + 2 + 3 + 4)
     assert all(m > 0 for m in found.milliseconds.values())
@@ -75,6 +76,29 @@ def test_it_goes_on_where_it_was(found, workdir, monkeypatch):
 def test_any_sharing_can_be_compared():
     found = comparing({"half": ("hard(shared_stages=1)", "equal")}, baseline=False)
     assert list(found.test) == ["half"] and "Delta_m" not in found.table()
+
+
+def test_a_task_without_a_metric_is_left_out_and_named():
+    """All labels of b are 0 in test, those of c in validation: means are over the others, and JSON holds no nan."""
+    x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    sign = (x[:, 1] > 0) * 1.0
+    targets = {"a": x[:, 0], "b": np.where(np.arange(120) < 100, sign, 0), "c": sign.copy()}
+    targets["c"][80:100] = 0
+    parts = [
+        (x[rows], {t: y[rows] for t, y in targets.items()}) for rows in (slice(80), slice(80, 100), slice(100, 120))
+    ]
+    data = mtl.data.from_arrays(*parts[0], val=parts[1], test=parts[2], kinds={"b": "binary", "c": "binary"})
+    found = mtl.compare(ENCODER, data, ["equal"], seeds=(0, 1), mesh=parallel.make_mesh(1), **SHORT)
+    content = json.loads(json.dumps(found.content(), allow_nan=False))
+    assert content["test"]["equal"]["b"]["auroc"] == [None, None] and content["constant"]["b"]["auroc"] is None
+    a, c = ({m: np.array(found.test[m][t][k]) for m in found.test} for t, k in (("a", "mae"), ("c", "auroc")))
+    gains = [(a["single-task"].mean() - a["equal"]) / a["single-task"].mean(),
+             (c["equal"] - c["single-task"].mean()) / c["single-task"].mean()]  # fmt: skip
+    np.testing.assert_allclose(content["delta_m"]["equal"], 100 * np.mean(gains, 0), rtol=1e-6)
+    closing = found.table().splitlines()[5:]
+    assert "left out of means and ranks: b has no auroc (every label is 0 in test)" in closing
+    assert closing[-1] == "no say in choosing by validation: c (every label is 0 in val)"
+    assert all(0 < s < 1 for s in found.validation["equal"])
 
 
 def test_a_plot(found, tmp_path):

@@ -1,5 +1,8 @@
 """The front: exact hypervolumes and dominance by hand, and that preferences move the models along it."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,13 @@ def test_dominance_and_hypervolume_by_hand():
     # The union of three rectangles up to (1, 1); the last point is worse than the reference.
     assert pareto.hypervolume(points, np.ones(2)) == pytest.approx(0.8 * 0.2 + 0.5 * 0.3 + 0.2 * 0.3)
     assert pareto.hypervolume(points + 2, np.ones(2)) == 0
+
+
+def test_a_model_that_came_to_nan_is_not_on_the_front():
+    points = np.array([[0.2, 0.8], [np.nan, 0.1], [0.1, 0.9]])
+    np.testing.assert_array_equal(pareto.is_on_front(points), [True, True, True])
+    points[1, 1] = 0.8
+    np.testing.assert_array_equal(pareto.is_on_front(points), [True, False, True])
 
 
 def test_hypervolume_in_three_and_four_dimensions_by_sampling():
@@ -44,9 +54,26 @@ def test_a_front_of_a_small_model(tmp_path):
     # Each member is what `fit` makes of its preference alone.
     alone = mtl.fit(model, data, balancer="fixed((0.75, 0.25))", seed=(0, 1), **options)
     tiny.assert_close(front.run.member(3).state.params, alone.member(1).state.params, rtol=1e-3, atol=1e-5)
-    assert "hypervolume" in front.table() and len(front.table().splitlines()) == 8
+    lines = front.table().splitlines()
+    assert lines[7].startswith("hypervolume") and ("!" in front.table()) == bool((front.losses > 1).any())
     front.plot(tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_task_that_tells_nothing_is_left_out():
+    data = tiny.data()
+    test = data.test._replace(masks={**data.test.masks, "sold": np.zeros(24, bool)})
+    data = dataclasses.replace(data, test=test)
+    front = mtl.pareto_front(tiny.model(data.tasks), data, "fixed", 2, num_steps=4, batch_size=16,
+                             mesh=parallel.make_mesh(1))  # fmt: skip
+    told = front.losses[:, :2]
+    assert front.left_out == {"sold": "no labels in test"} and np.isfinite(told).all()
+    assert front.hypervolume == pytest.approx(pareto.hypervolume(told, np.ones(2)))
+    assert front.table().splitlines()[-1] == "left out: sold (no labels in test)"
+    json.dumps(front.content(), allow_nan=False)
+    test = test._replace(masks={**test.masks, "price": np.zeros(24, bool)})
+    with pytest.raises(ValueError, match="at least two tasks that test can tell .*sold: no labels in test"):
+        mtl.pareto_front(tiny.model(data.tasks), dataclasses.replace(data, test=test), "fixed", 2)
 
 
 def test_errors():

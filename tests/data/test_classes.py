@@ -8,7 +8,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax.data.classes import in_order_of
-from mtl_jax.data.split import Split
+from mtl_jax.data.named_split import Split
 
 KIND = mtl.Task("kind", "classification", classes=("bird", "cat", "dog"))
 X = np.zeros((4, 2), np.float32)
