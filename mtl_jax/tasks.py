@@ -211,7 +211,15 @@ def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> A
 def loss_sum(
     task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(sum of the loss over labelled elements, number of labelled elements).
+    """(sum of the loss over labelled elements, number of labelled elements)."""
+    loss, mask = elements(task, outputs, targets, mask)
+    return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
+
+
+def elements(
+    task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
+) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
+    """(the loss of each element, which elements are labelled).
 
     Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
     has nothing to say of the order and does not count.
@@ -223,8 +231,7 @@ def loss_sum(
         mask = (labelled & (targets > 0)).any(-1)
     else:
         loss = loss_function(task)(outputs, targets)
-    mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
-    return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
+    return loss, jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
 
 
 def task_losses(

@@ -6,7 +6,8 @@ pulls of combinations of those cotangents (`trunk`). In mode "columns" the cotan
 anew from its own head, so that memory does not grow with the number of tasks.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing import layers
+from mtl_jax.balancing import layers, rows
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
@@ -23,7 +24,7 @@ from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, loss_sum, task_losses
+from mtl_jax.tasks import Task, elements, loss_sum, task_losses
 
 
 def linearize(
@@ -76,29 +77,29 @@ def linearize(
         return features, (whole, new_state, aux)
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
-    factored, at_layers = {}, {}
-    if mode == "layers" and not branched and not data_axis():
-        kernels = {p: x for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)}
-        factored = layers.find(lambda kernels: encode(shared | kernels, private, None), kernels, len(names))
-        at_layers = {p: jnp.zeros(layer.output.shape, layer.output.dtype) for p, layer in factored.items()}
+    opened, notes = None, []
+    if mode == "layers":
+        kernels = [p for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)]
+        if branched or data_axis():
+            notes.append(layers.nothing("every task has a branch of its own" if branched else "under pmap"))
+        else:
+            opened = layers.take_apart(lambda s, p: encode(s, p, None), kernels, len(names), shared, private)
+            if not opened.zeros:
+                notes.append(layers.nothing(opened.left))
 
     def run(shared: Gradient, private: Gradient, added: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
         """`encode`, with zeros added to the outputs of factored layers: a pull to those is the layers' cotangents."""
-        inputs = {}
-
-        def add(path: str, entering: Array, output: Array) -> Array:
-            inputs[path] = entering
-            return output + added[path].reshape(output.shape)
-
-        with layers.watching({p: shared[p] for p in added}, add):
-            features, aux = encode(shared, private, subset)
+        if opened is None:
+            (features, aux), inputs = encode(shared, private, subset), {}
+        else:
+            (features, aux), inputs = opened.run(shared, private, added)
         return features, (inputs, *aux)
 
     branches, whole, features, new_state, metrics, has_aux_losses = [], {}, {}, {}, {}, False
     subsets = [(n,) for n in names] if branched else [None]
     for subset in subsets:
         found, pull, push, (inputs, value, changed, aux) = with_transpose(
-            lambda s, p, a, subset=subset: run(s, p, a, subset), columns, shared, private, at_layers
+            lambda s, p, a, subset=subset: run(s, p, a, subset), columns, shared, private, opened.zeros if opened else {}
         )
         branches.append(Branch(subset or names, pull, push))
         one_value = not isinstance(value, PerTask)
@@ -132,15 +133,17 @@ def linearize(
 
     cotangents = {n: cut(cotangents[n], n) for n in names}
 
-    def remade(index: Array, factor: Array) -> Gradient:
-        def of(name: str) -> Callable:
-            def head() -> Gradient:
-                _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
-                return scale_rows(cut(back(by_output[name])[0], name), factor)
+    def remade(name: str, factor: Array) -> Gradient:
+        # Rows are taken apart at the output, where they belong to the loss, whatever the head does with them.
+        _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
+        return cut(back(scale_rows(by_output[name], factor))[0], name)
 
-            return head
-
-        return jax.lax.switch(index, [of(n) for n in names])
+    @functools.cache
+    def apart() -> bool:
+        if rows.meet(lambda features: decode(private, features)[0], features, size) is None:
+            return True
+        notes.append("what belongs to some rows is pulled from the outputs, as rows may meet behind the features")
+        return False
 
     # --- losses row by row -----------------------------------------------------------------------------------------
     def row_losses() -> tuple[Array, Array]:
@@ -150,12 +153,22 @@ def linearize(
                 outputs[t.name], batch.targets[t.name], batch.masks[t.name])
             for t in tasks), strict=True)))  # fmt: skip
 
+    def check_rows() -> None:
+        for t in tasks:
+            y, mask = batch.targets[t.name], batch.masks[t.name]
+            if callable(t.loss) and rows.meet(lambda o, t=t, y=y, m=mask: elements(t, o, y, m)[0], outputs[t.name],
+                                              len(mask)) == rows.MIXED:  # fmt: skip
+                raise ValueError(
+                    f"the loss of task {t.name!r} joins rows of the batch, so rows and halves have no losses of their "
+                    "own; use objectives='tasks' and a method that reads one sample ('upgrad')"
+                )
+
     def labelled_examples() -> Float[Array, " task"]:
         return (row_losses()[1] > 0).sum(1).astype(losses.dtype)
 
     size = num_examples(batch, tasks)
     trunk = Trunk(
-        names, branches, branched, one_value, cotangents, remade if columns and one_value else None, mode, paths,
+        names, branches, branched, one_value, cotangents, remade, not (columns and one_value), apart, mode, paths,
         inputs, size, labelled_examples, losses.dtype,
     )  # fmt: skip
 
@@ -182,6 +195,7 @@ def linearize(
         if size % 2:
             raise ValueError(f"two samples are two halves of a batch, and {size} rows cannot be halved; "
                              "use an even batch_size")  # fmt: skip
+        check_rows()
         _, by_row = row_losses()
         inside = jnp.arange(size) % 2 == jnp.arange(2)[:, None, None]  # interleaved, as rows may be sorted or sharded
         in_half = global_sum(jnp.where(inside, by_row, 0).sum(-1))
@@ -196,6 +210,7 @@ def linearize(
         return jax.lax.map(column, jnp.arange(len(names))).T, both
 
     def examples() -> Examples:
+        check_rows()
         sums, by_row = row_losses()
         scale = labelled_examples()
         share = scale[:, None] * sums / jnp.maximum(counts, 1)[:, None]
@@ -246,12 +261,12 @@ def linearize(
             return total
 
         private_part, by_task = pull_heads(jax.grad(value)(outputs))
-        found = trunk.pull(trunk.add_up(by_task, ones))
+        found = trunk.pull(trunk.together(by_task))
         return global_sum(found.shared | {p: private_part[p] + found.private[p] for p in private})
 
     return Linearization(
         losses, labelled, finite, new_state, metrics, trunk.jacobian, gram, weighted, cross, examples, at_features,
-        along, own, extra,
+        along, own, extra, notes,
     )  # fmt: skip
 
 

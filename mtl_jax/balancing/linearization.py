@@ -32,6 +32,7 @@ class Linearization(NamedTuple):
       own: () -> {path: array}, each trainable leaf under ``tasks/<t>`` by task t's own loss.
       extra: () -> {path: array} over all trainable leaves, the gradient of what is added outside the balancer:
         penalties, auxiliary and joint losses.
+      notes: what the mode could not do here and does otherwise, in words; it fills as the functions are traced.
     """
 
     losses: Float[Array, " task"]
@@ -48,6 +49,7 @@ class Linearization(NamedTuple):
     along: Callable[[Gradient], Gradient]
     own: Callable[[], Gradient]
     extra: Callable[[], Gradient]
+    notes: list[str]
 
 
 class Examples(NamedTuple):
