@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing import layers, rows
+from mtl_jax.balancing import layers, rows, units
+from mtl_jax.balancing.finite import all_finite
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
@@ -108,6 +109,8 @@ def linearize(
         new_state, metrics = merge(new_state, changed), metrics | aux["metrics"]
         has_aux_losses |= bool(aux["losses"])
 
+    kept = not (columns and one_value)  # whether the cotangents are; "columns" makes each anew where one is enough
+
     # --- heads: one forward, one backward of the summed losses -----------------------------------------------------
     def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Array], Any]:
         read = {n: partition.unflatten(x, whole[n]) for n, x in features.items()}
@@ -123,9 +126,13 @@ def linearize(
 
     by_output, (local, counts) = jax.grad(mean_losses, has_aux=True)(outputs)
     losses = global_sum(local)
-    labelled, finite = counts > 0, jnp.isfinite(losses)
-    usable = labelled & finite
     own_gradient, cotangents = pull_heads(by_output)
+    finite = jnp.isfinite(losses)
+    back = [(by_output[n], cotangents[n] if kept else (), [g for p, g in own_gradient.items() if partition.owner(p) == n])
+            for n in names]  # fmt: skip
+    finite &= global_sum(jnp.stack([~all_finite(tree) for tree in back]).astype(jnp.int32)) == 0
+    labelled = counts > 0
+    usable = labelled & finite
 
     def cut(tree: Any, name: str) -> Any:
         # 0 * nan is nan: a task is cut off by selection, not by its weight.
@@ -168,22 +175,25 @@ def linearize(
 
     size = num_examples(batch, tasks)
     trunk = Trunk(
-        names, branches, branched, one_value, cotangents, remade, not (columns and one_value), apart, mode, paths,
+        names, branches, branched, one_value, cotangents, remade, kept, apart, mode, paths,
         inputs, size, labelled_examples, losses.dtype,
     )  # fmt: skip
 
     # --- Gramians --------------------------------------------------------------------------------------------------
+    one = jnp.ones((), losses.dtype)
+
     def projections(direction: Gradient) -> Float[Array, "task batch"]:
         """J times a direction, by rows of the batch: a tangent map of trunk and heads."""
         changes = push_heads(jax.tree.map(jnp.zeros_like, private), trunk.push(direction, shared, private))
         return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
 
-    def gram(examples: bool = False) -> Float[Array, "task task"]:
+    def gram(examples: bool = False, unit: Array = one) -> Float[Array, "task task"]:
         if not columns:
-            return gramian(trunk.jacobian(examples))
+            found = trunk.jacobian(examples)
+            return gramian(found if unit is one else units.times(found, unit))
 
         def column(index: Array) -> Array:
-            along_rows = projections(trunk.row(index, examples=examples))
+            along_rows = projections(trunk.row(index, unit, examples)) * unit
             if examples:
                 along_rows = along_rows * labelled_examples()[:, None]
             return global_sum(along_rows.ravel() if examples else along_rows.sum(1))
@@ -191,7 +201,16 @@ def linearize(
         found = jax.lax.map(column, jnp.arange(len(names) * (size if examples else 1)))
         return (found + found.T) / 2
 
-    def cross() -> tuple[Array, Array]:
+    def largest(examples: bool = False) -> Float[Array, " task"]:
+        if not columns:
+            return units.largest_entries(trunk.jacobian(examples))
+        count = len(names) * (size if examples else 1)
+        alone = functools.partial(jax.tree.map, lambda x: x[None])
+        return jax.lax.map(
+            lambda i: units.largest_entries(alone(trunk.row(i, examples=examples)))[0], jnp.arange(count)
+        )
+
+    def cross(unit: Array = one) -> tuple[Array, Array]:
         if size % 2:
             raise ValueError(f"two samples are two halves of a batch, and {size} rows cannot be halved; "
                              "use an even batch_size")  # fmt: skip
@@ -200,6 +219,7 @@ def linearize(
         inside = jnp.arange(size) % 2 == jnp.arange(2)[:, None, None]  # interleaved, as rows may be sorted or sharded
         in_half = global_sum(jnp.where(inside, by_row, 0).sum(-1))
         first, second = jnp.where(inside, (counts / jnp.maximum(in_half, 1))[..., None], 0).astype(losses.dtype)
+        first, second = first * unit, second * unit
         both = usable & (in_half > 0).all(0)
         if not columns:
             return product(trunk.jacobian(factors=first), trunk.jacobian(factors=second)), both
@@ -265,8 +285,8 @@ def linearize(
         return global_sum(found.shared | {p: private_part[p] + found.private[p] for p in private})
 
     return Linearization(
-        losses, labelled, finite, new_state, metrics, trunk.jacobian, gram, weighted, cross, examples, at_features,
-        along, own, extra, notes,
+        losses, labelled, finite, new_state, metrics, trunk.jacobian, gram, largest, weighted, cross, examples,
+        at_features, along, own, extra, notes,
     )  # fmt: skip
 
 

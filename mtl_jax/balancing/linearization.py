@@ -17,14 +17,16 @@ class Linearization(NamedTuple):
     Attributes:
       losses: [K], the mean over the labelled elements of the global batch; 0 for a task without labels.
       labelled: [K], whether a task has labels in the batch.
-      finite: [K], whether its loss is finite. Tasks that are not labelled or not finite are cut off everywhere below.
+      finite: [K], whether its loss is finite, and what comes back from it through its head. Tasks that are not labelled or not finite are cut off everywhere below.
       state: the model's state after the pass.
       metrics: what the model reports of itself.
       jacobian: (examples=False) -> {path: [K, ...]} over trainable shared leaves.
-      gramian: (examples=False) -> [K, K], the inner products of the rows of the Jacobian.
+      gramian: (examples=False, unit=1) -> [K, K], the inner products of the rows of the Jacobian times `unit`.
+      largest: (examples=False) -> [K], the largest magnitude in each row.
       weighted: ([K], or [K, batch] by row) -> {path: array}, the weighted sum of the rows, over all trainable shared
         leaves.
-      cross: () -> (J1 J2' [K, K] of the two interleaved halves of the batch, which tasks have labels in both).
+      cross: (unit=1) -> (J1 J2' [K, K] of the two interleaved halves of the batch, the rows times `unit`; which tasks
+        have labels in both).
       examples: () -> the objectives task x example.
       at_features: () -> {path in the features: [K, ...]}, the Jacobian by the features that all heads read; under pmap
         of this device's rows.
@@ -42,8 +44,9 @@ class Linearization(NamedTuple):
     metrics: dict[str, Array]
     jacobian: Callable[..., Gradient]
     gramian: Callable[..., Float[Array, "task task"]]
+    largest: Callable[..., Float[Array, " task"]]
     weighted: Callable[[Float[Array, "task ..."]], Gradient]
-    cross: Callable[[], tuple[Float[Array, "task task"], Bool[Array, " task"]]]
+    cross: Callable[..., tuple[Float[Array, "task task"], Bool[Array, " task"]]]
     examples: Callable[[], "Examples"]
     at_features: Callable[[], Gradient]
     along: Callable[[Gradient], Gradient]

@@ -111,7 +111,7 @@ class Trunk:
 
         Args:
           index: of the objective: a task, or (`examples`) task * batch + row of the batch.
-          factors: [K], or [K, batch] by row of the batch, of the tasks' cotangents.
+          factors: one for all, [K], or [K, batch] by row of the batch, of the tasks' cotangents.
         """
         task, factor = self._factor(index, factors, examples)
         if self.branched:
@@ -145,9 +145,11 @@ class Trunk:
     def _factor(self, index: Array, factors: Array | None, examples: bool) -> tuple[Array, Array]:
         """(task, factor of its cotangent or of each of that's rows) of an objective."""
         if examples:
-            task = index // self.size
-            return task, jnp.where(jnp.arange(self.size) == index % self.size, self.scale()[task], 0)
-        return index, jnp.ones((), self.dtype) if factors is None else factors[index]
+            task, one = index // self.size, 1 if factors is None else factors
+            return task, jnp.where(jnp.arange(self.size) == index % self.size, self.scale()[task] * one, 0)
+        if factors is None:
+            return index, jnp.ones((), self.dtype)
+        return index, factors[index] if factors.ndim else factors
 
     def _seed(self, task: Array, factor: Array) -> Any:
         """The seed of a pull of one task, whose index is traced."""
