@@ -100,7 +100,11 @@ def linearize(
     subsets = [(n,) for n in names] if branched else [None]
     for subset in subsets:
         found, pull, push, (inputs, value, changed, aux) = with_transpose(
-            lambda s, p, a, subset=subset: run(s, p, a, subset), columns, shared, private, opened.zeros if opened else {}
+            lambda s, p, a, subset=subset: run(s, p, a, subset),
+            columns,
+            shared,
+            private,
+            opened.zeros if opened else {},
         )
         branches.append(Branch(subset or names, pull, push))
         one_value = not isinstance(value, PerTask)
@@ -128,9 +132,9 @@ def linearize(
     losses = global_sum(local)
     own_gradient, cotangents = pull_heads(by_output)
     finite = jnp.isfinite(losses)
-    back = [(by_output[n], cotangents[n] if kept else (), [g for p, g in own_gradient.items() if partition.owner(p) == n])
-            for n in names]  # fmt: skip
-    finite &= global_sum(jnp.stack([~all_finite(tree) for tree in back]).astype(jnp.int32)) == 0
+    of_head = {n: [g for p, g in own_gradient.items() if partition.owner(p) == n] for n in names}
+    broken = [~all_finite((by_output[n], cotangents[n] if kept else (), of_head[n])) for n in names]
+    finite &= global_sum(jnp.stack(broken).astype(jnp.int32)) == 0
     labelled = counts > 0
     usable = labelled & finite
 

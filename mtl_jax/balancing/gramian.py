@@ -63,9 +63,7 @@ def products_of_rows(left: Float[Array, "task ..."], right: Float[Array, "task .
     return total + multiply(left[:, rest:], right[:, rest:]) if rest < length else total
 
 
-def combine(
-    weights: Float[Array, " task"], jacobian: Gradients
-) -> dict[str, Float[Array, "..."]]:
+def combine(weights: Float[Array, " task"], jacobian: Gradients) -> dict[str, Float[Array, "..."]]:
     """J'w, leaf by leaf."""
 
     def leaf(rows: Array | Factored) -> Array:

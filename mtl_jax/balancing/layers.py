@@ -55,7 +55,9 @@ def is_factored(leaf: Any) -> bool:
     return isinstance(leaf, Factored)
 
 
-def take_apart(function: Callable, paths: Sequence[str], num_tasks: int, leaves: dict[str, Array], *args: Any) -> Program:
+def take_apart(
+    function: Callable, paths: Sequence[str], num_tasks: int, leaves: dict[str, Array], *args: Any
+) -> Program:
     """A function of (leaves, *args), taken apart at the products of those kernels that are better `Factored`.
 
     Args:

@@ -120,7 +120,7 @@ def through_product(numbers: Any, given: list, ndims: list[int]) -> Any:
     """The rows' axis in the output of a `dot_general`: its batch axes, then the left's others, then the right's."""
     contracted, batch = numbers
     if None not in given:
-        left, right = ([tuple(b).index(g) if g in b else None for b, g in zip(batch, given, strict=True)])
+        left, right = [tuple(b).index(g) if g in b else None for b, g in zip(batch, given, strict=True)]
         return left if left is not None and left == right else UNKNOWN
     side = 0 if given[0] is not None else 1
     axis = given[side]

@@ -156,7 +156,9 @@ class Trunk:
         if self.kept and (not factor.ndim or self.apart()):
             if self.common:
                 return scale_rows(jax.tree.map(lambda x: x[task], self.stacked()), factor)
-            return {n: scale_rows(x, jnp.where(task == i, factor, 0)) for i, (n, x) in enumerate(self.cotangents.items())}
+            return {
+                n: scale_rows(x, jnp.where(task == i, factor, 0)) for i, (n, x) in enumerate(self.cotangents.items())
+            }
         return jax.lax.switch(task, [lambda f, i=i: self._alone(i, f) for i in range(len(self.names))], factor)
 
     def _alone(self, task: int, factor: Array) -> Any:

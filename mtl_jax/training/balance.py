@@ -172,7 +172,8 @@ def balance(
     """(gradient of the shared leaves, head weights, balancer state, record) of one method at one linearization.
 
     With `leave_out`, a task whose row of the Jacobian is not finite is left out, where the method reads rows at every
-    step; the record says by ``kept`` [K] which tasks are left. A method that reads an oracle may give gradients of the tasks' own leaves too.
+    step; the record says by ``kept`` [K] which tasks are left. A method that reads an oracle may give gradients of the
+    tasks' own leaves too.
     """
     count = len(line.losses)
 

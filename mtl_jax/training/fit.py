@@ -104,7 +104,7 @@ def fit(
 
     Raises:
       ValueError: for arguments or data that do not fit, or a workdir that holds another config's run.
-      FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
+      FloatingPointError: naming step and task, or part of the step, that is not finite; the last good checkpoint stays.
     """
     started = time.perf_counter()
     adapted = model if isinstance(model, Adapted) else None
@@ -201,7 +201,7 @@ def fit(
 
     step = make_train_step(
         model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
-        nonfinite=nonfinite, active=active,
+        nonfinite=nonfinite, active=active, tell=lambda notes: setattr(run, "engine", "; ".join((why, *notes))),
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)

@@ -126,10 +126,13 @@ def clipping(gradients: dict[str, Array], clip_norm: float) -> Float[Array, ""]:
     return jnp.minimum(1.0, clip_norm / unit / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
 
 
-CHEAP = frozenset("add add_any sub mul div max min neg sign abs sqrt rsqrt cbrt square integer_pow pow exp log tanh erf "
-                  "logistic select_n convert_element_type broadcast_in_dim reshape squeeze reduce_sum reduce_max "
-                  "reduce_min reduce_and reduce_or and or not xor eq ne lt le gt ge is_finite clamp stop_gradient copy "
-                  "jit pjit custom_jvp_call floor ceil round transpose iota".split())  # fmt: skip
+# What a step of an optimizer may consist of to be computed twice rather than kept.
+CHEAP = frozenset(
+    "abs add add_any and broadcast_in_dim cbrt ceil clamp convert_element_type copy custom_jvp_call div eq erf exp floor "
+    "ge gt integer_pow iota is_finite jit le log logistic lt max min mul ne neg not or pjit pow reduce_and reduce_max "
+    "reduce_min reduce_or reduce_sum reshape round rsqrt select_n sign sqrt square squeeze stop_gradient sub tanh "
+    "transpose xor".split()
+)
 
 
 def when_finite(move: Callable, old: Any, *given: Any) -> tuple[Bool[Array, ""], Callable]:

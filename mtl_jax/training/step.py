@@ -22,7 +22,6 @@ from mtl_jax.training.optimizers import PerOwner, groups, keep_unless
 from mtl_jax.training.schedule import Active
 from mtl_jax.training.state import TrainState
 
-
 # What a step looks at besides the tasks' losses and gradients, as errors name it; {} is the method.
 PARTS = (
     "the direction of balancer {}",
@@ -69,9 +68,9 @@ def make_train_step(
 
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
 
-    The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (loss and
-    gradient of a task), ``sound`` [len(PARTS)] (whether each of `PARTS` is finite), ``applied`` (a scalar), and, where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative
-    cosine.
+    The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (a task's
+    loss and gradient), ``sound`` [len(PARTS)] (whether each of `PARTS` is finite), ``applied`` (a scalar), and, where a
+    Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative cosine.
     """
     if nonfinite not in ("stop", "skip_task"):
         raise ValueError(f"unknown nonfinite {nonfinite!r}; (stop, skip_task)")
@@ -134,7 +133,7 @@ def make_train_step(
         ]
         # A step that is not applied moves no one; said here, every leaf is selected once.
         applied = jnp.stack(sound).all()
-        finite = line.finite | ~line.labelled
+        finite = present | ~line.labelled
         applied &= True if skip else finite.all()
         turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
         if skip and optimizer.clips:  # whose norm is that of all leaves
@@ -154,7 +153,9 @@ def make_train_step(
             new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
         else:
             later = jnp.where(present, losses_at(params, model_state, batch, model_key), 0)
-            balancer_state = after(balancer, jnp.where(present, line.losses, 0), later, balancer_state, present, options)
+            balancer_state = after(
+                balancer, jnp.where(present, line.losses, 0), later, balancer_state, present, options
+            )
             new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
             sound[-1] = all_finite(balancer_state, state.balancer_state) | ~applied
             applied &= sound[-1]
