@@ -247,6 +247,23 @@ def loss_sum(
 
     An element's weight is its row's, times that of its class: both enter the number too, so that the quotient is a
     weighted mean, and a row of weight 2 is two rows.
+    """
+    loss, mask = elements(task, outputs, targets, mask)
+    if weights is None and task.class_weights is None:
+        return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
+    each = jnp.ones(loss.shape, loss.dtype)
+    if weights is not None:
+        each *= weights.reshape(-1, *(1,) * (loss.ndim - 1)).astype(loss.dtype)
+    if task.class_weights is not None:
+        each *= class_factors(task, targets).astype(loss.dtype)
+    mask &= each > 0
+    return jnp.where(mask, loss * each, 0).sum(), jnp.where(mask, each, 0).sum()
+
+
+def elements(
+    task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
+) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
+    """(the loss of each element, which elements are labelled).
 
     Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
     has nothing to say of the order and does not count.
@@ -258,16 +275,7 @@ def loss_sum(
         mask = (labelled & (targets > 0)).any(-1)
     else:
         loss = loss_function(task)(outputs, targets)
-    mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
-    if weights is None and task.class_weights is None:
-        return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
-    each = jnp.ones(loss.shape, loss.dtype)
-    if weights is not None:
-        each *= weights.reshape(-1, *(1,) * (loss.ndim - 1)).astype(loss.dtype)
-    if task.class_weights is not None:
-        each *= class_factors(task, targets).astype(loss.dtype)
-    mask &= each > 0
-    return jnp.where(mask, loss * each, 0).sum(), jnp.where(mask, each, 0).sum()
+    return loss, jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
 
 
 def divisor(counts: Array) -> Array:

@@ -6,7 +6,8 @@ pulls of combinations of those cotangents (`trunk`). In mode "columns" the cotan
 anew from its own head, so that memory does not grow with the number of tasks.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing import layers
+from mtl_jax.balancing import layers, rows, units
+from mtl_jax.balancing.finite import all_finite
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
@@ -23,7 +25,7 @@ from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask, labels_of
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, divisor, loss_sum, task_losses
+from mtl_jax.tasks import Task, divisor, elements, loss_sum, task_losses
 
 
 def linearize(
@@ -76,29 +78,33 @@ def linearize(
         return features, (whole, new_state, aux)
 
     branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
-    factored, at_layers = {}, {}
-    if mode == "layers" and not branched and not data_axis():
-        kernels = {p: x for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)}
-        factored = layers.find(lambda kernels: encode(shared | kernels, private, None), kernels, len(names))
-        at_layers = {p: jnp.zeros(layer.output.shape, layer.output.dtype) for p, layer in factored.items()}
+    opened, notes = None, []
+    if mode == "layers":
+        kernels = [p for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)]
+        if branched or data_axis():
+            notes.append(layers.nothing("every task has a branch of its own" if branched else "under pmap"))
+        else:
+            opened = layers.take_apart(lambda s, p: encode(s, p, None), kernels, len(names), shared, private)
+            if not opened.zeros:
+                notes.append(layers.nothing(opened.left))
 
     def run(shared: Gradient, private: Gradient, added: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
         """`encode`, with zeros added to the outputs of factored layers: a pull to those is the layers' cotangents."""
-        inputs = {}
-
-        def add(path: str, entering: Array, output: Array) -> Array:
-            inputs[path] = entering
-            return output + added[path].reshape(output.shape)
-
-        with layers.watching({p: shared[p] for p in added}, add):
-            features, aux = encode(shared, private, subset)
+        if opened is None:
+            (features, aux), inputs = encode(shared, private, subset), {}
+        else:
+            (features, aux), inputs = opened.run(shared, private, added)
         return features, (inputs, *aux)
 
     branches, whole, features, new_state, metrics, has_aux_losses = [], {}, {}, {}, {}, False
     subsets = [(n,) for n in names] if branched else [None]
     for subset in subsets:
         found, pull, push, (inputs, value, changed, aux) = with_transpose(
-            lambda s, p, a, subset=subset: run(s, p, a, subset), columns, shared, private, at_layers
+            lambda s, p, a, subset=subset: run(s, p, a, subset),
+            columns,
+            shared,
+            private,
+            opened.zeros if opened else {},
         )
         branches.append(Branch(subset or names, pull, push))
         one_value = not isinstance(value, PerTask)
@@ -106,6 +112,8 @@ def linearize(
         features |= {n: found if one_value else found[n] for n in subset or names}
         new_state, metrics = merge(new_state, changed), metrics | aux["metrics"]
         has_aux_losses |= bool(aux["losses"])
+
+    kept = not (columns and one_value)  # whether the cotangents are; "columns" makes each anew where one is enough
 
     # --- heads: one forward, one backward of the summed losses -----------------------------------------------------
     def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Array], Any]:
@@ -122,9 +130,13 @@ def linearize(
 
     by_output, (local, counts) = jax.grad(mean_losses, has_aux=True)(outputs)
     losses = global_sum(local)
-    labelled, finite = counts > 0, jnp.isfinite(losses)
-    usable = labelled & finite
     own_gradient, cotangents = pull_heads(by_output)
+    finite = jnp.isfinite(losses)
+    of_head = {n: [g for p, g in own_gradient.items() if partition.owner(p) == n] for n in names}
+    broken = [~all_finite((by_output[n], cotangents[n] if kept else (), of_head[n])) for n in names]
+    finite &= global_sum(jnp.stack(broken).astype(jnp.int32)) == 0
+    labelled = counts > 0
+    usable = labelled & finite
 
     def cut(tree: Any, name: str) -> Any:
         # 0 * nan is nan: a task is cut off by selection, not by its weight.
@@ -132,15 +144,17 @@ def linearize(
 
     cotangents = {n: cut(cotangents[n], n) for n in names}
 
-    def remade(index: Array, factor: Array) -> Gradient:
-        def of(name: str) -> Callable:
-            def head() -> Gradient:
-                _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
-                return scale_rows(cut(back(by_output[name])[0], name), factor)
+    def remade(name: str, factor: Array) -> Gradient:
+        # Rows are taken apart at the output, where they belong to the loss, whatever the head does with them.
+        _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
+        return cut(back(scale_rows(by_output[name], factor))[0], name)
 
-            return head
-
-        return jax.lax.switch(index, [of(n) for n in names])
+    @functools.cache
+    def apart() -> bool:
+        if rows.meet(lambda features: decode(private, features)[0], features, size) is None:
+            return True
+        notes.append("what belongs to some rows is pulled from the outputs, as rows may meet behind the features")
+        return False
 
     # --- losses row by row -----------------------------------------------------------------------------------------
     def row_losses() -> tuple[Array, Array]:
@@ -150,27 +164,40 @@ def linearize(
                 outputs[t.name], *labels_of(batch, t.name))
             for t in tasks), strict=True)))  # fmt: skip
 
+    def check_rows() -> None:
+        for t in tasks:
+            y, mask = batch.targets[t.name], batch.masks[t.name]
+            if callable(t.loss) and rows.meet(lambda o, t=t, y=y, m=mask: elements(t, o, y, m)[0], outputs[t.name],
+                                              len(mask)) == rows.MIXED:  # fmt: skip
+                raise ValueError(
+                    f"the loss of task {t.name!r} joins rows of the batch, so rows and halves have no losses of their "
+                    "own; use objectives='tasks' and a method that reads one sample ('upgrad')"
+                )
+
     def labelled_examples() -> Float[Array, " task"]:
         return (row_losses()[1] > 0).sum(1).astype(losses.dtype)
 
     size = num_examples(batch, tasks)
     trunk = Trunk(
-        names, branches, branched, one_value, cotangents, remade if columns and one_value else None, mode, paths,
+        names, branches, branched, one_value, cotangents, remade, kept, apart, mode, paths,
         inputs, size, labelled_examples, losses.dtype,
     )  # fmt: skip
 
     # --- Gramians --------------------------------------------------------------------------------------------------
+    one = jnp.ones((), losses.dtype)
+
     def projections(direction: Gradient) -> Float[Array, "task batch"]:
         """J times a direction, by rows of the batch: a tangent map of trunk and heads."""
         changes = push_heads(jax.tree.map(jnp.zeros_like, private), trunk.push(direction, shared, private))
         return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
 
-    def gram(examples: bool = False) -> Float[Array, "task task"]:
+    def gram(examples: bool = False, unit: Array = one) -> Float[Array, "task task"]:
         if not columns:
-            return gramian(trunk.jacobian(examples))
+            found = trunk.jacobian(examples)
+            return gramian(found if unit is one else units.times(found, unit))
 
         def column(index: Array) -> Array:
-            along_rows = projections(trunk.row(index, examples=examples))
+            along_rows = projections(trunk.row(index, unit, examples)) * unit
             if examples:
                 along_rows = along_rows * labelled_examples()[:, None]
             return global_sum(along_rows.ravel() if examples else along_rows.sum(1))
@@ -178,14 +205,25 @@ def linearize(
         found = jax.lax.map(column, jnp.arange(len(names) * (size if examples else 1)))
         return (found + found.T) / 2
 
-    def cross() -> tuple[Array, Array]:
+    def largest(examples: bool = False) -> Float[Array, " task"]:
+        if not columns:
+            return units.largest_entries(trunk.jacobian(examples))
+        count = len(names) * (size if examples else 1)
+        alone = functools.partial(jax.tree.map, lambda x: x[None])
+        return jax.lax.map(
+            lambda i: units.largest_entries(alone(trunk.row(i, examples=examples)))[0], jnp.arange(count)
+        )
+
+    def cross(unit: Array = one) -> tuple[Array, Array]:
         if size % 2:
             raise ValueError(f"two samples are two halves of a batch, and {size} rows cannot be halved; "
                              "use an even batch_size")  # fmt: skip
+        check_rows()
         _, by_row = row_losses()
         inside = jnp.arange(size) % 2 == jnp.arange(2)[:, None, None]  # interleaved, as rows may be sorted or sharded
         in_half = global_sum(jnp.where(inside, by_row, 0).sum(-1))
         first, second = jnp.where(inside, (counts / divisor(in_half))[..., None], 0).astype(losses.dtype)
+        first, second = first * unit, second * unit
         both = usable & (in_half > 0).all(0)
         if not columns:
             return product(trunk.jacobian(factors=first), trunk.jacobian(factors=second)), both
@@ -196,6 +234,7 @@ def linearize(
         return jax.lax.map(column, jnp.arange(len(names))).T, both
 
     def examples() -> Examples:
+        check_rows()
         sums, by_row = row_losses()
         scale = labelled_examples()
         share = scale[:, None] * sums / divisor(counts)[:, None]
@@ -246,12 +285,12 @@ def linearize(
             return total
 
         private_part, by_task = pull_heads(jax.grad(value)(outputs))
-        found = trunk.pull(trunk.add_up(by_task, ones))
+        found = trunk.pull(trunk.together(by_task))
         return global_sum(found.shared | {p: private_part[p] + found.private[p] for p in private})
 
     return Linearization(
-        losses, labelled, finite, new_state, metrics, trunk.jacobian, gram, weighted, cross, examples, at_features,
-        along, own, extra,
+        losses, labelled, finite, new_state, metrics, trunk.jacobian, gram, largest, weighted, cross, examples,
+        at_features, along, own, extra, notes,
     )  # fmt: skip
 
 

@@ -7,8 +7,10 @@ from jaxtyping import Array, Bool, Float
 from mtl_jax.balancing import layers
 from mtl_jax.balancing.layers import Factored, is_factored
 
+Gradients = dict[str, Float[Array, "task ..."] | Factored]  # the rows of a Jacobian, leaf by leaf
 
-def gramian(jacobian: dict[str, Float[Array, "task ..."] | Factored]) -> Float[Array, "task task"]:
+
+def gramian(jacobian: Gradients) -> Float[Array, "task task"]:
     """J J' over all leaves, in float32 at least and at highest precision.
 
     Raises:
@@ -61,9 +63,7 @@ def products_of_rows(left: Float[Array, "task ..."], right: Float[Array, "task .
     return total + multiply(left[:, rest:], right[:, rest:]) if rest < length else total
 
 
-def combine(
-    weights: Float[Array, " task"], jacobian: dict[str, Float[Array, "task ..."] | Factored]
-) -> dict[str, Float[Array, "..."]]:
+def combine(weights: Float[Array, " task"], jacobian: Gradients) -> dict[str, Float[Array, "..."]]:
     """J'w, leaf by leaf."""
 
     def leaf(rows: Array | Factored) -> Array:

@@ -17,14 +17,17 @@ class Linearization(NamedTuple):
     Attributes:
       losses: [K], the mean over the labelled elements of the global batch; 0 for a task without labels.
       labelled: [K], whether a task has labels in the batch.
-      finite: [K], whether its loss is finite. Tasks that are not labelled or not finite are cut off everywhere below.
+      finite: [K], whether its loss is finite, and what comes back from it through its head.
+        Tasks that are not labelled or not finite are cut off everywhere below.
       state: the model's state after the pass.
       metrics: what the model reports of itself.
       jacobian: (examples=False) -> {path: [K, ...]} over trainable shared leaves.
-      gramian: (examples=False) -> [K, K], the inner products of the rows of the Jacobian.
+      gramian: (examples=False, unit=1) -> [K, K], the inner products of the rows of the Jacobian times `unit`.
+      largest: (examples=False) -> [K], the largest magnitude in each row.
       weighted: ([K], or [K, batch] by row) -> {path: array}, the weighted sum of the rows, over all trainable shared
         leaves.
-      cross: () -> (J1 J2' [K, K] of the two interleaved halves of the batch, which tasks have labels in both).
+      cross: (unit=1) -> (J1 J2' [K, K] of the two interleaved halves of the batch, the rows times `unit`; which tasks
+        have labels in both).
       examples: () -> the objectives task x example.
       at_features: () -> {path in the features: [K, ...]}, the Jacobian by the features that all heads read; under pmap
         of this device's rows.
@@ -32,6 +35,7 @@ class Linearization(NamedTuple):
       own: () -> {path: array}, each trainable leaf under ``tasks/<t>`` by task t's own loss.
       extra: () -> {path: array} over all trainable leaves, the gradient of what is added outside the balancer:
         penalties, auxiliary and joint losses.
+      notes: what the mode could not do here and does otherwise, in words; it fills as the functions are traced.
     """
 
     losses: Float[Array, " task"]
@@ -41,13 +45,15 @@ class Linearization(NamedTuple):
     metrics: dict[str, Array]
     jacobian: Callable[..., Gradient]
     gramian: Callable[..., Float[Array, "task task"]]
+    largest: Callable[..., Float[Array, " task"]]
     weighted: Callable[[Float[Array, "task ..."]], Gradient]
-    cross: Callable[[], tuple[Float[Array, "task task"], Bool[Array, " task"]]]
+    cross: Callable[..., tuple[Float[Array, "task task"], Bool[Array, " task"]]]
     examples: Callable[[], "Examples"]
     at_features: Callable[[], Gradient]
     along: Callable[[Gradient], Gradient]
     own: Callable[[], Gradient]
     extra: Callable[[], Gradient]
+    notes: list[str]
 
 
 class Examples(NamedTuple):

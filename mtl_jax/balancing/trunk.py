@@ -41,8 +41,11 @@ class Trunk:
       branched: whether each task's features are a computation of their own.
       common: whether all heads read one value, so that cotangents may be added up before they are pulled.
       cotangents: {task: {path in the features: [batch, ...]}}.
-      remade: (task's index, factor) -> its cotangent times the factor, made anew from its head; None where the above
-        are kept instead.
+      remade: (task, factor) -> its cotangent made anew from its head, after its output's cotangent was multiplied by
+        the factor, a number or one per row.
+      kept: whether the cotangents are kept; else each is made anew whenever it is needed.
+      apart: () -> whether heads handle every row by itself, so that a kept cotangent can be cut into rows; else what
+        belongs to some rows is made anew from the outputs.
       mode: how rows are pulled (`engine.linearize`).
       paths: the shared leaves that the Jacobian is about; None for all.
       inputs: {path: [N, in]} of the layers whose rows are kept as factors.
@@ -56,7 +59,9 @@ class Trunk:
     branched: bool
     common: bool
     cotangents: dict[str, Gradient]
-    remade: Callable[[Array, Array], Gradient] | None
+    remade: Callable[[str, Array], Gradient]
+    kept: bool
+    apart: Callable[[], bool]
     mode: str | int
     paths: frozenset[str] | None
     inputs: Gradient
@@ -72,20 +77,27 @@ class Trunk:
 
     def weighted(self, weights: Float[Array, "task ..."]) -> Pulled:
         """The sum of the rows times weights [K], or [K, batch] by row of the batch, on this device."""
-        if self.remade is None:
-            return self.pull(self.add_up(self.cotangents, weights))
+        if self.kept:
+            scaled = {n: self.cotangent(i, weights[i]) for i, n in enumerate(self.names)}
+            return self.pull(self.together(scaled))
         nothing = jax.tree.map(jnp.zeros_like, self.cotangents[self.names[0]])
         seed = jax.lax.fori_loop(
-            0, len(self.names), lambda i, total: jax.tree.map(jnp.add, total, self.remade(i, weights[i])), nothing
+            0, len(self.names), lambda i, total: jax.tree.map(jnp.add, total, self._seed(i, weights[i])), nothing
         )
         return self.pull(seed)
 
-    def add_up(self, by_task: dict[str, Gradient], weights: Float[Array, "task ..."]) -> Any:
-        """The seed of a pull: weighted cotangents, as one where all heads read one value."""
-        scaled = {n: scale_rows(by_task[n], weights[i]) for i, n in enumerate(self.names)}
-        return jax.tree.map(lambda *x: sum(x), *scaled.values()) if self.common else scaled
+    def together(self, by_task: dict[str, Gradient]) -> Any:
+        """The seed of a pull: the tasks' cotangents, as their sum where all heads read one value."""
+        return jax.tree.map(lambda *x: sum(x), *by_task.values()) if self.common else by_task
 
     # --- rows ---------------------------------------------------------------------------------------------------------
+    def cotangent(self, task: int, factor: Array) -> Gradient:
+        """A task's cotangent at its features, of its loss times a factor, or of the loss's rows times one each."""
+        name = self.names[task]
+        if self.kept and (not factor.ndim or self.apart()):
+            return scale_rows(self.cotangents[name], factor)
+        return self.remade(name, factor)
+
     def stacked(self) -> Gradient:
         """{path in the features: [K, batch, ...]}, where all heads read one value."""
         return jax.tree.map(lambda *x: jnp.stack(x), *self.cotangents.values())
@@ -99,7 +111,7 @@ class Trunk:
 
         Args:
           index: of the objective: a task, or (`examples`) task * batch + row of the batch.
-          factors: [K], or [K, batch] by row of the batch, of the tasks' cotangents.
+          factors: one for all, [K], or [K, batch] by row of the batch, of the tasks' cotangents.
         """
         task, factor = self._factor(index, factors, examples)
         if self.branched:
@@ -119,26 +131,41 @@ class Trunk:
             indices = jnp.arange(count * (self.size if examples else 1))
             rows = over_rows(lambda i: take(self._seed(*self._factor(i, factors, examples))), indices, self.mode)
         else:
-            seeds = self.stacked() if factors is None else jax.vmap(scale_rows)(self.stacked(), factors)
+            seeds = self.stacked()
+            if factors is not None:
+                scaled = [self.cotangent(i, factors[i]) for i in range(count)]
+                seeds = jax.tree.map(lambda *x: jnp.stack(x), *scaled)
             rows = over_rows(take, seeds, self.mode)
         if not factored:
             return rows
         rows, cotangents = rows
-        return rows | {p: Factored(self.inputs[p], x) for p, x in cotangents.items()}
+        flat = {p: x.reshape(count, -1, x.shape[-1]) for p, x in cotangents.items()}
+        return rows | {p: Factored(self.inputs[p], x) for p, x in flat.items()}
 
     def _factor(self, index: Array, factors: Array | None, examples: bool) -> tuple[Array, Array]:
         """(task, factor of its cotangent or of each of that's rows) of an objective."""
         if examples:
-            task = index // self.size
-            return task, jnp.where(jnp.arange(self.size) == index % self.size, self.scale()[task], 0)
-        return index, jnp.ones((), self.dtype) if factors is None else factors[index]
+            task, one = index // self.size, 1 if factors is None else factors
+            return task, jnp.where(jnp.arange(self.size) == index % self.size, self.scale()[task] * one, 0)
+        if factors is None:
+            return index, jnp.ones((), self.dtype)
+        return index, factors[index] if factors.ndim else factors
 
     def _seed(self, task: Array, factor: Array) -> Any:
-        if self.remade is not None:
-            return self.remade(task, factor)
+        """The seed of a pull of one task, whose index is traced."""
+        if self.kept and (not factor.ndim or self.apart()):
+            if self.common:
+                return scale_rows(jax.tree.map(lambda x: x[task], self.stacked()), factor)
+            return {
+                n: scale_rows(x, jnp.where(task == i, factor, 0)) for i, (n, x) in enumerate(self.cotangents.items())
+            }
+        return jax.lax.switch(task, [lambda f, i=i: self._alone(i, f) for i in range(len(self.names))], factor)
+
+    def _alone(self, task: int, factor: Array) -> Any:
+        found = self.cotangent(task, factor)
         if self.common:
-            return scale_rows(jax.tree.map(lambda x: x[task], self.stacked()), factor)
-        return {n: scale_rows(x, jnp.where(task == i, factor, 0)) for i, (n, x) in enumerate(self.cotangents.items())}
+            return found
+        return jax.tree.map(jnp.zeros_like, self.cotangents) | {self.names[task]: found}
 
     def _pulled(self, seed: Any) -> Gradient:
         return global_sum(self.seen(self.pull(seed).shared))
@@ -149,7 +176,7 @@ class Trunk:
 
     def _through(self, task: int, factor: Array) -> Gradient:
         name = self.names[task]
-        return self.seen(Pulled(*self.branches[task].pull({name: scale_rows(self.cotangents[name], factor)})).shared)
+        return self.seen(Pulled(*self.branches[task].pull({name: self.cotangent(task, factor)})).shared)
 
     def _branch_rows(self, task: int, factors: Array | None, examples: bool) -> Gradient:
         if examples:

@@ -12,10 +12,12 @@ from jaxtyping import Array, Bool, Float, Int
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer, Needs, Signal
 from mtl_jax.balancing.gramian import combine, cosines, gramian
+from mtl_jax.balancing.layers import is_factored
 from mtl_jax.balancing.linearization import Gradient, Linearization
 from mtl_jax.balancing.options import Options
 from mtl_jax.balancing.oracle import Oracle
-from mtl_jax.parallel import global_sum
+from mtl_jax.balancing.units import in_range, largest_entries, times, unit_free
+from mtl_jax.parallel import data_axis, global_sum
 
 Record = dict[str, Array]
 
@@ -42,6 +44,7 @@ class Reading(NamedTuple):
     record: Record
     held: Gradient | None = None  # the Jacobian, if it is held whole
     scale: Float[Array, " task"] | None = None  # of the objectives task x example
+    kept: Bool[Array, " task"] | None = None  # tasks whose rows are finite, where that was looked at
 
 
 def start(balancer: Balancer, num_objectives: int, num_tasks: int, shared: Gradient, options: Options) -> Any:
@@ -64,6 +67,7 @@ def read(
     options: Options,
     ids: np.ndarray,
     oracle: Oracle | None = None,
+    leave_out: bool = False,
 ) -> Reading:
     """The signal that a method needs, and what is logged of it."""
     losses = jnp.where(present, line.losses, 0)
@@ -74,9 +78,12 @@ def read(
         return Reading(plain._replace(oracle=oracle), present & oracle.validation.labelled, {})
     if balancer.needs is Needs.CROSS:
         cross, both = line.cross()
-        return Reading(plain._replace(cross=cross), present & both, {})
+        if unit_free(balancer):
+            cross, _ = in_range(cross, line.largest, lambda unit: line.cross(unit)[0])
+        kept = jnp.isfinite(jnp.diagonal(cross)) if leave_out else True
+        return Reading(plain._replace(cross=cross), present & both & kept, {}, kept=present & kept)
     if options.objectives == "examples":
-        return read_examples(balancer, line, options, ids)
+        return read_examples(balancer, line, options, ids, leave_out)
     # Without a whole Jacobian in memory the direction costs one pull more; with it, a product.
     whole = options.mode != "columns" and options.paths is None
     if options.level == "features":
@@ -85,15 +92,51 @@ def read(
         rows = held = line.jacobian()
     else:
         rows = held = None
+    if leave_out and rows is not None:
+        rows, present = finite_rows(rows, present, options.level == "features")
+        held = None if held is None else rows
     if balancer.needs is Needs.JACOBIAN:
-        return Reading(plain._replace(jacobian=rows), present, {}, held)
-    gram = line.gramian() if rows is None else gramian(rows)
-    gram = global_sum(gram) if options.level == "features" else gram
-    record = conflict(gram, present) if options.monitor else {}
-    return Reading(plain._replace(gramian=gram), present, record, held)
+        return Reading(plain._replace(jacobian=rows), present, {}, held, kept=present)
+
+    def measured(unit: Array | None = None) -> Array:
+        if rows is None:
+            return line.gramian() if unit is None else line.gramian(unit=unit)
+        found = gramian(rows if unit is None else times(rows, unit))
+        return global_sum(found) if options.level == "features" else found
+
+    def largest() -> Array:
+        return line.largest() if rows is None else over_devices(largest_entries(rows))
+
+    gram, unit = measured(), jnp.ones(())
+    if unit_free(balancer):
+        gram, unit = in_range(gram, largest, measured)
+    if leave_out:
+        present = present & jnp.isfinite(jnp.diagonal(gram))
+    record = conflict(gram, present, unit) if options.monitor else {}
+    return Reading(plain._replace(gramian=gram), present, record, held, kept=present)
 
 
-def read_examples(balancer: Balancer, line: Linearization, options: Options, ids: np.ndarray) -> Reading:
+def finite_rows(rows: Any, present: Bool[Array, " task"], of_device: bool) -> tuple[Any, Bool[Array, " task"]]:
+    """(the rows, those that are not finite cut off; which tasks are left); `of_device` where each has its own rows."""
+    found = largest_entries(rows)
+    there = present & jnp.isfinite(over_devices(found) if of_device else found)
+
+    def cut(x: Array) -> Array:
+        return jnp.where(there.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
+
+    return {
+        p: x._replace(cotangents=cut(x.cotangents)) if is_factored(x) else cut(x) for p, x in rows.items()
+    }, there  # fmt: skip
+
+
+def over_devices(found: Float[Array, " task"]) -> Float[Array, " task"]:
+    """The largest of what the devices found."""
+    return jax.lax.pmax(found, data_axis()) if data_axis() else found
+
+
+def read_examples(
+    balancer: Balancer, line: Linearization, options: Options, ids: np.ndarray, leave_out: bool
+) -> Reading:
     """The signal where every task on every example is an objective, [K * batch]."""
     found = line.examples()
     count, size = found.losses.shape
@@ -103,12 +146,14 @@ def read_examples(balancer: Balancer, line: Linearization, options: Options, ids
     held = line.jacobian(examples=True) if options.mode != "columns" and options.paths is None else None
     if balancer.needs is Needs.JACOBIAN:
         return Reading(plain._replace(jacobian=held), mask, {}, held, found.scale)
-    gram = gramian(held) if held is not None else line.gramian(examples=True)
+    gram, unit = gramian(held) if held is not None else line.gramian(examples=True), jnp.ones(())
+    if unit_free(balancer):
+        gram, unit = in_range(gram, lambda: line.largest(True), lambda unit: line.gramian(True, unit))
     record = {}
     if options.monitor:
         mean = jnp.where(found.present, 1 / jnp.maximum(found.scale, 1)[:, None], 0)
         by_task = jnp.einsum("ib,ibjc,jc->ij", mean, gram.reshape(count, size, count, size), mean)
-        record = conflict(by_task, found.present.any(1))
+        record = conflict(by_task, found.present.any(1), unit)
     return Reading(plain._replace(gramian=gram), mask, record, held, found.scale)
 
 
@@ -122,10 +167,13 @@ def balance(
     options: Options,
     ids: np.ndarray,
     oracle: Oracle | None = None,
+    leave_out: bool = False,
 ) -> tuple[Gradient, Float[Array, " task"] | None, Any, Record]:
     """(gradient of the shared leaves, head weights, balancer state, record) of one method at one linearization.
 
-    A method that reads an oracle may give gradients of the tasks' own leaves too.
+    With `leave_out`, a task whose row of the Jacobian is not finite is left out, where the method reads rows at every
+    step; the record says by ``kept`` [K] which tasks are left. A method that reads an oracle may give gradients of the
+    tasks' own leaves too.
     """
     count = len(line.losses)
 
@@ -139,7 +187,7 @@ def balance(
     if options.update_every > 1:
 
         def ask(kept: Kept) -> Kept:
-            reading = read(balancer, line, present, options, ids, oracle)
+            reading = read(balancer, line, present, options, ids, oracle, leave_out)
             result, inner = balancer.update(reading.signal, kept.inner, mask=reading.mask, key=key)
             heads = jnp.ones_like(result.weights) if result.head_weights is None else result.head_weights
             like = kept._replace(inner=None)
@@ -149,7 +197,7 @@ def balance(
         state = jax.lax.cond(step % options.update_every == 0, ask, lambda kept: kept, state)
         weights = jnp.where(present, state.weights, 0).astype(line.losses.dtype)
         return line.weighted(weights), state.head_weights, state, {"weights": weights, **state.record}
-    reading = read(balancer, line, present, options, ids, oracle)
+    reading = read(balancer, line, present, options, ids, oracle, leave_out)
     result, state = balancer.update(reading.signal, state, mask=reading.mask, key=key)
     weights = jnp.full_like(line.losses, jnp.nan)
     if result.weights is not None:
@@ -158,7 +206,10 @@ def balance(
         shared = line.along(result.direction) if options.level == "features" else result.direction
     else:
         shared = line.weighted(pulled) if reading.held is None else combine(result.weights, reading.held)
-    return shared, result.head_weights, state, {"weights": weights, **reading.record}
+    record = {"weights": weights, **reading.record}
+    if leave_out and reading.kept is not None:
+        record["kept"] = reading.kept
+    return shared, result.head_weights, state, record
 
 
 def after(
@@ -170,12 +221,15 @@ def after(
     return state._replace(inner=balancer.after(before, later, state.inner, present))
 
 
-def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"]) -> Record:
-    """Of the task gradients: norms [K], cosines [K, K] (nan for absent tasks), and the share of pairs in conflict."""
+def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"], unit: Any = 1.0) -> Record:
+    """Of the task gradients: norms [K], cosines [K, K] (nan for absent tasks), and the share of pairs in conflict.
+
+    The Gramian is that of the gradients times `unit`.
+    """
     pairs = jnp.triu(present[:, None] & present[None, :], 1)
     cosine, norms = cosines(gram, present)
     return {
-        "norms": norms,
+        "norms": norms / unit,
         "cosines": jnp.where(present[:, None] & present[None, :], cosine, jnp.nan),
         "conflict": (pairs & (gram < 0)).sum() / jnp.maximum(pairs.sum(), 1),
     }

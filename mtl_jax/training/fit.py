@@ -111,7 +111,7 @@ def fit(
       ValueError: for arguments or data that do not fit, or a workdir that is in use or holds another run, saying what
         differs.
       Interrupted: after Ctrl-C or SIGTERM, once the run is saved; `error.run` is the run so far.
-      FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
+      FloatingPointError: naming step and task, or part of the step, that is not finite; the last good checkpoint stays.
     """
     started = time.perf_counter()
     adapted = model if isinstance(model, Adapted) else None
@@ -221,7 +221,7 @@ def fit(
 
     step = make_train_step(
         model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
-        nonfinite=nonfinite, active=active,
+        nonfinite=nonfinite, active=active, tell=lambda notes: setattr(run, "engine", "; ".join((why, *notes))),
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)

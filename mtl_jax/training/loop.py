@@ -3,13 +3,14 @@
 import contextlib
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mtl_jax import paths
+from mtl_jax import partition, paths
 from mtl_jax.batch import Batch
 from mtl_jax.training import lock, records, selection
 from mtl_jax.training.description import write_description
@@ -18,6 +19,7 @@ from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.progress import Progress
 from mtl_jax.training.run import Run
 from mtl_jax.training.state import TrainState
+from mtl_jax.training.step import PARTS
 
 
 class Job(NamedTuple):
@@ -88,6 +90,7 @@ def train(job: Job) -> Run:
             if found is not None:
                 run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
+                check_restored(state, run.resumed_from, workdir)
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
             if leads:
@@ -126,7 +129,7 @@ def train(job: Job) -> Run:
             keep = checkpoints is not None and at % spans["checkpoint_every"] == 0
             if at % spans["log_every"] == 0 or validate or keep or ends:
                 joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], int(members)) for k in new}
-                check_finite(joined, at, names, job.nonfinite, saved, workdir)
+                check_finite(joined, at, names, method_of(run), job.nonfinite, saved, workdir)
                 log(records.train_record(at, names, joined))
                 bar.update(at, run.history[-1]["losses"])
                 waiting = []
@@ -158,6 +161,16 @@ def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -
     return f"{run.interrupted}: saved at step {run.steps} of {num_steps} in {workdir}; run again to go on"
 
 
+def check_restored(state: TrainState, step: int, workdir: pathlib.Path) -> None:
+    """An error for a checkpoint from which nothing can go on."""
+    for path, leaf in partition.flatten(state.params).items():
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(
+                f"{workdir / 'checkpoints'}: {path} of step {step} is not finite, so training cannot go on from there; "
+                f"remove {workdir / 'checkpoints' / str(step)}, or take another workdir"
+            )
+
+
 def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:
     """The compiled `selection.update`."""
 
@@ -171,21 +184,50 @@ def check_finite(
     joined: dict[str, np.ndarray],
     at: int,
     names: Sequence[str],
+    method: str,
     nonfinite: str,
     saved: int | None,
     workdir: pathlib.Path | None,
 ) -> None:
-    """An error that names the first step and task whose loss is not finite. That step was not applied."""
-    if nonfinite != "stop" or joined["finite"].all():
+    """An error that names the first step that was not applied, and what was not finite in it.
+
+    Where tasks that are not finite are left out ("skip_task") it is a warning, and only of steps that were not applied
+    all the same.
+    """
+    applied = joined["applied"]
+    if applied.all():
         return
-    count = joined["finite"].shape[-2]
-    bad = np.argwhere(~joined["finite"])
-    first = bad[np.argmin(bad[:, -2])]
-    step, task = at - count + int(first[-2]), names[first[-1]]
-    value = joined["losses"][tuple(first)]
+    count, bad = applied.shape[-1], np.argwhere(~applied)
+    first = tuple(bad[np.argmin(bad[:, -1])])
+    step = at - count + int(first[-1])
+    if nonfinite != "stop":
+        what = unsound(joined["sound"][first], method)
+        warnings.warn(f"step {step}: {what}; {(~applied).sum()} of the last {applied.size} steps were not applied",
+                      UserWarning, stacklevel=4)  # fmt: skip
+        return
+    broken = np.flatnonzero(~joined["finite"][first])
+    if len(broken):
+        task, value = names[broken[0]], joined["losses"][first][broken[0]]
+        what = f"loss of task {task!r} is {value}"
+        if np.isfinite(value):
+            what = f"the gradient of task {task!r} is not finite although its loss is {value}"
+    else:
+        what = unsound(joined["sound"][first], method)
     where = "no checkpoint was asked for"
     if workdir is not None:
         where = "there is no checkpoint yet"
         if saved is not None:
             where = f"last good checkpoint is step {saved} in {workdir / 'checkpoints'}"
-    raise FloatingPointError(f"step {step}: loss of task {task!r} is {value}; the step was not applied; {where}")
+    raise FloatingPointError(f"step {step}: {what}; the step was not applied; {where}")
+
+
+def unsound(sound: np.ndarray, method: str) -> str:
+    """What of a step was not finite, from its ``sound`` [len(PARTS)]."""
+    found = [part.format(method) for part, good in zip(PARTS, sound, strict=True) if not good]
+    return f"{found[0]} is not finite although all losses are"
+
+
+def method_of(run: Run) -> str:
+    """The run's balancing method, or methods, as messages name it."""
+    named = (run.config or {}).get("balancer")
+    return ", ".join(map(str, named)) if isinstance(named, list | tuple) else str(named or "given")

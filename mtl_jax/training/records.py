@@ -141,6 +141,11 @@ def train_record(step: int, names: Sequence[str], records: dict[str, Any]) -> di
         there = ~np.isnan(r["cosines"])
         total = np.where(there, r["cosines"], 0).sum(-3)
         record["cosines"] = plain(np.where(there.any(-3), np.round(total / np.maximum(there.sum(-3), 1), 4), np.nan))
+    left = (r["labelled"] & ~r["finite"]).sum(-2)
+    if left.any():  # steps that went on without a task whose loss or gradient was not finite
+        record["left_out"] = by_task(left)
+    if not r["applied"].all():
+        record["not_applied"] = plain((~r["applied"]).sum(-1))
     record |= {k: plain(v.mean(-1)) for k, v in r.items() if k == "conflict" or k.startswith("aux/")}
     return record
 

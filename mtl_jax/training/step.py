@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.engine import JointLoss, linearize
+from mtl_jax.balancing.finite import all_finite
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
 from mtl_jax.balancing.oracle import Oracle, losses_on
 from mtl_jax.batch import Batch
@@ -17,9 +18,19 @@ from mtl_jax.parallel import global_sum, local_key
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, divisor, task_losses
 from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
-from mtl_jax.training.optimizers import PerOwner, keep_unless
+from mtl_jax.training.optimizers import PerOwner, groups, keep_unless
 from mtl_jax.training.schedule import Active
 from mtl_jax.training.state import TrainState
+
+# What a step looks at besides the tasks' losses and gradients, as errors name it; {} is the method.
+PARTS = (
+    "the direction of balancer {}",
+    "the gradient of a task's own parameters",
+    "the model's new state (such as batch statistics)",
+    "the state of balancer {}",
+    "the optimizer's update or new state",
+    "the state of balancer {} after the step",
+)
 
 
 def make_train_step(
@@ -35,6 +46,7 @@ def make_train_step(
     joint: Sequence[JointLoss] = (),
     nonfinite: str = "stop",
     active: Active | None = None,
+    tell: Callable[[tuple[str, ...]], None] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Record]]:
     """The pure function (state, batch) -> (state, record) of one step; jit, scan, vmap or pmap it as needed.
 
@@ -47,20 +59,24 @@ def make_train_step(
       options: how per-task gradients are taken; its mode is not "auto".
       l1, l2: factors of sum |w| and of half sum w^2 over trainable leaves of more than one axis (kernels).
       joint: losses over several tasks' outputs.
-      nonfinite: "stop": a step in which a task's loss is not finite changes nothing; "skip_task": that task is left
-        out of the step, as if it had no labels.
+      nonfinite: "stop": a step in which a task's loss or gradient is not finite changes nothing; "skip_task": that task
+        is left out of the step, as if it had no labels. Whichever: a step whose direction, new parameters, new model
+        state or new states of optimizer and balancer are not finite changes nothing.
       active: which tasks train at a step (`schedule.bind`); the others are left out, as if they had no labels.
+
+      tell: called while the step is traced with what the engine could not do as `options` say, and does otherwise.
 
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
 
-    The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K], and,
-    where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative
-    cosine.
+    The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (a task's
+    loss and gradient), ``sound`` [len(PARTS)] (whether each of `PARTS` is finite), ``applied`` (a scalar), and, where a
+    Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative cosine.
     """
     if nonfinite not in ("stop", "skip_task"):
         raise ValueError(f"unknown nonfinite {nonfinite!r}; (stop, skip_task)")
     if optimizer.trunk_states > 1 and active is None:
         raise ValueError("an optimizer state of the trunk for each task needs a schedule that says whose turn it is")
+    skip = nonfinite == "skip_task"
     tasks = tuple(tasks or model.tasks)
     names = [t.name for t in tasks]
     ids = task_ids(names)
@@ -90,32 +106,67 @@ def make_train_step(
             ]
             oracle = Oracle(leaves, *sides)
         shared, head_weights, balancer_state, record = balance(
-            balancer, line, state.balancer_state, present, balancer_key, state.step, options, ids, oracle
+            balancer, line, state.balancer_state, present, balancer_key, state.step, options, ids, oracle, skip
         )
+        present = record.pop("kept", present)
         gradients = scale_heads(line.own(), head_weights, names) | shared
         for p, g in line.extra().items():
             gradients[p] = gradients[p] + g
             if leaves[p].ndim > 1 and (l1 or l2):
                 gradients[p] = gradients[p] + l1 * jnp.sign(leaves[p]) + l2 * leaves[p]
 
+        fine = {n: all_finite(group) for n, group in groups(gradients).items()}
+        if skip:
+            present &= jnp.stack([fine.get(n, True) & jnp.ones((), bool) for n in names])
+        heads = [fine[n] | ~present[i] for i, n in enumerate(names) if n in fine]
+
         # Tasks without labels keep head, optimizer state and batch statistics; the trunk waits if there are none.
+        moves = {n: present[i] for i, n in enumerate(names)} | {"shared": present.any()}
+        changed = {"shared": line.state["shared"], **line.state["tasks"]}
+        before = {"shared": state.state["shared"], **state.state["tasks"]}
+        statistics = [all_finite(s, before[n]) | ~moves[n] for n, s in changed.items()]
+        sound = [
+            fine.get("shared", jnp.ones((), bool)) | ~moves["shared"],
+            jnp.stack(heads).all() if heads else jnp.ones((), bool),
+            jnp.stack(statistics).all(),
+            all_finite(balancer_state, state.balancer_state),
+        ]
         # A step that is not applied moves no one; said here, every leaf is selected once.
-        applied = (line.finite | ~line.labelled).all() if nonfinite == "stop" else True
-        moves = {n: present[i] & applied for i, n in enumerate(names)} | {"shared": present.any() & applied}
+        applied = jnp.stack(sound).all()
+        finite = present | ~line.labelled
+        applied &= True if skip else finite.all()
         turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
-        updated, opt_state = optimizer.update(gradients, state.opt_state, leaves, moves, turn)
+        if skip and optimizer.clips:  # whose norm is that of all leaves
+            gradients = {p: jnp.where(moves[partition.owner(p)], g, 0) for p, g in gradients.items()}
+        here = {n: moving & applied for n, moving in moves.items()}
+        updated, opt_state, sound_update = optimizer.guarded(gradients, state.opt_state, leaves, here, turn)
+        applied &= sound_update
+        moves = {n: moving & applied for n, moving in moves.items()}
         params = partition.unflatten(updated, state.params)
         model_state = {
             "shared": keep_unless(moves["shared"], line.state["shared"], state.state["shared"]),
             "tasks": {n: keep_unless(moves[n], s, state.state["tasks"][n]) for n, s in line.state["tasks"].items()},
         }
-        if balancer.after is not None:
-            later = losses_at(params, model_state, batch, model_key)
-            balancer_state = after(balancer, line.losses, later, balancer_state, present, options)
-        if nonfinite == "stop":
+        sound += [sound_update, jnp.ones((), bool)]
+        if balancer.after is None:
             balancer_state = keep_unless(applied, balancer_state, state.balancer_state)
-        new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
-        record |= {"losses": line.losses, "labelled": line.labelled, "finite": line.finite | ~line.labelled}
+            new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
+        else:
+            later = jnp.where(present, losses_at(params, model_state, batch, model_key), 0)
+            balancer_state = after(
+                balancer, jnp.where(present, line.losses, 0), later, balancer_state, present, options
+            )
+            new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
+            sound[-1] = all_finite(balancer_state, state.balancer_state) | ~applied
+            applied &= sound[-1]
+            new = new._replace(**{
+                name: keep_unless(applied, getattr(new, name), getattr(state, name))
+                for name in ("params", "state", "opt_state", "balancer_state")
+            })  # fmt: skip
+        record |= {"losses": line.losses, "labelled": line.labelled, "finite": finite}
+        record |= {"sound": jnp.stack(sound), "applied": applied}
+        if tell is not None:
+            tell(tuple(line.notes))
         record |= {f"aux/{k}": v for k, v in line.metrics.items()}
         return new._replace(step=state.step + 1), record
 
