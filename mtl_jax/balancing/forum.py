@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.balancing import learned
-from mtl_jax.balancing.base import Balancer, Needs, Result, among_present
+from mtl_jax.balancing.arguments import check, check_whole
+from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
 from mtl_jax.balancing.gramian import combine, gramian
 from mtl_jax.balancing.solvers import project_simplex
 
@@ -75,9 +76,10 @@ def forum(
       rho: how strongly the constraint is to fall.
       average: share of the old multipliers in their moving average.
     """
-    if inner_steps < 1 or not 0 <= average < 1 or rho < 0:
-        raise ValueError(f"forum: inner_steps={inner_steps} must be at least 1, average={average} in [0, 1) and "
-                         f"rho={rho} not negative")  # fmt: skip
+    check_whole("forum", 1, inner_steps=inner_steps)
+    check("forum", "above 0", learning_rate=learning_rate, inner_rate=inner_rate)
+    check("forum", "at least 0", rho=rho)
+    check("forum", "in [0, 1)", average=average)
     adam = optax.adam(learning_rate)
 
     def init(num_tasks, template):
@@ -110,10 +112,10 @@ def forum(
         fresh, _ = multipliers(gramian(rows), along, squared, rho / 2 * squared, mask)
         share, held = among_present(state.multipliers, mask)
         used = (average * share + (1 - average) * fresh).astype(dtype)
-        kept = jnp.where(mask, (used * held).astype(state.multipliers.dtype), state.multipliers)
+        kept = keep_shares(state.multipliers, used, held, mask)
         pressure = jnp.maximum((rho / 2 * squared - along @ used) / jnp.where(squared > 0, squared, 1), 0)
         direction = jax.tree.map(lambda f, q: f + pressure * q, combine(used, rows), to_leaves)
         logits = learned.descend(state.logits, pressure * to_logits, adam, mask)
         return Result(direction=direction), ForumState(logits, kept)
 
-    return Balancer(init, update, Needs.ORACLE)
+    return Balancer(init, update, Needs.ORACLE, directs=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
 from mtl_jax.balancing.gramian import cosines
 from mtl_jax.balancing.solvers import times
@@ -77,8 +78,8 @@ def nash_mtl(max_norm: float | None = 1.0) -> Balancer:
     Args:
       max_norm: the trunk's direction, whose length is sqrt(K), is shortened to this; None: not at all.
     """
-    if max_norm is not None and max_norm <= 0:
-        raise ValueError(f"nash_mtl: max_norm={max_norm} must be positive, or None")
+    if max_norm is not None:
+        check("nash_mtl", "above 0", max_norm=max_norm)
 
     def update(signal, state, *, mask, key):
         weights, _ = power_equation(signal.gramian, mask, 1.0)
@@ -98,8 +99,7 @@ def fairgrad(alpha: float = 1.0) -> Balancer:
       alpha: 1 is proportional fairness (Nash-MTL without its bound on the length); towards 0 the sum of the
         gradients (projected onto their dual cone), towards infinity max-min fairness.
     """
-    if alpha <= 0:
-        raise ValueError(f"fairgrad: alpha={alpha} must be positive; for the sum of the gradients use 'equal'")
+    check("fairgrad", "above 0", alpha=alpha)  # the sum of the gradients, alpha = 0, is 'equal'
 
     def update(signal, state, *, mask, key):
         weights, _ = power_equation(signal.gramian, mask, alpha)

@@ -134,7 +134,7 @@ def min_norm_point(
     cosines = gramian / longest / longest / length[:, None] / length[None, :]
     shortest = jnp.where(mask, length, jnp.inf).min()
     pull = jnp.where(mask, shortest / length, 0)
-    y, _ = nonnegative_qp(cosines + regularization * jnp.eye(len(mask)), -pull[None], mask)
+    y, _ = nonnegative_qp(cosines + regularization * jnp.eye(len(mask), dtype=cosines.dtype), -pull[None], mask)
     weights = y[0] * pull
     weights = weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
     scaled = gramian / longest / longest
@@ -168,7 +168,7 @@ def best_in_ball(
     given, offset = jnp.where(pairs(mask), gramian, 0), jnp.where(mask, offset, 0)
     diagonal = jnp.maximum(jnp.diagonal(given), 0)
     gramian = given + jnp.diag(regularization * jnp.maximum(diagonal, 1e-12))
-    mean = mask / jnp.maximum(mask.sum(), 1)
+    mean = mask.astype(gramian.dtype) / jnp.maximum(mask.sum(), 1).astype(gramian.dtype)
     tiny = jnp.finfo(gramian.dtype).tiny
 
     def norm(y: Array, gramian: Array = gramian) -> Array:
