@@ -122,7 +122,7 @@ def defined(
     weights: Float[Array, " task"],
     losses: Float[Array, " task"],
     mask: Bool[Array, " task"],
-    lowest: float | Float[Array, " task"] = 0.0,
+    lowest: float | Float[Array, "*task"] = 0.0,
 ) -> Float[Array, " task"]:
     """The weights, nan where a present task's loss is below the lowest that the method is defined for.
 

@@ -14,7 +14,19 @@ from mtl_jax.balancing.solvers import times
 
 MOST_STEPS = 100
 LOWEST = -40.0  # of log z, against about 1 elsewhere: no weight at all
-ENOUGH = 1e-4  # relative change of a weight by a Newton step after which the next one is below rounding
+
+
+def enough(dtype) -> float:
+    """The relative change of a weight by a Newton step after which the next one is below rounding."""
+    return 0.3 * float(jnp.finfo(dtype).eps) ** 0.5
+
+
+def steady(dtype) -> float:
+    """What is added to the diagonal of the cosines: a stationary point has no finite solution.
+
+    It keeps the weights finite, and small enough that their gains are no rounding.
+    """
+    return max(64 * float(jnp.finfo(dtype).eps), 1e-10)
 
 
 def power_equation(
@@ -41,15 +53,14 @@ def power_equation(
     there = length > 0
     longest = jnp.maximum(length.max(), jnp.finfo(gramian.dtype).tiny)
     relative = jnp.where(there, length / longest, 1)
-    # A stationary point has no finite solution; this keeps it finite.
-    cosine = cosine + 1e-7 * jnp.eye(len(mask), dtype=gramian.dtype)
+    cosine = cosine + steady(gramian.dtype) * jnp.eye(len(mask), dtype=gramian.dtype)
     power = 1 / alpha
     height = (power - 1) * jnp.log(relative)
     reach, jitter = max(1.0, alpha), len(mask) * jnp.finfo(gramian.dtype).eps  # of the Newton system alone
 
     def unfinished(carry: tuple) -> Array:
         _, change, count = carry
-        return (change > ENOUGH) & (count < MOST_STEPS)
+        return (change > enough(gramian.dtype)) & (count < MOST_STEPS)
 
     def newton(carry: tuple) -> tuple:
         log, _, count = carry
