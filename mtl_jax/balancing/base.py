@@ -72,6 +72,9 @@ class Balancer(NamedTuple):
       carried: arguments of that call that `update` reads from the state alone (a preference), so that calls that
         differ in nothing else share one program.
       about: names of the tasks that its arguments name.
+      simplex: whether its weights are shares of the present tasks that add up to 1.
+      directs: whether it decides on a direction rather than on weights.
+      positive: whether it is defined for losses of at least 0 only; its decision is nan where one is below (`defined`).
     """
 
     init: Callable[[int, dict[str, Array]], Any]
@@ -81,6 +84,9 @@ class Balancer(NamedTuple):
     spec: str | None = None
     carried: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
+    simplex: bool = False
+    directs: bool = False
+    positive: bool = False
 
 
 def stateless(num_tasks: int, template: dict[str, Array]) -> tuple:
@@ -112,10 +118,37 @@ def draws(key: Array, ids: UInt32[Array | np.ndarray, " task"]) -> Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(ids))
 
 
+def defined(
+    weights: Float[Array, " task"],
+    losses: Float[Array, " task"],
+    mask: Bool[Array, " task"],
+    lowest: float | Float[Array, "*task"] = 0.0,
+) -> Float[Array, " task"]:
+    """The weights, nan where a present task's loss is below the lowest that the method is defined for.
+
+    At a step a loss is data, and no error can be raised: nan weights are what a step finds, and does not apply.
+    """
+    return jnp.where(mask & (losses < lowest), jnp.nan, weights)
+
+
 def among_present(
     weights: Float[Array, " task"], mask: Bool[Array, " task"]
 ) -> tuple[Float[Array, " task"], Float[Array, ""]]:
-    """(the present tasks' weights as shares of what they hold together, what that is); absent tasks keep theirs."""
-    held = jnp.where(mask, weights, 0).sum()
-    even = mask / jnp.maximum(mask.sum(), 1)
-    return jnp.where(held > 0, jnp.where(mask, weights, 0) / jnp.where(held > 0, held, 1), even), held
+    """Weights on the simplex of all tasks as ones on the simplex of the present tasks.
+
+    Returns:
+      (the present tasks' shares of what they hold together, even ones where that is nothing; what they hold: all that
+      the absent ones leave, so that rounding does not add up over the steps).
+    """
+    present = jnp.where(mask, weights, 0)
+    total = present.sum()
+    even = (mask / jnp.maximum(mask.sum(), 1)).astype(weights.dtype)
+    share = jnp.where(total > 0, present / jnp.where(total > 0, total, 1), even)
+    return share, jnp.clip(1 - jnp.where(mask, 0, weights).sum(), 0, 1)
+
+
+def keep_shares(
+    weights: Float[Array, " task"], share: Float[Array, " task"], held: Float[Array, ""], mask: Bool[Array, " task"]
+) -> Float[Array, " task"]:
+    """Weights on the simplex of all tasks: absent ones keep theirs, present ones divide what they hold as `share`."""
+    return jnp.where(mask, (share * held).astype(weights.dtype), weights)

@@ -16,6 +16,7 @@ import optax
 
 from mtl_jax import parts
 from mtl_jax.balancing import learned
+from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result
 from mtl_jax.balancing.solvers import min_norm_point
 
@@ -46,6 +47,9 @@ def auto_lambda(
       inner_rate: of the virtual step.
       first_weight: every weight's first value.
     """
+    if isinstance(primary, str):
+        raise ValueError(f"auto_lambda: primary={primary!r} must be a sequence of names, such as ({primary!r},)")
+    check("auto_lambda", "above 0", learning_rate=learning_rate, inner_rate=inner_rate, first_weight=first_weight)
     adam, primary = optax.adam(learning_rate), tuple(primary)
 
     def init(num_tasks, template):
@@ -73,6 +77,7 @@ def moml(learning_rate: float = 1e-3, inner_rate: float = 0.01) -> Balancer:
       learning_rate: of Adam on the weights, which start at 1 and stay at 0 or above.
       inner_rate: of the virtual step.
     """
+    check("moml", "above 0", learning_rate=learning_rate, inner_rate=inner_rate)
     adam = optax.adam(learning_rate)
 
     def init(num_tasks, template):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import is_number
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import best_in_ball, min_norm_point, times
@@ -23,12 +24,12 @@ def conicgrad(c: float = 0.5) -> Balancer:
     Args:
       c: cosine of the angle, from 0 (any direction that does not ascend the mean loss) to below 1 (g0 itself).
     """
-    if not 0 <= c < 1:
+    if not (is_number(c) and 0 <= c < 1):
         raise ValueError(f"conicgrad: c={c} must lie in 0 <= c < 1; for the mean gradient use equal(reduction='mean')")
 
     def update(signal, state, *, mask, key):
         gram = scaled(signal.gramian, mask)
-        mean = mask.astype(gram.dtype) / jnp.maximum(mask.sum(), 1)
+        mean = mask.astype(gram.dtype) / jnp.maximum(mask.sum(), 1).astype(gram.dtype)
         along = times(gram, mean)
         squared = jnp.maximum(mean @ along, 0)
         usable = squared > 1e-14

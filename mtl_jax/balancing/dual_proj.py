@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import check, preferences
 from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
-from mtl_jax.balancing.solvers import dual_cone
+from mtl_jax.balancing.solvers import dual_cone, regularized
 
 
 @parts.recorded()
@@ -14,15 +15,16 @@ def dual_proj(preference: Sequence[float] | None = None, regularization: float =
 
     Args:
       preference: p, one per task; None for 1 / number of present tasks.
-      regularization: added to the diagonal of G divided by its trace.
+      regularization: r; K r times its diagonal is added to G, as in `upgrad`.
     """
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = preferences("dual_proj", "preference", preference)
+    check("dual_proj", "at least 0", regularization=regularization)
 
     def init(num_tasks, template):
         return start_preference("dual_proj", "preferences", preference, num_tasks)
 
     def update(signal, state, *, mask, key):
-        gram = scaled(signal.gramian, mask, regularization)
+        gram = regularized(scaled(signal.gramian, mask), mask, regularization)
         solution, _ = dual_cone(gram, preference_of(state, mask, gram.dtype)[None], mask)
         return Result(solution[0]), state
 

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.arguments import check, check_whole
+from mtl_jax.balancing.base import Balancer, Needs, Result, defined
+
+MOST = 1e6  # of a ratio: the softmax gives such a task everything
 
 
 class DwaState(NamedTuple):
@@ -25,22 +28,25 @@ def dwa(temperature: float = 2.0, every: int = 100) -> Balancer:
     """Weights K softmax(r / T), where r_t is the ratio of task t's mean losses in the last two windows.
 
     The paper's window is an epoch; here it is `every` steps. Until two windows have passed, all weights are 1.
+    Losses must be at least 0, as a ratio means nothing else: below, weights are nan.
 
     Args:
       temperature: T; the larger, the more even the weights.
       every: steps per window.
     """
-    if every < 1 or temperature <= 0:
-        raise ValueError(f"dwa: every={every} must be at least 1 and temperature={temperature} positive")
+    check_whole("dwa", 1, every=every)
+    check("dwa", "above 0", temperature=temperature)
 
     def init(num_tasks, template):
         zeros, none = jnp.zeros((num_tasks,), jnp.float32), jnp.zeros((num_tasks,), jnp.int32)
         return DwaState(zeros, zeros, zeros, none, jnp.zeros((), jnp.int32))
 
     def update(signal, state, *, mask, key):
-        ratio = jnp.where((state.older > 0) & (state.last > 0), state.last / jnp.maximum(state.older, 1e-30), 1)
+        known = (state.older > 0) & (state.last > 0)
+        ratio = jnp.where(known, jnp.minimum(state.last / jnp.where(known, state.older, 1), MOST), 1)
         share = jax.nn.softmax(jnp.where(mask, ratio / temperature, -jnp.inf), where=mask)
-        weights = jnp.where(mask, mask.sum() * share, 0).astype(signal.losses.dtype)
+        weights = jnp.where(mask, mask.sum() * share, 0)
+        weights = defined(weights, signal.losses, mask).astype(signal.losses.dtype)
         total = state.total + jnp.where(mask, signal.losses, 0).astype(jnp.float32)
         count, step = state.count + mask, state.step + 1
         # A task without a label in the whole window keeps the means that it has.
@@ -55,4 +61,4 @@ def dwa(temperature: float = 2.0, every: int = 100) -> Balancer:
         )
         return Result(weights, head_weights=weights), new
 
-    return Balancer(init, update, Needs.LOSSES)
+    return Balancer(init, update, Needs.LOSSES, positive=True)

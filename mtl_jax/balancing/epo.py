@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.arguments import check, numbers
+from mtl_jax.balancing.base import Balancer, Needs, Result, defined, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.linear_program import linear_program
 from mtl_jax.balancing.solvers import times
@@ -20,13 +21,15 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
     direction that moves the losses best along the anchor a_t = r_t (log(K r_t L_t / sum(r L)) - mu), which brings mu
     down; other losses may rise, but no faster than along a itself, and those with the largest r_t L_t may not. Below
     the tolerance they give the steepest descent of the summed losses that lets no loss rise, nor, where it can, mu.
+    Losses must be at least 0: below, weights are nan.
 
     Args:
       preference: r, positive, one per task; None for equal ones. A larger r_t asks for a smaller loss of task t.
       tolerance: of mu. r_t L_t of two tasks that differ by a relative d have mu = d^2 / 8.
     """
-    preference = None if preference is None else tuple(float(p) for p in preference)
-    if preference is not None and min(preference, default=0) <= 0:
+    check("epo", "above 0", tolerance=tolerance)
+    preference = numbers("epo", "preference", preference)
+    if preference is not None and min(preference) <= 0:
         raise ValueError(f"epo: preference={preference} must be positive, one per task")
 
     def init(num_tasks, template):
@@ -57,6 +60,7 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
         weights, residual = solve(~balance & agreeing.any())
         # There may be no direction of descent along which mu does not rise.
         weights = jax.lax.cond(residual > 1e-3, lambda: solve(jnp.zeros((), bool))[0], lambda: weights)
+        weights = defined(weights, signal.losses, mask)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), simplex=True, positive=True)

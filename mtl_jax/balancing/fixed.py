@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import preferences
 from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 
 
@@ -11,11 +12,10 @@ def fixed(weights: Sequence[float]) -> Balancer:
     """The given weights, one per task in the model's order, for trunk and heads.
 
     Raises:
-      ValueError: if a weight is negative, or (when training starts) their number is not that of the tasks.
+      ValueError: if a weight is negative or none is positive, or (when training starts) their number is not that of
+        the tasks.
     """
-    weights = tuple(float(w) for w in weights)
-    if not weights or min(weights) < 0:
-        raise ValueError(f"fixed: weights={weights} must be non-negative, one per task")
+    weights = preferences("fixed", "weights", weights)
 
     def init(num_tasks, template):
         return start_preference("fixed", "weights", weights, num_tasks)

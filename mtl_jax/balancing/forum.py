@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.balancing import learned
-from mtl_jax.balancing.base import Balancer, Needs, Result, among_present
+from mtl_jax.balancing.arguments import check, check_whole
+from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
 from mtl_jax.balancing.gramian import combine, gramian
 from mtl_jax.balancing.solvers import project_simplex
 
@@ -75,9 +76,10 @@ def forum(
       rho: how strongly the constraint is to fall.
       average: share of the old multipliers in their moving average.
     """
-    if inner_steps < 1 or not 0 <= average < 1 or rho < 0:
-        raise ValueError(f"forum: inner_steps={inner_steps} must be at least 1, average={average} in [0, 1) and "
-                         f"rho={rho} not negative")  # fmt: skip
+    check_whole("forum", 1, inner_steps=inner_steps)
+    check("forum", "above 0", learning_rate=learning_rate, inner_rate=inner_rate)
+    check("forum", "at least 0", rho=rho)
+    check("forum", "in [0, 1)", average=average)
     adam = optax.adam(learning_rate)
 
     def init(num_tasks, template):
@@ -102,18 +104,21 @@ def forum(
         to_logits = jax.grad(lambda s: (weights_of(s) @ fall).astype(jnp.float32))(state.logits.value)
         to_leaves = oracle.train.gradient(leaves, weights)
         rows = jax.lax.map(lambda one: oracle.validation.gradient(leaves, one), jnp.eye(len(mask), dtype=dtype))
+        # The multipliers do not depend on a common unit; in that of the largest entry no product overflows or vanishes.
+        largest = jnp.stack([jnp.abs(x).max() for x in jax.tree.leaves((rows, to_leaves, to_logits))]).max()
+        inverse = 1 / jnp.where(largest > 0, largest, 1)
+        small, q, q_logits = jax.tree.map(lambda x: x * inverse.astype(x.dtype), (rows, to_leaves, to_logits))
         along = sum(
-            jnp.tensordot(rows[p].reshape(len(mask), -1), g.ravel(), 1, precision="highest")
-            for p, g in to_leaves.items()
+            jnp.tensordot(small[p].reshape(len(mask), -1), g.ravel(), 1, precision="highest") for p, g in q.items()
         )
-        squared = sum((g * g).sum() for g in to_leaves.values()) + (to_logits**2).sum()
-        fresh, _ = multipliers(gramian(rows), along, squared, rho / 2 * squared, mask)
+        squared = sum((g * g).sum() for g in q.values()) + (q_logits**2).sum()
+        fresh, _ = multipliers(gramian(small), along, squared, rho / 2 * squared, mask)
         share, held = among_present(state.multipliers, mask)
         used = (average * share + (1 - average) * fresh).astype(dtype)
-        kept = jnp.where(mask, (used * held).astype(state.multipliers.dtype), state.multipliers)
+        kept = keep_shares(state.multipliers, used, held, mask)
         pressure = jnp.maximum((rho / 2 * squared - along @ used) / jnp.where(squared > 0, squared, 1), 0)
         direction = jax.tree.map(lambda f, q: f + pressure * q, combine(used, rows), to_leaves)
         logits = learned.descend(state.logits, pressure * to_logits, adam, mask)
         return Result(direction=direction), ForumState(logits, kept)
 
-    return Balancer(init, update, Needs.ORACLE)
+    return Balancer(init, update, Needs.ORACLE, directs=True)

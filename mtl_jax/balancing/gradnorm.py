@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from mtl_jax import parts
 from mtl_jax.balancing import learned
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.arguments import check
+from mtl_jax.balancing.base import Balancer, Needs, Result, defined
 
 
 class GradNormState(NamedTuple):
@@ -24,12 +25,15 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     """Learns weights K softmax(s) that bring each weighted gradient's length near the mean, more for slow tasks.
 
     s descends on sum_t | w_t |g_t| - mean_s(w_s |g_s|) r_t^alpha |, where r_t is task t's loss relative to its first,
-    over the mean of those ratios; the target counts as constant. Weights apply to trunk and heads.
+    over the mean of those ratios; the target counts as constant. Weights apply to trunk and heads. Losses must be at
+    least 0: below, weights are nan.
 
     Args:
       alpha: how strongly slow tasks are pulled up.
       learning_rate: of Adam on s.
     """
+    check("gradnorm", "at least 0", alpha=alpha)
+    check("gradnorm", "above 0", learning_rate=learning_rate)
     adam = optax.adam(learning_rate)
 
     def weights_of(logits, mask):
@@ -53,8 +57,8 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
             # In units of the mean length, so that the scale of the gradients does not matter.
             return jnp.abs(jnp.where(mask, weighted - target, 0)).sum() / jnp.maximum(length.sum() / count, 1e-30)
 
-        weights = weights_of(state.logits.value, mask).astype(signal.losses.dtype)
+        weights = defined(weights_of(state.logits.value, mask), losses, mask).astype(signal.losses.dtype)
         logits = learned.descend(state.logits, jax.grad(gap)(state.logits.value), adam, mask)
         return Result(weights, head_weights=weights), GradNormState(logits, first)
 
-    return Balancer(init, update, Needs.GRAMIAN)
+    return Balancer(init, update, Needs.GRAMIAN, positive=True)

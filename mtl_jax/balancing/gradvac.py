@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result
 from mtl_jax.balancing.gramian import combine, gramian, pairs
 from mtl_jax.balancing.pcgrad import pair_draws
 
 GROUPS = ("whole", "layer", "leaf")
+NEAREST = 0.999  # the largest goal of a cosine: what raising one to it adds grows without bound towards 1
 
 
 def groups_of(paths, groups):
@@ -38,11 +40,13 @@ def vaccinate(gram, target, mask, key, ids, beta):
             product = own * length[other]
             usable = (other != task) & (product > 0) & mask[task] & mask[other]
             cosine = jnp.clip((gram[other] @ coefficients) / jnp.where(product > 0, product, 1), -1, 1)
-            goal = wanted[other]
-            sine, goal_sine = jnp.sqrt(1 - cosine**2), jnp.sqrt(jnp.maximum(1 - goal**2, 1e-12))
+            goal = jnp.clip(wanted[other], -NEAREST, NEAREST)
+            sine, goal_sine = jnp.sqrt(1 - cosine**2), jnp.sqrt(1 - goal**2)
             added = own * (goal * sine - cosine * goal_sine) / (jnp.where(product > 0, length[other], 1) * goal_sine)
             coefficients = coefficients.at[other].add(jnp.where(usable & (cosine < goal), added, 0))
-            return coefficients, wanted.at[other].set(jnp.where(usable, (1 - beta) * goal + beta * cosine, goal))
+            return coefficients, wanted.at[other].set(
+                jnp.where(usable, (1 - beta) * wanted[other] + beta * cosine, wanted[other])
+            )
 
         return jax.lax.fori_loop(0, count, raise_cosine, (jax.nn.one_hot(task, count, dtype=gram.dtype), wanted))
 
@@ -55,14 +59,15 @@ def vaccinate(gram, target, mask, key, ids, beta):
 def gradvac(beta: float = 0.5, groups: str = "whole") -> Balancer:
     """PCGrad with a goal for each pair's cosine, its moving average, in place of 0; the sum of what results.
 
+    A goal counts as 0.999 at most, so that what is added for a pair is at most 22 times as long as the gradient.
+
     Args:
       beta: share of the newest cosine in the moving average, which starts at 0 (the first step is PCGrad's).
       groups: cosines of the "whole" gradients, or "layer" by layer (the leaves of one module), or "leaf" by leaf.
     """
     if groups not in GROUPS:
         raise parts.unknown("groups of gradvac", groups, GROUPS)
-    if not 0 <= beta <= 1:
-        raise ValueError(f"gradvac: beta={beta} must lie in [0, 1]")
+    check("gradvac", "in [0, 1]", beta=beta)
 
     def init(num_tasks, template):
         count = 1 if groups == "whole" else len(groups_of(template, groups))
@@ -83,4 +88,4 @@ def gradvac(beta: float = 0.5, groups: str = "whole") -> Balancer:
 
     if groups == "whole":
         return Balancer(init, whole, Needs.GRAMIAN)
-    return Balancer(init, grouped, Needs.JACOBIAN)
+    return Balancer(init, grouped, Needs.JACOBIAN, directs=True)

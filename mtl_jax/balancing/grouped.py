@@ -62,4 +62,4 @@ def grouped(rules: tuple = ((".*", "upgrad"),)) -> Balancer:
             direction |= result.direction if weights is None else combine(weights, part)
         return Result(direction=direction), states
 
-    return Balancer(init, update, Needs.JACOBIAN)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True)

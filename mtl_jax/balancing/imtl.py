@@ -5,31 +5,41 @@ import optax
 
 from mtl_jax import parts
 from mtl_jax.balancing import learned
-from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+from mtl_jax.balancing.arguments import check
+from mtl_jax.balancing.base import Balancer, Needs, Result, defined, stateless
 from mtl_jax.balancing.gramian import cosines
 from mtl_jax.balancing.solvers import pinv_solve
 
+FARTHEST = 1e-3  # the sum of the weights, in units of the largest one, below which they are not brought to sum 1
 
-def impartial_weights(gram, mask):
-    """w of sum 1 such that J'w has the same projection on every task's gradient.
+
+def impartial_weights(similar, length, mask):
+    """w of sum 1 such that J'w has the same projection on every task's gradient, from cosines and lengths.
 
     With lengths D and cosines C, D C D w = c D 1 is solved by w = c D^-1 C^+ 1, whatever the lengths.
     """
-    similar, length = cosines(gram, mask)
     there = mask & (length > 0)
-    weights = jnp.where(there, pinv_solve(similar, there.astype(gram.dtype)) / jnp.where(there, length, 1), 0)
+    x = jnp.where(there, pinv_solve(similar, there.astype(similar.dtype)), 0)
+    shortest = jnp.where(there, length, jnp.inf).min()
+    weights = jnp.where(there, x * (shortest / jnp.where(there, length, 1)), 0)
     total = weights.sum()
-    # Where no combination has equal projections but zero, there is no common direction to go.
-    possible = jnp.abs(total) > 1e-6 * jnp.abs(weights).max()
+    # Where no combination has equal projections but zero, there is no common direction to go: C^+ 1 is rounding. Nor is
+    # there one of bounded length where the weights cancel.
+    common = jnp.abs(x).max() > 1e-5
+    possible = common & (jnp.abs(total) > FARTHEST * jnp.abs(weights).max())
     return jnp.where(possible, weights / jnp.where(possible, total, 1), 0)
 
 
 @parts.recorded()
 def imtl_g() -> Balancer:
-    """IMTL-G: the trunk's direction has equal projections on all task gradients; weights sum to 1, some negative."""
+    """IMTL-G: the trunk's direction has equal projections on all task gradients; weights sum to 1, some negative.
+
+    Where no direction has equal projections but 0, or only one a thousand times as long as the gradients, it is 0.
+    """
 
     def update(signal, state, *, mask, key):
-        return Result(impartial_weights(signal.gramian, mask).astype(signal.losses.dtype)), state
+        weights = impartial_weights(*cosines(signal.gramian, mask), mask)
+        return Result(weights.astype(signal.losses.dtype)), state
 
     return Balancer(stateless, update, Needs.GRAMIAN)
 
@@ -38,9 +48,12 @@ def imtl_g() -> Balancer:
 def imtl_l(learning_rate: float = 0.01) -> Balancer:
     """IMTL-L: minimises sum_t exp(s_t) L_t - s_t over the model and s, so that all weighted losses tend to 1.
 
+    s stays within +-40, as it would rise without end where a loss is 0. Below 0 the scalar has no minimum: nan.
+
     Args:
       learning_rate: of Adam on s.
     """
+    check("imtl_l", "above 0", learning_rate=learning_rate)
     adam = optax.adam(learning_rate)
 
     def init(num_tasks, template):
@@ -49,15 +62,17 @@ def imtl_l(learning_rate: float = 0.01) -> Balancer:
     def update(signal, state, *, mask, key):
         weights = jnp.where(mask, jnp.exp(state.value), 0)
         new = learned.descend(state, weights * signal.losses - 1, adam, mask)
-        weights = weights.astype(signal.losses.dtype)
-        return Result(weights, head_weights=weights), new
+        weights = defined(weights, signal.losses, mask).astype(signal.losses.dtype)
+        return Result(weights, head_weights=weights), learned.within_reach(new)
 
-    return Balancer(init, update, Needs.LOSSES)
+    return Balancer(init, update, Needs.LOSSES, positive=True)
 
 
 @parts.recorded()
 def imtl(learning_rate: float = 0.01) -> Balancer:
     """IMTL: heads follow the losses scaled by IMTL-L, the trunk IMTL-G's direction of their gradients.
+
+    Losses must be at least 0, as for IMTL-L.
 
     Args:
       learning_rate: of Adam on the scales' logarithms.
@@ -67,7 +82,8 @@ def imtl(learning_rate: float = 0.01) -> Balancer:
     def update(signal, state, *, mask, key):
         result, new = scales.update(signal, state, mask=mask, key=key)
         scale = result.weights
-        scaled = signal.gramian * scale[:, None] * scale[None, :]
-        return Result(impartial_weights(scaled, mask) * scale, head_weights=scale), new
+        similar, length = cosines(signal.gramian, mask)
+        weights = impartial_weights(similar, length * scale.astype(length.dtype), mask).astype(scale.dtype)
+        return Result(weights * scale, head_weights=scale), new
 
-    return Balancer(scales.init, update, Needs.GRAMIAN)
+    return Balancer(scales.init, update, Needs.GRAMIAN, positive=True)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+FURTHEST = 40.0  # of a logarithm from 0: its exponential and that times a gradient stay within float32
+
 
 class Learned(NamedTuple):
     """One scalar per task and its optimizer's state, whose leaves are [task] too."""
@@ -31,3 +33,8 @@ def descend(
     steps, moments = jax.vmap(optimizer.update)(slope.astype(jnp.float32), learned.adam, learned.value)
     new = Learned(learned.value + steps, moments)
     return jax.tree.map(lambda n, o: jnp.where(mask, n, o), new, learned)
+
+
+def within_reach(learned: Learned) -> Learned:
+    """Logarithms no further from 0 than `FURTHEST`."""
+    return learned._replace(value=jnp.clip(learned.value, -FURTHEST, FURTHEST))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+from mtl_jax.balancing.base import Balancer, Needs, Result, defined, stateless
 from mtl_jax.balancing.gramian import pairs
 from mtl_jax.balancing.solvers import min_norm_point
 
@@ -17,7 +17,9 @@ def mgda(normalization: str = "none") -> Balancer:
     Args:
       normalization: divides each gradient first, as Sener and Koltun's code does: "l2" by its length, "loss" by the
         task's loss, "loss+" by their product, "none" not at all. The weights then apply to the divided gradients.
+        Where a loss that divides is negative, weights are nan.
     """
+    by_loss = normalization in ("loss", "loss+")
     if normalization not in NORMALIZATIONS:
         raise parts.unknown("normalization of mgda", normalization, NORMALIZATIONS)
 
@@ -30,6 +32,7 @@ def mgda(normalization: str = "none") -> Balancer:
         }[normalization]  # fmt: skip
         factor = jnp.where(divisor > 0, 1 / jnp.where(divisor > 0, divisor, 1), 1)
         weights, _ = min_norm_point(gram * factor[:, None] * factor[None, :], mask)
-        return Result(weights * factor), state
+        weights = weights * factor
+        return Result(defined(weights, losses, mask) if by_loss else weights), state
 
-    return Balancer(stateless, update, Needs.GRAMIAN)
+    return Balancer(stateless, update, Needs.GRAMIAN, simplex=normalization == "none", positive=by_loss)

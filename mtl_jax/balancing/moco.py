@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
-from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.balancing.arguments import check
+from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
+from mtl_jax.balancing.gramian import combine, gramian, pairs
+from mtl_jax.balancing.solvers import times
 
 
 class MocoState(NamedTuple):
@@ -32,6 +34,9 @@ def moco(
       gamma, gamma_sigma: rate of the weights and the power of its decay.
       rho: regularisation of the weights.
     """
+    check("moco", "in (0, 1]", beta=beta)
+    check("moco", "above 0", gamma=gamma)
+    check("moco", "at least 0", beta_sigma=beta_sigma, gamma_sigma=gamma_sigma, rho=rho)
 
     def init(num_tasks, template):
         tracked = {p: jnp.zeros((num_tasks, *x.shape), x.dtype) for p, x in template.items()}
@@ -47,15 +52,13 @@ def moco(
             return jnp.where(mask.reshape(column), y - rate * (y - rows), y)
 
         tracked = {p: follow(state.tracked[p], rows) for p, rows in signal.jacobian.items()}
-        both = mask[:, None] & mask[None, :]
-        gram = jnp.where(both, gramian(tracked) + rho * jnp.eye(len(mask)), 0)
-        # Absent tasks keep their weights; the present ones share what is left among them.
-        held = jnp.where(mask, state.weights, 0).sum()
-        current = jnp.where(mask, state.weights, 0) / jnp.maximum(held, 1e-30)
-        moved = current - gamma / count.max() ** gamma_sigma * (gram @ current)
+        gram = jnp.where(pairs(mask), gramian(tracked), 0)
+        gram = gram + rho * jnp.eye(len(mask), dtype=gram.dtype)
+        current, held = among_present(state.weights, mask)
+        slope = times(gram, current.astype(gram.dtype))
+        moved = current - gamma / count.max() ** gamma_sigma * slope
         share = jnp.where(mask, jax.nn.softmax(jnp.where(mask, moved, -jnp.inf), where=mask), 0)
-        weights = jnp.where(mask, (share * held).astype(state.weights.dtype), state.weights)
         direction = combine(share.astype(signal.losses.dtype), tracked)
-        return Result(direction=direction), MocoState(tracked, weights, steps)
+        return Result(direction=direction), MocoState(tracked, keep_shares(state.weights, share, held, mask), steps)
 
-    return Balancer(init, update, Needs.JACOBIAN)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True)

@@ -7,13 +7,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
 from mtl_jax.balancing.gramian import cosines
 from mtl_jax.balancing.solvers import times
 
 MOST_STEPS = 100
 LOWEST = -40.0  # of log z, against about 1 elsewhere: no weight at all
-ENOUGH = 1e-4  # relative change of a weight by a Newton step after which the next one is below rounding
+
+
+def enough(dtype) -> float:
+    """The relative change of a weight by a Newton step after which the next one is below rounding."""
+    return 0.3 * float(jnp.finfo(dtype).eps) ** 0.5
+
+
+def steady(dtype) -> float:
+    """What is added to the diagonal of the cosines: a stationary point has no finite solution.
+
+    It keeps the weights finite, and small enough that their gains are no rounding.
+    """
+    return max(64 * float(jnp.finfo(dtype).eps), 1e-10)
 
 
 def power_equation(
@@ -40,15 +53,14 @@ def power_equation(
     there = length > 0
     longest = jnp.maximum(length.max(), jnp.finfo(gramian.dtype).tiny)
     relative = jnp.where(there, length / longest, 1)
-    # A stationary point has no finite solution; this keeps it finite.
-    cosine = cosine + 1e-7 * jnp.eye(len(mask), dtype=gramian.dtype)
+    cosine = cosine + steady(gramian.dtype) * jnp.eye(len(mask), dtype=gramian.dtype)
     power = 1 / alpha
     height = (power - 1) * jnp.log(relative)
     reach, jitter = max(1.0, alpha), len(mask) * jnp.finfo(gramian.dtype).eps  # of the Newton system alone
 
     def unfinished(carry: tuple) -> Array:
         _, change, count = carry
-        return (change > ENOUGH) & (count < MOST_STEPS)
+        return (change > enough(gramian.dtype)) & (count < MOST_STEPS)
 
     def newton(carry: tuple) -> tuple:
         log, _, count = carry
@@ -77,8 +89,8 @@ def nash_mtl(max_norm: float | None = 1.0) -> Balancer:
     Args:
       max_norm: the trunk's direction, whose length is sqrt(K), is shortened to this; None: not at all.
     """
-    if max_norm is not None and max_norm <= 0:
-        raise ValueError(f"nash_mtl: max_norm={max_norm} must be positive, or None")
+    if max_norm is not None:
+        check("nash_mtl", "above 0", max_norm=max_norm)
 
     def update(signal, state, *, mask, key):
         weights, _ = power_equation(signal.gramian, mask, 1.0)
@@ -98,8 +110,7 @@ def fairgrad(alpha: float = 1.0) -> Balancer:
       alpha: 1 is proportional fairness (Nash-MTL without its bound on the length); towards 0 the sum of the
         gradients (projected onto their dual cone), towards infinity max-min fairness.
     """
-    if alpha <= 0:
-        raise ValueError(f"fairgrad: alpha={alpha} must be positive; for the sum of the gradients use 'equal'")
+    check("fairgrad", "above 0", alpha=alpha)  # the sum of the gradients, alpha = 0, is 'equal'
 
     def update(signal, state, *, mask, key):
         weights, _ = power_equation(signal.gramian, mask, alpha)

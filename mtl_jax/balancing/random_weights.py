@@ -21,7 +21,7 @@ def random_loss() -> Balancer:
         weights = _draw(key, signal.ids, mask, signal.losses.dtype)
         return Result(weights, head_weights=weights), state
 
-    return Balancer(stateless, update, Needs.LOSSES)
+    return Balancer(stateless, update, Needs.LOSSES, simplex=True)
 
 
 @parts.recorded()
@@ -31,4 +31,4 @@ def random_gradient() -> Balancer:
     def update(signal, state, *, mask, key):
         return Result(_draw(key, signal.ids, mask, signal.losses.dtype)), state
 
-    return Balancer(stateless, update, Needs.LOSSES)
+    return Balancer(stateless, update, Needs.LOSSES, simplex=True)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import check_whole
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
 
 
@@ -17,10 +18,10 @@ def krum(outliers: int = 1, selected: int = 1) -> Balancer:
 
     Args:
       outliers: how many tasks may be far off.
-      selected: how many tasks with the smallest scores are kept.
+      selected: how many tasks with the smallest scores are kept; those with equal scores share a place.
     """
-    if outliers < 0 or selected < 1:
-        raise ValueError(f"krum: outliers={outliers} must not be negative and selected={selected} at least 1")
+    check_whole("krum", 0, outliers=outliers)
+    check_whole("krum", 1, selected=selected)
 
     def init(num_tasks, template):
         if num_tasks < max(outliers + 3, selected):
@@ -36,12 +37,17 @@ def krum(outliers: int = 1, selected: int = 1) -> Balancer:
         nearest = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
         neighbours = jnp.clip(mask.sum() - outliers - 2, 1, count)
         score = jnp.where((jnp.arange(count) < neighbours) & jnp.isfinite(nearest), nearest, 0).sum(1)
-        rank = jnp.argsort(jnp.argsort(jnp.where(mask, score, jnp.inf)))
-        chosen = (rank < selected) & mask
-        weights = chosen / jnp.maximum(chosen.sum(), 1)
+        score = jnp.where(mask, score, jnp.inf)
+        last = jnp.sort(score)[jnp.clip(jnp.minimum(selected, mask.sum()) - 1, 0, count - 1)]
+        # Equal up to rounding, as the distances between two tasks are: the order of the tasks must not decide.
+        rounding = 8 * jnp.finfo(gram.dtype).eps * neighbours * jnp.where(mask, square, 0).max()
+        before, tied = mask & (score < last - rounding), mask & (jnp.abs(score - last) <= rounding)
+        places = jnp.minimum(selected, mask.sum()) - before.sum()
+        weights = before + tied * (places / jnp.maximum(tied.sum(), 1))
+        weights = weights / jnp.maximum(weights.sum(), 1)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN)
+    return Balancer(init, update, Needs.GRAMIAN, simplex=True)
 
 
 @parts.recorded()
@@ -50,8 +56,7 @@ def trimmed_mean(trim: int = 1) -> Balancer:
 
     Where too few tasks are present, fewer are left out, so that one remains.
     """
-    if trim < 0:
-        raise ValueError(f"trimmed_mean: trim={trim} must not be negative")
+    check_whole("trimmed_mean", 0, trim=trim)
 
     def init(num_tasks, template):
         if num_tasks <= 2 * trim:
@@ -71,4 +76,4 @@ def trimmed_mean(trim: int = 1) -> Balancer:
 
         return Result(direction=jax.tree.map(leaf, signal.jacobian)), state
 
-    return Balancer(stateless if trim == 0 else init, update, Needs.JACOBIAN)
+    return Balancer(stateless if trim == 0 else init, update, Needs.JACOBIAN, directs=True)

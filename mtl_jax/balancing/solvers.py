@@ -110,6 +110,13 @@ def dual_cone(
     return lower + z, residual
 
 
+def regularized(
+    gramian: Float[Array, "task task"], mask: Bool[Array, " task"], regularization: float
+) -> Float[Array, "task task"]:
+    """G + K r diag(G), K the present tasks: relative to each gradient's own length, so that lengths do no harm."""
+    return gramian + regularization * mask.sum().astype(gramian.dtype) * jnp.diag(jnp.diagonal(gramian))
+
+
 def min_norm_point(
     gramian: Float[Array, "task task"], mask: Bool[Array, " task"], regularization: float = 1e-6
 ) -> tuple[Float[Array, " task"], Float[Array, ""]]:
@@ -128,13 +135,13 @@ def min_norm_point(
     """
     gramian = jnp.where(mask[:, None] & mask[None, :], gramian, 0)
     length = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
-    longest = jnp.maximum(length.max(), jnp.finfo(gramian.dtype).tiny)
+    longest = jnp.where(length.max() > 0, length.max(), 1)  # its square, which a compiler may form, is no 0
     # A zero row is the shortest vector by itself; a tiny length gives it all the weight.
     length = jnp.where(mask, jnp.maximum(length / longest, 1e-9), 1)
     cosines = gramian / longest / longest / length[:, None] / length[None, :]
     shortest = jnp.where(mask, length, jnp.inf).min()
     pull = jnp.where(mask, shortest / length, 0)
-    y, _ = nonnegative_qp(cosines + regularization * jnp.eye(len(mask)), -pull[None], mask)
+    y, _ = nonnegative_qp(cosines + regularization * jnp.eye(len(mask), dtype=cosines.dtype), -pull[None], mask)
     weights = y[0] * pull
     weights = weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
     scaled = gramian / longest / longest
@@ -168,7 +175,7 @@ def best_in_ball(
     given, offset = jnp.where(pairs(mask), gramian, 0), jnp.where(mask, offset, 0)
     diagonal = jnp.maximum(jnp.diagonal(given), 0)
     gramian = given + jnp.diag(regularization * jnp.maximum(diagonal, 1e-12))
-    mean = mask / jnp.maximum(mask.sum(), 1)
+    mean = mask.astype(gramian.dtype) / jnp.maximum(mask.sum(), 1).astype(gramian.dtype)
     tiny = jnp.finfo(gramian.dtype).tiny
 
     def norm(y: Array, gramian: Array = gramian) -> Array:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.arguments import check, check_whole, numbers, preferences
+from mtl_jax.balancing.base import Balancer, Needs, Result, defined, one_per_task
 
 
 class StchState(NamedTuple):
@@ -30,7 +31,8 @@ def stch(
     """Minimises mu log sum_t exp(p_t f_t / mu), a smooth maximum of the losses.
 
     f_t = L_t - ideal_t where an ideal point is given. Else f_t = log(L_t / unit_t), with the unit the mean loss over
-    the first `warmup` steps, in which all weights are 1.
+    the first `warmup` steps, in which all weights are 1. There losses must be at least 0 (below, weights are nan), and
+    one under 1e-20 of its unit counts as that much.
 
     Args:
       mu: the smaller, the nearer to the maximum.
@@ -38,15 +40,14 @@ def stch(
       warmup: steps; without effect where `ideal` is given.
       ideal: z, one per task.
     """
-    if mu <= 0 or warmup < 1:
-        raise ValueError(f"stch: mu={mu} must be positive and warmup={warmup} at least 1")
-    preference = None if preference is None else tuple(preference)
-    ideal = None if ideal is None else tuple(ideal)
+    check("stch", "above 0", mu=mu)
+    check_whole("stch", 1, warmup=warmup)
+    preference = preferences("stch", "preference", preference)
+    ideal = numbers("stch", "ideal", ideal)
 
     def init(num_tasks, template):
-        for name, given in (("preference", preference), ("ideal", ideal)):
-            if given is not None and len(given) != num_tasks:
-                raise ValueError(f"stch: {len(given)} entries of {name} were given for {num_tasks} tasks")
+        one_per_task("stch", "entries of preference", preference, num_tasks)
+        one_per_task("stch", "entries of ideal", ideal, num_tasks)
         return StchState(
             jnp.ones((num_tasks,), jnp.float32) if preference is None else jnp.asarray(preference, jnp.float32),
             jnp.zeros((num_tasks,), jnp.float32),
@@ -65,13 +66,16 @@ def stch(
             state.step + 1,
         )
         if ideal is None:
-            tiny = jnp.finfo(losses.dtype).tiny
-            unit = jnp.where(state.count > 0, state.total / jnp.maximum(state.count, 1), 1).astype(losses.dtype)
-            value, slope = jnp.log(jnp.maximum(losses, tiny) / jnp.maximum(unit, tiny)), 1 / jnp.maximum(losses, tiny)
+            unit = jnp.where(state.total > 0, state.total / jnp.maximum(state.count, 1), 1).astype(losses.dtype)
+            floored = jnp.maximum(losses, jnp.maximum(1e-20 * unit, jnp.finfo(losses.dtype).tiny))
+            value, slope = jnp.log(floored) - jnp.log(unit), 1 / floored
         else:
             value, slope = losses - jnp.asarray(ideal, losses.dtype), jnp.ones_like(losses)
-        share = jax.nn.softmax(jnp.where(mask, weight * value / mu, -jnp.inf), where=mask)
-        weights = jnp.where(mask, jnp.where(warming, 1, weight * share * slope), 0).astype(losses.dtype)
+        weighted = jnp.where(mask, weight * value, -jnp.inf)
+        below = weighted - jnp.where(mask.any(), weighted.max(), 0)  # before the division, which may overflow
+        share = jax.nn.softmax(jnp.where(mask, below / mu, -jnp.inf), where=mask)
+        weights = jnp.where(mask, jnp.where(warming, 1, weight * share * slope), 0)
+        weights = (weights if ideal is not None else defined(weights, losses, mask)).astype(losses.dtype)
         return Result(weights, head_weights=weights), new
 
-    return Balancer(init, update, Needs.LOSSES, carried=("preference",))
+    return Balancer(init, update, Needs.LOSSES, carried=("preference",), positive=ideal is None)

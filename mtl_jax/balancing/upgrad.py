@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
+from mtl_jax.balancing.arguments import check, preferences
 from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
-from mtl_jax.balancing.solvers import dual_cone
+from mtl_jax.balancing.solvers import dual_cone, regularized
 
 
 @parts.recorded()
@@ -19,15 +20,17 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
 
     Args:
       preference: p, one per task; None for 1 / number of present tasks.
-      regularization: added to the diagonal of the scaled G.
+      regularization: r. K r times its diagonal is added to G, which is r I where G is divided by its trace and all
+        gradients have one length; relative to each, it hides no conflict of a short gradient with a long one.
     """
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = preferences("upgrad", "preference", preference)
+    check("upgrad", "at least 0", regularization=regularization)
 
     def init(num_tasks, template):
         return start_preference("upgrad", "preferences", preference, num_tasks)
 
     def update(signal, state, *, mask, key):
-        gram = scaled(signal.gramian, mask, regularization)
+        gram = regularized(scaled(signal.gramian, mask), mask, regularization)
         solutions, _ = dual_cone(gram, jnp.diag(preference_of(state, mask, gram.dtype)), mask)
         return Result(solutions.sum(0)), state
 
