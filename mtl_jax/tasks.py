@@ -43,6 +43,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
 from mtl_jax.batch import Batch
+from mtl_jax.members import Members, each, joined
 from mtl_jax.metrics.spans import is_iob2
 from mtl_jax.parallel import global_sum
 
@@ -209,13 +210,15 @@ def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> A
 
 
 def loss_sum(
-    task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
+    task: Task, outputs: Float[Array, "..."] | Members, targets: Array, mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(sum of the loss over labelled elements, number of labelled elements).
 
     Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
-    has nothing to say of the order and does not count.
+    has nothing to say of the order and does not count. With members it is the mean of the members' losses.
     """
+    if isinstance(outputs, Members):
+        return each(lambda one: loss_sum(task, one, targets, mask), outputs)
     labelled = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
     targets = jnp.where(labelled, targets, 0)  # 0 * nan is nan: what a missing label holds must not reach the loss
     if task.kind == "ranking":
@@ -235,20 +238,27 @@ def task_losses(
     return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 
-def readable(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
+def one_output(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "..."]:
+    """The outputs of one model; of members, those whose prediction is the mean of the members' predictions."""
+    return joined(outputs, KINDS[task.kind].labels)
+
+
+def readable(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "..."]:
     """Outputs as metrics take them: logits, scores, vectors, or values in the target's own units.
 
     Quantiles are sorted, so that they never cross; that does not increase the pinball loss (Chernozhukov, Fernandez-Val
     and Galichon, "Quantile and probability curves without crossing", 2010). Corners of a box are sorted per axis.
     """
+    outputs = one_output(task, outputs)
     outputs = outputs if task.scaler is None else task.scaler.unscale(outputs)
     if task.kind == "quantile":
         return jnp.sort(outputs, axis=-1)
     return losses.boxes.ordered(outputs) if task.kind == "box" else outputs
 
 
-def prediction(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
+def prediction(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "..."]:
     """Outputs as users take them; see the table above."""
+    outputs = one_output(task, outputs)
     if KINDS[task.kind].labels == "classes":
         return jax.nn.softmax(outputs, axis=-1)
     if KINDS[task.kind].labels == "zero_one":

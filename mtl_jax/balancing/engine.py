@@ -21,6 +21,7 @@ from mtl_jax.balancing.options import MODES
 from mtl_jax.balancing.pulls import floats, row_products, scale_rows, with_transpose
 from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask
+from mtl_jax.members import each
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
 from mtl_jax.tasks import Task, loss_sum, task_losses
@@ -146,7 +147,7 @@ def linearize(
     def row_losses() -> tuple[Array, Array]:
         """([K, batch] sums, [K, batch] counts) of the losses row by row."""
         return tuple(map(jnp.stack, zip(*(
-            jax.vmap(lambda o, y, m, t=t: loss_sum(t, o[None], y[None], m[None]))(
+            jax.vmap(lambda *row, t=t: loss_sum(t, *jax.tree.map(lambda x: x[None], row)))(
                 outputs[t.name], batch.targets[t.name], batch.masks[t.name])
             for t in tasks), strict=True)))  # fmt: skip
 
@@ -241,7 +242,7 @@ def linearize(
         def value(outputs: dict[str, Array]) -> Array:
             total = jnp.zeros((), losses.dtype)
             for loss in joint:
-                part, count = loss.function(outputs, batch.targets, batch.masks)
+                part, count = each(lambda o, f=loss.function: f(o, batch.targets, batch.masks), outputs)
                 total = total + loss.weight * part / jnp.maximum(global_sum(count), 1)
             return total
 

@@ -9,6 +9,7 @@ from mtl_jax.encoders.mlp import mlp
 from mtl_jax.encoders.multimodal import multimodal
 from mtl_jax.encoders.resnet import resnet
 from mtl_jax.encoders.rnn import rnn
+from mtl_jax.encoders.tabm import tabm
 from mtl_jax.encoders.tabular import tabular
 from mtl_jax.encoders.transformer import transformer
 from mtl_jax.encoders.unet import unet
@@ -19,6 +20,7 @@ NAMES = {
     "linear": linear,
     "mlp": mlp,
     "tabular": tabular,
+    "tabm": tabm,
     "cnn": cnn,
     "resnet": resnet,
     "vgg": vgg,
@@ -47,6 +49,7 @@ __all__ = [
     "multimodal",
     "resnet",
     "rnn",
+    "tabm",
     "tabular",
     "transformer",
     "unet",

@@ -40,7 +40,7 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
     tasks = check_names(tasks)
     names = tuple(t.name for t in tasks)
     groups = _groups(tree, names, len(encoder.stages))
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def place(group: frozenset[str]) -> str:
         if len(group) == len(names):

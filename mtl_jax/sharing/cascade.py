@@ -90,7 +90,7 @@ def cascade(
                 "data set have (Scaler((0.0,), (1.0,)) for targets that are used as they are)"
             )
     held = successive_regularization(successive, successive_every, reference, "cascade")
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def walk(at: Any, batch: Batch, inputs: Any, wanted: Sequence[str], train: Train, forcing: bool) -> dict[str, Any]:
         """{task: what decode gets} of `wanted`."""

@@ -61,7 +61,7 @@ def cooperative(
     heads_are_read = rounds > 0 and message == "outputs"
     if heads_are_read:
         messages.check_kinds(tasks, "cooperative")
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
     place = "shared/exchange"
 
     def outputs(at: Any, x: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Everything shared, the output layer too: tasks differ in their inputs, or in what they read off the outputs."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jaxtyping import Array, Float, Key
 
 from mtl_jax import heads, parts
@@ -36,7 +38,7 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
         raise ValueError(f"fully_shared: all tasks share one head, and {text}")
     sizes = {t.name: None if t.kind == "ranking" else t.size for t in tasks}
     widest = Task("widest", "regression", max(size or 1 for size in sizes.values()), head=next(iter(asked)))
-    named, head = base.layers(encoder), [("head", heads.build(widest))]
+    named, head = base.layers(encoder), [("head", heads.build(widest, encoder.members))]
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         weights, state, x = base.init_layers(named, rng, common_inputs(batch, "fully_shared"), "shared/encoder")
@@ -60,7 +62,10 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
     ) -> tuple[dict[str, Array], dict]:
-        return {t: x[..., 0] if sizes[t] is None else x[..., : sizes[t]] for t, x in features.items()}, {}
+        def own(t: str, x: Array) -> Array:
+            return x[..., 0] if sizes[t] is None else x[..., : sizes[t]]
+
+        return {t: jax.tree.map(functools.partial(own, t), x) for t, x in features.items()}, {}
 
     model = MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
     return on_own_inputs(model, "fully_shared")

@@ -22,7 +22,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
     tasks = check_names(tasks)
     trunk = base.layers(encoder, 0, shared_stages) if shared_stages else []
     branch = base.layers(encoder, shared_stages) if shared_stages < len(encoder.stages) else []
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         params: dict[str, Any] = {"shared": {}, "tasks": {}}

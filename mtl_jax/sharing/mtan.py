@@ -60,7 +60,7 @@ def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiT
     stages = [(f"stage_{i}", stage) for i, stage in enumerate(encoder.stages)]
     pool = [("pool", encoder.pool)] if encoder.pool is not None else []
     attention = {name: [(name, Attention(norm))] for name, _ in stages}
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def read(x: Any, before: Any) -> dict[str, Any]:
         return {"x": x} if before is None else {"x": x, "before": before}

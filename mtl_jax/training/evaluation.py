@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import KINDS, Task, loss_sum, metric_functions, readable
+from mtl_jax.tasks import KINDS, Task, loss_sum, metric_functions, one_output, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
@@ -25,6 +25,8 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
 
     def measure(variables: Any, batch: Batch) -> tuple[Any, Any]:
         outputs, _, _ = forward(model, variables, batch)
+        # What is measured is what is predicted: the members' common prediction, not each one's.
+        outputs = {t.name: one_output(t, outputs[t.name]) for t in tasks}
         sums = jnp.stack([jnp.stack(loss_sum(t, outputs[t.name], *labels(batch, t))) for t in tasks])
         states = {
             t.name: [m.measure(readable(t, outputs[t.name]), *labels(batch, t)) for m in functions[t.name]]

@@ -16,6 +16,7 @@ ENCODERS = {
     "linear": ("linear(features=6)", ROW),
     "mlp": ("mlp(features=(6, 4))", ROW),
     "tabular": ("tabular(features=(6, 4))", ROW),
+    "tabm": ("tabm(features=(6, 4), members=3, width=2, bins=4)", ROW),
     "cnn": ("cnn(features=(4, 6))", IMAGE),
     "resnet": ("resnet(depth=20, width=4)", IMAGE),
     "vgg": ("vgg(width=4)", IMAGE),
