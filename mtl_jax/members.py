@@ -21,6 +21,9 @@ class Members:
     values: Float[Array, "batch member ..."]
 
 
+Outputs = Array | Members  # of a task's head
+
+
 def each(function: Callable, outputs: Any) -> Any:
     """`function` of outputs, or of a dict of them; with members of each member's outputs, and the mean of the results.
 

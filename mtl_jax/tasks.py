@@ -43,7 +43,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
 from mtl_jax.batch import Batch
-from mtl_jax.members import Members, each, joined
+from mtl_jax.members import Members, Outputs, each, joined
 from mtl_jax.metrics.spans import is_iob2
 from mtl_jax.parallel import global_sum
 
@@ -210,7 +210,7 @@ def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> A
 
 
 def loss_sum(
-    task: Task, outputs: Float[Array, "..."] | Members, targets: Array, mask: Bool[Array, "..."]
+    task: Task, outputs: Outputs, targets: Array, mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(sum of the loss over labelled elements, number of labelled elements).
 
@@ -231,19 +231,19 @@ def loss_sum(
 
 
 def task_losses(
-    tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
+    tasks: Sequence[Task], outputs: dict[str, Outputs], batch: Batch
 ) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
     """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
     pairs = [loss_sum(t, outputs[t.name], batch.targets[t.name], batch.masks[t.name]) for t in tasks]
     return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 
-def one_output(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "..."]:
+def one_output(task: Task, outputs: Outputs) -> Float[Array, "..."]:
     """The outputs of one model; of members, those whose prediction is the mean of the members' predictions."""
     return joined(outputs, KINDS[task.kind].labels)
 
 
-def readable(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "..."]:
+def readable(task: Task, outputs: Outputs) -> Float[Array, "..."]:
     """Outputs as metrics take them: logits, scores, vectors, or values in the target's own units.
 
     Quantiles are sorted, so that they never cross; that does not increase the pinball loss (Chernozhukov, Fernandez-Val
@@ -256,7 +256,7 @@ def readable(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array,
     return losses.boxes.ordered(outputs) if task.kind == "box" else outputs
 
 
-def prediction(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "..."]:
+def prediction(task: Task, outputs: Outputs) -> Float[Array, "..."]:
     """Outputs as users take them; see the table above."""
     outputs = one_output(task, outputs)
     if KINDS[task.kind].labels == "classes":

@@ -62,7 +62,8 @@ class Columns(nn.Module):
             width = embedding_width(size) if self.embedding is None else self.embedding
             # Row 0 is for missing values. Codes below -1 go past the end, where they give nan as too large ones do.
             row = jnp.where(categories[:, i] < -1, size + 1, categories[:, i] + 1)
-            found.append(nn.Embed(size + 1, width, _embeddings, dtype=self.dtype, name=f"category_{i}")(row))
+            table = nn.Embed(size + 1, width, dtype=self.dtype, embedding_init=_embeddings, name=f"category_{i}")
+            found.append(table(row))
             widths.append(width)
         if not found:
             raise ValueError(f"{self.kind} got {sequences.shown(x)}, which has no columns")

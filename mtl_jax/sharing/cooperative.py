@@ -13,6 +13,7 @@ from jaxtyping import Array, Key
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.members import Outputs
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.messages import Projection
@@ -123,7 +124,7 @@ def cooperative(
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.members import Outputs
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
@@ -50,7 +51,7 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
     def encode(
         variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Float[Array, "batch ... output"], dict, dict]:
+    ) -> tuple[Outputs, dict, dict]:
         inputs, shared = common_inputs(batch, "fully_shared"), variables["params"]["shared"]
         state = variables["state"]["shared"].get("encoder", {})
         x, changed = base.apply_layers(
@@ -61,7 +62,7 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         def own(t: str, x: Array) -> Array:
             return x[..., 0] if sizes[t] is None else x[..., : sizes[t]]
 

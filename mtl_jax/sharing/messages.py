@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.encoders.base import values_of
-from mtl_jax.members import Members
+from mtl_jax.members import Members, Outputs
 from mtl_jax.tasks import Task
 
 
@@ -41,7 +41,7 @@ def check_kinds(tasks: Any, sharing: str) -> None:
         parts.lookup(task.kind, KINDS, f"kind of task {task.name!r}, whose outputs others read in {sharing}:")
 
 
-def soft(task: Task, outputs: Float[Array, "..."] | Members) -> Float[Array, "... width"]:
+def soft(task: Task, outputs: Outputs) -> Float[Array, "... width"]:
     """Outputs as others read them: probabilities, or standardised values; the last axis is one of entries.
 
     Those of members are read member by member, as features are.
