@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 
 @jax.tree_util.register_dataclass
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 class Members:
     """Outputs of several members: `values` [B, member, ...], where one model's outputs are [B, ...]."""
 
-    values: Float[Array, "batch member ..."]
+    values: Any  # an array, or what a tree with the same places has there
 
 
 Outputs = Array | Members  # of a task's head

@@ -38,7 +38,7 @@ def row_products(left: Any, right: Any) -> Float[Array, " batch"]:
         wide = jnp.promote_types(left.dtype, jnp.float32)
         return (left.astype(wide) * right.astype(wide)).reshape(len(left), -1).sum(1)
 
-    return sum(jax.tree.leaves(jax.tree.map(of_leaves, left, right)))
+    return sum(of_leaves(*pair) for pair in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
 
 
 def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:

@@ -4,6 +4,7 @@ from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
 from mtl_jax.encoders.conv1d import conv1d
+from mtl_jax.encoders.for_table import for_table
 from mtl_jax.encoders.linear import linear
 from mtl_jax.encoders.mlp import mlp
 from mtl_jax.encoders.multimodal import multimodal
@@ -44,6 +45,7 @@ __all__ = [
     "build",
     "cnn",
     "conv1d",
+    "for_table",
     "linear",
     "mlp",
     "multimodal",

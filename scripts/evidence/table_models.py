@@ -5,6 +5,7 @@ the training and the validation rows; ours are trained on the training rows, and
 """
 
 import numpy as np
+from scipy import sparse
 
 from scripts.evidence.table_sets import Table
 
@@ -18,18 +19,29 @@ def labelled(table: Table, task: str, rows: Rows) -> tuple[Rows, np.ndarray]:
 
 
 def with_sklearn(make, encode):
-    """A model per task; `make(binary, n_jobs)` makes it and `encode(table, known rows)` its inputs [N, d]."""
+    """A model per task: the best on validation of those that `make` lists, fitted anew to all known rows.
+
+    `encode(table, known rows)` gives their inputs [N, d].
+    """
+
+    def predict(model, binary: bool, x) -> np.ndarray:
+        return model.predict_proba(x)[:, 1] if binary else model.predict(x)
 
     def run(table: Table, train: Rows, val: Rows, test: Rows, jobs: int = 1) -> dict[str, np.ndarray]:
         known, found = np.concatenate([train, val]), {}
         x = encode(table, known)
         for task in table.targets:
-            rows, y = labelled(table, task, known)
-            if len(np.unique(y)) < 2:
+            binary = table.binary(task)
+            (some, few), (held, judge), (rows, y) = (labelled(table, task, r) for r in (train, val, known))
+            if len(np.unique(few)) < 2:
                 found[task] = np.full(len(test), y.mean())
                 continue
-            model = make(table, table.binary(task), jobs).fit(x[rows], y)
-            found[task] = model.predict_proba(x[test])[:, 1] if table.binary(task) else model.predict(x[test])
+            models = make(table, binary, jobs)
+            errors = [
+                np.mean((predict(m.fit(x[some], few), binary, x[held]) - judge) ** 2) if len(models) > 1 else 0
+                for m in models
+            ]
+            found[task] = predict(models[int(np.argmin(errors))].fit(x[rows], y), binary, x[test])
         return found
 
     return run
@@ -57,13 +69,18 @@ def codes(table: Table, known: Rows) -> np.ndarray:
 
 
 def for_linear(table: Table, known: Rows) -> np.ndarray:
-    """Standardised numbers, 0 and an indicator where missing; a column per category."""
+    """Standardised numbers, 0 and an indicator where missing; a column per category, sparse where they are many."""
     x = standardised(table, known)
     missing = np.isnan(x)
     blocks = [np.where(missing, 0, x), missing[:, missing[known].any(0)]]
     blocks += [column[:, None] == np.arange(n) for column, n in zip(codes(table, known).T, table.cardinalities,
                                                                     strict=True)]  # fmt: skip
-    return np.concatenate(blocks, 1).astype(np.float32)
+    wide = sum(table.cardinalities) > 200
+    return (
+        sparse.hstack([sparse.csr_matrix(b, dtype=np.float64) for b in blocks]).tocsr()
+        if wide
+        else np.concatenate(blocks, 1).astype(np.float64)
+    )
 
 
 def for_trees(table: Table, known: Rows) -> np.ndarray:
@@ -73,13 +90,12 @@ def for_trees(table: Table, known: Rows) -> np.ndarray:
 
 
 def make_linear(table: Table, binary: bool, jobs: int):
-    """Ridge or logistic regression; the penalty by cross-validation."""
-    from sklearn.linear_model import LogisticRegression, RidgeCV
-    from sklearn.model_selection import GridSearchCV
+    """Ridge or logistic regression, with penalties to choose from."""
+    from sklearn.linear_model import LogisticRegression, Ridge
 
-    if not binary:
-        return RidgeCV(np.logspace(-2, 4, 13))
-    return GridSearchCV(LogisticRegression(max_iter=500), {"C": np.logspace(-3, 1, 5)}, scoring="neg_log_loss", cv=3)
+    if binary:
+        return [LogisticRegression(C=c, max_iter=200) for c in (0.003, 0.03, 0.3, 3.0)]
+    return [Ridge(a) for a in (0.1, 1.0, 10.0, 100.0, 1000.0)]
 
 
 def make_boosted(table: Table, binary: bool, jobs: int):
@@ -88,7 +104,7 @@ def make_boosted(table: Table, binary: bool, jobs: int):
 
     is_category = [False] * table.numbers.shape[1] + [n <= 255 for n in table.cardinalities]
     kind = HistGradientBoostingClassifier if binary else HistGradientBoostingRegressor
-    return kind(categorical_features=is_category, random_state=0)
+    return [kind(categorical_features=is_category, random_state=0)]
 
 
 def make_forest(table: Table, binary: bool, jobs: int):
@@ -96,7 +112,7 @@ def make_forest(table: Table, binary: bool, jobs: int):
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     kind = RandomForestClassifier if binary else RandomForestRegressor
-    return kind(300, random_state=0, n_jobs=jobs)
+    return [kind(300, random_state=0, n_jobs=jobs)]
 
 
 OTHERS = {
@@ -133,16 +149,33 @@ def dataset(table: Table, train: Rows, val: Rows, test: Rows):
     return Dataset("table", tuple(tasks), split(train), split(val), split(test)), scales
 
 
-def ours(sharing: str, encoder, options):
-    """Our model: `encoder(data, cardinalities)` and `options(data)`, the arguments of `fit`."""
+def ours(sharing: str, encoder: str | None = None, options: dict | None = None):
+    """Our model: the text of an encoder without cardinalities, and arguments of `fit`; None: those for tables."""
 
     def run(table: Table, train: Rows, val: Rows, test: Rows, jobs: int = 1) -> dict[str, np.ndarray]:
         import mtl_jax as mtl
 
         data, scales = dataset(table, train, val, test)
-        model = mtl.sharing.build(sharing, encoder(data, table.cardinalities), data.tasks)
-        fitted = mtl.fit(model, data, progress=False, monitor=False, **options(data))
+        known = {"cardinalities": table.cardinalities}
+        chosen = mtl.encoders.build(encoder, **known) if encoder else mtl.encoders.for_table(data, **known)
+        model = mtl.sharing.build(sharing, chosen, data.tasks)
+        fitting = mtl.training.options_for_table(data) if options is None else options
+        fitted = mtl.fit(model, data, progress=False, monitor=False, **fitting)
         found = fitted.predict(data.test.inputs)
         return {t: found[t] * std + centre for t, (centre, std) in scales.items()}
 
     return run
+
+
+MLP = "tabular(features=(128, 128), numbers='piecewise', dropout=0.1)"
+OURS = {
+    "default": ours("hard"),  # the TabM-like ensemble
+    "together": ours("hard", MLP),
+    "single": ours("independent", MLP),
+    "before": ours("hard", "tabular()", {"num_steps": 1000}),
+    "default_single": ours("independent"),
+    "periodic": ours("hard", "tabm(numbers='periodic')"),
+    "plain": ours("hard", "tabm(numbers='plain')"),
+    "residual": ours("hard", "tabular(features=(128, 128, 128), numbers='piecewise', dropout=0.1, block='residual')"),
+}
+MAIN = (*OTHERS, "before", "single", "together", "default")
