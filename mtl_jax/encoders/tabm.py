@@ -1,7 +1,7 @@
 """An ensemble of thin members for tables: one set of kernels, which each member scales with vectors of its own.
 
-Gorishniy, Kotelnikov and Babenko, "TabM: advancing tabular deep learning with parameter-efficient ensembling", ICLR
-2025, arXiv:2410.24210, over BatchEnsemble (Wen, Tran and Ba, ICLR 2020, arXiv:2002.06715).
+TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025, arXiv:2410.24210) over BatchEnsemble (Wen, Tran and Ba, ICLR 2020,
+arXiv:2002.06715).
 """
 
 from typing import Any

@@ -141,7 +141,7 @@ def tabular(
     bins: int = 16,
     block: str = "dense",
 ) -> Encoder:
-    """An MLP over tables; stage 0 also embeds the columns. `for_table` chooses its arguments for a data set.
+    """An MLP over tables; stage 0 also embeds the columns.
 
     Inputs: {"numbers": float [B, n], nan where missing, "categories": int [B, c], -1 where missing or unseen}, either
     of them alone, or numbers as a float array [B, n], best standardised. A code that is too large, or below -1, gives

@@ -110,7 +110,10 @@ def test_joined_logits_neither_overflow_nor_vanish():
         np.testing.assert_allclose(one, [200, 0, -200], atol=1e-3)
 
 
-@pytest.mark.parametrize("sharing", ["hard", "cross_stitch", "mmoe(experts=2)", "mtan", "cooperative", "fully_shared"])
+SLOW = [pytest.param(s, marks=pytest.mark.slow) for s in ("mmoe(experts=2)", "mtan", "cooperative", "fully_shared")]
+
+
+@pytest.mark.parametrize("sharing", ["hard", "cross_stitch", *SLOW])
 def test_every_mode_of_the_engine_agrees_with_reverse_mode(sharing):
     """Source: `jax.jacrev` of the losses, of models on which the cotangents at outputs are members'."""
     source = tiny.data()
