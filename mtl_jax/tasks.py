@@ -44,6 +44,7 @@ from jaxtyping import Array, Bool, Float
 from mtl_jax import losses, metrics, parts
 from mtl_jax.batch import Batch, labels_of
 from mtl_jax.class_weights import class_factors, class_names, read_class_weights
+from mtl_jax.members import Outputs, each, joined
 from mtl_jax.metrics.spans import is_iob2
 from mtl_jax.parallel import global_sum
 
@@ -238,7 +239,7 @@ def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> A
 
 def loss_sum(
     task: Task,
-    outputs: Float[Array, "..."],
+    outputs: Outputs,
     targets: Array,
     mask: Bool[Array, "..."],
     weights: Float[Array, " row"] | None = None,
@@ -251,30 +252,30 @@ def loss_sum(
     loss, mask = elements(task, outputs, targets, mask)
     if weights is None and task.class_weights is None:
         return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
-    each = jnp.ones(loss.shape, loss.dtype)
+    weight = jnp.ones(loss.shape, loss.dtype)
     if weights is not None:
-        each *= weights.reshape(-1, *(1,) * (loss.ndim - 1)).astype(loss.dtype)
+        weight *= weights.reshape(-1, *(1,) * (loss.ndim - 1)).astype(loss.dtype)
     if task.class_weights is not None:
-        each *= class_factors(task, targets).astype(loss.dtype)
-    mask &= each > 0
-    return jnp.where(mask, loss * each, 0).sum(), jnp.where(mask, each, 0).sum()
+        weight *= class_factors(task, targets).astype(loss.dtype)
+    mask &= weight > 0
+    return jnp.where(mask, loss * weight, 0).sum(), jnp.where(mask, weight, 0).sum()
 
 
 def elements(
-    task: Task, outputs: Float[Array, "..."], targets: Array, mask: Bool[Array, "..."]
+    task: Task, outputs: Outputs, targets: Array, mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
     """(the loss of each element, which elements are labelled).
 
     Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
-    has nothing to say of the order and does not count.
+    has nothing to say of the order and does not count. With members it is the mean of the members' losses.
     """
     labelled = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
     targets = jnp.where(labelled, targets, 0)  # 0 * nan is nan: what a missing label holds must not reach the loss
     if task.kind == "ranking":
-        loss = loss_function(task)(outputs, targets, labelled)
+        loss = each(lambda one: loss_function(task)(one, targets, labelled), outputs)
         mask = (labelled & (targets > 0)).any(-1)
     else:
-        loss = loss_function(task)(outputs, targets)
+        loss = each(lambda one: loss_function(task)(one, targets), outputs)
     return loss, jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
 
 
@@ -284,27 +285,34 @@ def divisor(counts: Array) -> Array:
 
 
 def task_losses(
-    tasks: Sequence[Task], outputs: dict[str, Array], batch: Batch
+    tasks: Sequence[Task], outputs: dict[str, Outputs], batch: Batch
 ) -> tuple[Float[Array, " task"], Float[Array, " task"]]:
     """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
     pairs = [loss_sum(t, outputs[t.name], *labels_of(batch, t.name)) for t in tasks]
     return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
 
 
-def readable(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
+def one_output(task: Task, outputs: Outputs) -> Float[Array, "..."]:
+    """The outputs of one model; of members, those whose prediction is the mean of the members' predictions."""
+    return joined(outputs, KINDS[task.kind].labels)
+
+
+def readable(task: Task, outputs: Outputs) -> Float[Array, "..."]:
     """Outputs as metrics take them: logits, scores, vectors, or values in the target's own units.
 
     Quantiles are sorted, so that they never cross; that does not increase the pinball loss (Chernozhukov, Fernandez-Val
     and Galichon, "Quantile and probability curves without crossing", 2010). Corners of a box are sorted per axis.
     """
+    outputs = one_output(task, outputs)
     outputs = outputs if task.scaler is None else task.scaler.unscale(outputs)
     if task.kind == "quantile":
         return jnp.sort(outputs, axis=-1)
     return losses.boxes.ordered(outputs) if task.kind == "box" else outputs
 
 
-def prediction(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "..."]:
+def prediction(task: Task, outputs: Outputs) -> Float[Array, "..."]:
     """Outputs as users take them; see the table above."""
+    outputs = one_output(task, outputs)
     if KINDS[task.kind].labels == "classes":
         return jax.nn.softmax(outputs, axis=-1)
     if KINDS[task.kind].labels == "zero_one":

@@ -23,6 +23,7 @@ from mtl_jax.balancing.options import MODES
 from mtl_jax.balancing.pulls import floats, row_products, scale_rows, with_transpose
 from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask, labels_of
+from mtl_jax.members import Outputs, each
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
 from mtl_jax.tasks import Task, divisor, elements, loss_sum, task_losses
@@ -116,14 +117,14 @@ def linearize(
     kept = not (columns and one_value)  # whether the cotangents are; "columns" makes each anew where one is enough
 
     # --- heads: one forward, one backward of the summed losses -----------------------------------------------------
-    def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Array], Any]:
+    def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Outputs], Any]:
         read = {n: partition.unflatten(x, whole[n]) for n, x in features.items()}
         return model.decode(with_leaves(private), read, train=train, rng=rng)
 
     outputs, pull_heads, push_heads, decoded = with_transpose(decode, columns, private, features)
     new_state = merge(merge(variables["state"], new_state), decoded)
 
-    def mean_losses(outputs: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
+    def mean_losses(outputs: dict[str, Outputs]) -> tuple[Array, tuple[Array, Array]]:
         sums, counts = task_losses(tasks, outputs, batch)
         local = sums / divisor(counts)
         return local.sum(), (local, counts)
@@ -277,10 +278,10 @@ def linearize(
         return sum(x for losses in found for x in losses.values()) / num_devices()
 
     def joint_gradient() -> Gradient:
-        def value(outputs: dict[str, Array]) -> Array:
+        def value(outputs: dict[str, Outputs]) -> Array:
             total = jnp.zeros((), losses.dtype)
             for loss in joint:
-                part, count = loss.function(outputs, batch.targets, batch.masks)
+                part, count = each(lambda o, f=loss.function: f(o, batch.targets, batch.masks), outputs)
                 total = total + loss.weight * part / jnp.maximum(global_sum(count), 1)
             return total
 

@@ -31,10 +31,14 @@ def scale_rows(tree: Any, factor: Float[Array, "..."]) -> Any:
     )
 
 
-def row_products(left: Float[Array, "batch ..."], right: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-    """Inner products row by row, in float32 at least."""
-    wide = jnp.promote_types(left.dtype, jnp.float32)
-    return (left.astype(wide) * right.astype(wide)).reshape(len(left), -1).sum(1)
+def row_products(left: Any, right: Any) -> Float[Array, " batch"]:
+    """Inner products row by row of leaves [batch, ...], in float32 at least."""
+
+    def of_leaves(left: Array, right: Array) -> Array:
+        wide = jnp.promote_types(left.dtype, jnp.float32)
+        return (left.astype(wide) * right.astype(wide)).reshape(len(left), -1).sum(1)
+
+    return sum(of_leaves(*pair) for pair in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
 
 
 def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:

@@ -4,11 +4,13 @@ from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
 from mtl_jax.encoders.conv1d import conv1d
+from mtl_jax.encoders.for_table import for_table
 from mtl_jax.encoders.linear import linear
 from mtl_jax.encoders.mlp import mlp
 from mtl_jax.encoders.multimodal import multimodal
 from mtl_jax.encoders.resnet import resnet
 from mtl_jax.encoders.rnn import rnn
+from mtl_jax.encoders.tabm import tabm
 from mtl_jax.encoders.tabular import tabular
 from mtl_jax.encoders.transformer import transformer
 from mtl_jax.encoders.unet import unet
@@ -19,6 +21,7 @@ NAMES = {
     "linear": linear,
     "mlp": mlp,
     "tabular": tabular,
+    "tabm": tabm,
     "cnn": cnn,
     "resnet": resnet,
     "vgg": vgg,
@@ -42,11 +45,13 @@ __all__ = [
     "build",
     "cnn",
     "conv1d",
+    "for_table",
     "linear",
     "mlp",
     "multimodal",
     "resnet",
     "rnn",
+    "tabm",
     "tabular",
     "transformer",
     "unet",

@@ -24,12 +24,15 @@ class Encoder(NamedTuple):
         heads read sequences or images as they are.
       spec: the call that made it; None if that is no literal.
       reads_missing: whether nan among its inputs stands for a missing value, which it can do without.
+      members: of an ensemble inside it: its features are [B, members, width], and every task has a head for each
+        (`mtl_jax.members`). None: it is one model.
     """
 
     stages: tuple[nn.Module, ...]
     pool: nn.Module | None = None
     spec: str | None = None
     reads_missing: bool = False
+    members: int | None = None
 
 
 def values_of(x: Any) -> Array:

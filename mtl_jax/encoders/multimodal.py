@@ -166,7 +166,11 @@ def multimodal(
     for name, text in encoders.items():
         if not name or name == "fuse" or name.endswith(PRESENT) or "/" in name:
             raise ValueError(f"multimodal: an input cannot be called {name!r}; 'fuse', '*{PRESENT}' and '/' are taken")
-        room.build(text)
+        if room.build(text).members:
+            raise ValueError(
+                f"multimodal: encoder {name!r} is an ensemble, {text!r}, whose members end in heads of their own; they "
+                "cannot be fused with other inputs; use 'tabular' for tables here"
+            )
     if fusion not in FUSIONS:
         raise parts.unknown("fusion of multimodal", fusion, FUSIONS)
     layers.check_sizes("multimodal", width=width, heads=heads)

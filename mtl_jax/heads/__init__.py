@@ -8,16 +8,33 @@ import flax.linen as nn
 
 from mtl_jax import parts
 from mtl_jax.heads.dense import dense
+from mtl_jax.heads.members import EachMember
 from mtl_jax.heads.token import token
-from mtl_jax.heads.vector import vector
+from mtl_jax.heads.vector import Vector, vector
 from mtl_jax.tasks import KINDS, Task
 
 NAMES = {"vector": vector, "token": token, "dense": dense}
 
 
-def build(task: Task) -> nn.Module:
-    """The head that `task.head` names; by default its kind's, without hidden layers."""
-    return parts.build(task.head or KINDS[task.kind].head, NAMES, f"head of task {task.name!r}:", task)
+def build(task: Task, members: int | None = None) -> nn.Module:
+    """The head that `task.head` names; by default its kind's, without hidden layers.
+
+    Args:
+      task: whose outputs it makes.
+      members: of the encoder that it reads (`Encoder.members`); each then has a head of its own.
+
+    Raises:
+      ValueError: for a head that does not exist, or one on positions where the encoder's only positions are members.
+    """
+    head = parts.build(task.head or KINDS[task.kind].head, NAMES, f"head of task {task.name!r}:", task)
+    if members is None:
+        return head
+    if not isinstance(head, Vector):
+        raise ValueError(
+            f"task {task.name!r}: an encoder with members gives vectors, and kind {task.kind!r} has a head on "
+            "positions; use an encoder of sequences or images"
+        )
+    return EachMember(head, members)
 
 
 __all__ = ["NAMES", "build", "dense", "token", "vector"]

@@ -12,6 +12,7 @@ from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.members import Outputs
 from mtl_jax.sharing.columns import Layers
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, readers
@@ -45,7 +46,7 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
     tasks = check_names(tasks)
     names = tuple(t.name for t in tasks)
     groups = _groups(tree, names, len(encoder.stages))
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def place(group: frozenset[str]) -> str:
         if len(group) == len(names):
@@ -91,7 +92,7 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 

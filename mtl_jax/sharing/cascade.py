@@ -14,6 +14,7 @@ from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.members import Outputs
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, readers, runs_in_training, split_stages
@@ -95,7 +96,7 @@ def cascade(
                 "data set have (Scaler((0.0,), (1.0,)) for targets that are used as they are)"
             )
     held = successive_regularization(successive, successive_every, reference, "cascade")
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def walk(at: Any, batch: Batch, inputs: Any, wanted: Sequence[str], train: Train, forcing: bool) -> dict[str, Any]:
         """{task: what decode gets} of `wanted`."""
@@ -156,7 +157,7 @@ def cascade(
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Key
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.members import Outputs
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.messages import Projection
@@ -70,7 +71,7 @@ def cooperative(
     heads_are_read = rounds > 0 and message == "outputs"
     if heads_are_read:
         messages.check_kinds(tasks, "cooperative")
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
     place = "shared/exchange"
 
     def outputs(at: Any, x: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def cooperative(
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 

@@ -80,7 +80,7 @@ def extraction(
     stages = len(encoder.stages)
     edges = [round(stages * i / (last + 1)) for i in range(last + 2)]
     groups = [base.layers(encoder, a, b) for a, b in zip(edges, edges[1:], strict=False)]
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
     names = tuple(modules)
 
     def within(index: int) -> Path:

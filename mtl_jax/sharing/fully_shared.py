@@ -1,14 +1,17 @@
 """Everything shared, the output layer too: tasks differ in their inputs, or in what they read off the outputs."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Array, Float, Key
+import jax
+from jaxtyping import Array, Key
 
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.members import Outputs
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
@@ -38,7 +41,7 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
         raise ValueError(f"fully_shared: all tasks share one head, and {text}")
     sizes = {t.name: None if t.kind == "ranking" else t.size for t in tasks}
     widest = Task("widest", "regression", max(size or 1 for size in sizes.values()), head=next(iter(asked)))
-    named, head = base.layers(encoder), [("head", heads.build(widest))]
+    named, head = base.layers(encoder), [("head", heads.build(widest, encoder.members))]
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         weights, state, x = base.init_layers(named, rng, common_inputs(batch, "fully_shared"), "shared/encoder")
@@ -50,7 +53,7 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
     def encode(
         variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Float[Array, "batch ... output"], dict, dict]:
+    ) -> tuple[Outputs, dict, dict]:
         inputs, shared = common_inputs(batch, "fully_shared"), variables["params"]["shared"]
         state = variables["state"]["shared"].get("encoder", {})
         x, changed = base.apply_layers(
@@ -61,8 +64,11 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
-        return {t: x[..., 0] if sizes[t] is None else x[..., : sizes[t]] for t, x in features.items()}, {}
+    ) -> tuple[dict[str, Outputs], dict]:
+        def own(t: str, x: Array) -> Array:
+            return x[..., 0] if sizes[t] is None else x[..., : sizes[t]]
+
+        return {t: jax.tree.map(functools.partial(own, t), x) for t, x in features.items()}, {}
 
     model = MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
     return on_own_inputs(model, "fully_shared")

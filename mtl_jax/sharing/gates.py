@@ -75,7 +75,9 @@ def gate_inputs(reads: str, inputs: Any, features: Any, sharing: str) -> Float[A
     leaves = jax.tree.leaves(inputs)
     if any(jnp.issubdtype(x.dtype, jnp.integer) for x in leaves):
         raise ValueError(f"{sharing}: gate='input' reads numbers, and the input holds integers; use gate='features'")
-    return jnp.concatenate([at_least_float32(layers.flat(x)) for x in leaves], -1)
+    # nan stands for a missing number, where an encoder takes it at all; it reads as the mean, and not into the gate.
+    return jnp.concatenate([jnp.nan_to_num(at_least_float32(layers.flat(x)), posinf=jnp.inf, neginf=-jnp.inf)
+                            for x in leaves], -1)  # fmt: skip
 
 
 def at_least_float32(x: Array) -> Array:

@@ -13,6 +13,7 @@ from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.members import Outputs
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.tasks import Task, check_names
 
@@ -22,7 +23,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
     tasks = check_names(tasks)
     trunk = base.layers(encoder, 0, shared_stages) if shared_stages else []
     branch = base.layers(encoder, shared_stages) if shared_stages < len(encoder.stages) else []
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         params: dict[str, Any] = {"shared": {}, "tasks": {}}
@@ -67,7 +68,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         outputs, new_state = {}, {}
         for name, x in features.items():
             params, prefix = variables["params"]["tasks"][name], f"tasks/{name}"

@@ -8,6 +8,7 @@ from jaxtyping import Array, Key
 
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Train
+from mtl_jax.members import Outputs
 
 
 def init_heads(modules: Mapping[str, nn.Module], key: Key[Array, ""], features: Mapping[str, Any]) -> dict[str, dict]:
@@ -20,7 +21,7 @@ def decode_heads(modules: Mapping[str, nn.Module]) -> Callable:
 
     def decode(
         variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Array], dict]:
+    ) -> tuple[dict[str, Outputs], dict]:
         outputs = {}
         for t, x in features.items():
             params = variables["params"]["tasks"][t]

@@ -66,7 +66,7 @@ def learning_to_branch(
         raise ValueError(f"learning_to_branch: anneal_steps={anneal_steps} must be at least 1")
     columns = tuple(map(str, range(copies)))
     stages = [base.layers(encoder, i, i + 1) for i in range(len(encoder.stages))]
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
     decay = (final_temperature / temperature) ** (1 / anneal_steps)
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:

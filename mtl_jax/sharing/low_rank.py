@@ -84,7 +84,7 @@ def low_rank(
     tasks = check_names(tasks)
     if latent < 1:
         raise ValueError(f"{sharing}: latent={latent} must be at least 1")
-    named, modules = base.layers(encoder), {t.name: heads.build(t) for t in tasks}
+    named, modules = base.layers(encoder), {t.name: heads.build(t, encoder.members) for t in tasks}
     copies = tuple(map(str, range(latent)))
 
     def first(rng: Key[Array, ""], x: Any, t: str) -> tuple[dict, dict, dict, Any]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.encoders.base import values_of
+from mtl_jax.members import Members, Outputs
 from mtl_jax.tasks import Task
 
 
@@ -40,9 +41,12 @@ def check_kinds(tasks: Any, sharing: str) -> None:
         parts.lookup(task.kind, KINDS, f"kind of task {task.name!r}, whose outputs others read in {sharing}:")
 
 
-def soft(task: Task, outputs: Float[Array, "..."]) -> Float[Array, "... width"]:
-    """Outputs as others read them: probabilities, or standardised values; the last axis is one of entries."""
-    values = KINDS[task.kind].soft(outputs)
+def soft(task: Task, outputs: Outputs) -> Float[Array, "... width"]:
+    """Outputs as others read them: probabilities, or standardised values; the last axis is one of entries.
+
+    Those of members are read member by member, as features are.
+    """
+    values = KINDS[task.kind].soft(outputs.values if isinstance(outputs, Members) else outputs)
     return values[..., None] if task.size is None else values
 
 
@@ -52,6 +56,8 @@ def labelled(
     """`message`, with labels (one-hot, or standardised) in its place wherever `mask` says that there is one."""
     label = KINDS[task.kind].label(task, targets)
     label = (label[..., None] if task.size is None else label).astype(message.dtype)
+    # A row's label is the same at all of its positions, such as members.
+    label = label.reshape(*label.shape[:1], *(1,) * (message.ndim - label.ndim), *label.shape[1:])
     return jnp.where(mask.reshape(mask.shape + (1,) * (message.ndim - mask.ndim)), label, message)
 
 

@@ -57,7 +57,7 @@ def mixed_columns(
     names = tuple(t.name for t in tasks)
     stages = [(f"stage_{i}", stage) for i, stage in enumerate(encoder.stages)]
     pool = [("pool", encoder.pool)] if encoder.pool is not None else []
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         inputs = common_inputs(batch, sharing)

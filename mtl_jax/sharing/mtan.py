@@ -73,7 +73,7 @@ def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiT
     layers.check(1, norm, "relu", 0.0, "mtan")
     stages = [(f"stage_{i}", stage) for i, stage in enumerate(encoder.stages)]
     pool = [("pool", encoder.pool)] if encoder.pool is not None else []
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def walk(at: Any, inputs: Any, wanted: Sequence[str]) -> dict[str, Any]:
         """{task: its features}."""

@@ -50,7 +50,7 @@ def task_passes(
       vector: (key) -> a first ``tasks/<t>/embedding`` for the steps that are told the task.
     """
     tasks = check_names(tasks)
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def called(step: Step, x: Any, own: dict) -> Any:
         return {"x": x, "task": own["embedding"]} if step.told else x

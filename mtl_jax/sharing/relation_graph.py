@@ -51,7 +51,7 @@ def relation_graph(
     if keys < 1:
         raise ValueError(f"relation_graph: keys={keys} must be at least 1")
     trunk, branch = split_stages(encoder, shared_stages, "relation_graph")
-    modules = {t.name: heads.build(t) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
     def walk(at: Any, inputs: Any, readers: Sequence[str]) -> tuple[dict[str, Any], dict[str, Array]]:
         """({reader: features}, {metric: scalar})."""

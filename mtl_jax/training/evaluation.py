@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from mtl_jax.batch import Batch, labels_of
 from mtl_jax.metrics.base import expand
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions, readable
+from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions, one_output, readable
 
 
 def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
@@ -31,7 +31,9 @@ def make_measure(
     functions = {t.name: metric_functions(t) if with_metrics else () for t in tasks}
 
     def measure(variables: Any, batch: Batch) -> tuple[Any, Any]:
-        outputs = outputs_of(variables, batch)
+        # What is measured is what is predicted: the members' common prediction, not each one's.
+        given = outputs_of(variables, batch)
+        outputs = {t.name: one_output(t, given[t.name]) for t in tasks}
         check_weighted(tasks, batch, with_metrics)
         sums = jnp.stack([
             jnp.zeros(2) if isinstance(t.loss, Missing)

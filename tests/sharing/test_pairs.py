@@ -8,6 +8,7 @@ import mtl_jax as mtl
 from experiments.architectures import with_tasks
 from mtl_jax import encoders, sharing
 from mtl_jax.sharing import forward
+from mtl_jax.tasks import one_output
 
 TASKS = (mtl.Task("a", "classification", size=3), mtl.Task("b", "regression"), mtl.Task("c", "binary"))
 IMAGE, ROW, SERIES = jnp.zeros((2, 32, 32, 3)), jnp.zeros((2, 6)), jnp.zeros((2, 8, 4))
@@ -16,6 +17,7 @@ ENCODERS = {
     "linear": ("linear(features=6)", ROW),
     "mlp": ("mlp(features=(6, 4))", ROW),
     "tabular": ("tabular(features=(6, 4))", ROW),
+    "tabm": ("tabm(features=(6, 4), members=3, width=2, bins=4)", ROW),
     "cnn": ("cnn(features=(4, 6))", IMAGE),
     "resnet": ("resnet(depth=20, width=4)", IMAGE),
     "vgg": ("vgg(width=4)", IMAGE),
@@ -51,8 +53,12 @@ def test_it_builds_and_runs(name, encoder):
     def shapes():
         model = sharing.build(with_tasks(name, [t.name for t in TASKS], len(trunk.stages)), trunk, TASKS)
         variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))
-        run = jax.eval_shape(lambda v: forward(model, v, batch, train=True, rng=jax.random.key(1)), variables)
-        return variables, run
+
+        def run(variables):
+            outputs, *rest = forward(model, variables, batch, train=True, rng=jax.random.key(1))
+            return {t.name: one_output(t, outputs[t.name]) for t in TASKS}, *rest
+
+        return variables, jax.eval_shape(run, variables)
 
     if (name, encoder) in REFUSED:
         with pytest.raises(ValueError, match=REFUSED[name, encoder]):
