@@ -147,10 +147,15 @@ def fit(
             "balance_paths": balance_paths, "update_every": update_every, "objectives": objectives,
             "task_schedule": chosen.spec, **spans,
         }  # fmt: skip
-    if workdir is not None:
-        workdir = paths.local_folder(workdir, "workdir")
-        saved_folder.check_not_saved(workdir)
-        records.check_same_config(workdir / "config.json", config)
+    workdir = None if workdir is None else paths.local_folder(workdir, "workdir")
+
+    def check_workdir() -> None:
+        """An error if the workdir holds another run."""
+        if workdir is not None:
+            saved_folder.check_not_saved(workdir)
+            records.check_same_config(workdir / "config.json", config)
+
+    check_workdir()
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------
     example = small_batch(data.train)
@@ -220,6 +225,6 @@ def fit(
     run.engine, run.trainable = why, trainable
     job = loop.Job(
         run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
-        nonfinite, workdir, progress, started,
+        nonfinite, workdir, check_workdir, progress, started,
     )  # fmt: skip
     return loop.train(job)
