@@ -26,7 +26,8 @@ def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
     Raises:
       ValueError: if `text` is not a name or a call of a name with literal arguments.
     """
-    wrong = f"{kind} {text!r} is not of the form name or name(key=value, ...) with literal values"
+    shown = text if len(text) <= 200 else f"{text[:200]}..."
+    wrong = f"{kind} {shown!r} is not of the form name or name(key=value, ...) with literal values"
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
@@ -37,7 +38,7 @@ def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
             raise ValueError(wrong)
         args = tuple(ast.literal_eval(a) for a in node.args)
         return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-    except (SyntaxError, ValueError, TypeError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two: too deep
         raise ValueError(wrong) from error
 
 

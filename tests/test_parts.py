@@ -29,3 +29,10 @@ def test_errors_list_what_there_is():
         encoders.build("mlp(width=3)")
     with pytest.raises(ValueError, match="encoder .*too many positional arguments"):
         encoders.build("mlp(1, 'none', 0.0, 'relu', None, False, 3)")
+
+
+def test_text_that_is_too_deep_is_no_call():
+    for text in ("(" * 5000, "mlp(" + "-" * 100_000 + "1)", "mlp(a=" + "[" * 3000 + "]" * 3000 + ")"):
+        with pytest.raises(ValueError, match="is not of the form name or name") as caught:
+            parts.parse(text, "encoder")
+        assert len(str(caught.value)) < 400

@@ -167,8 +167,13 @@ def fit(
             "learning_rate_factors": learning_rate_factors, "patience": patience}  # fmt: skip
     rests_on = identity.describe(data, tasks, {**settings, **no_text, **more}, adapted)
     rests_on["named"] = [k for k, v in named.items() if v is not None]
-    if workdir is not None:
-        identity.check(workdir, rests_on, config, own_config=own_config, named=named)
+
+    def check_workdir() -> None:
+        """An error if the workdir holds another run."""
+        if workdir is not None:
+            identity.check(workdir, rests_on, config, own_config=own_config, named=named)
+
+    check_workdir()
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------
     example = small_batch(data.train)
@@ -238,7 +243,7 @@ def fit(
     run.engine, run.trainable, run.identity, run.without_say = why, trainable, rests_on, silent
     job = loop.Job(
         run, train, best, dispatch, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
-        nonfinite, workdir, progress, started,
+        nonfinite, workdir, check_workdir, progress, started,
     )  # fmt: skip
     run = loop.train(job)
     if run.resumed_from is not None and run.resumed_from > num_steps:

@@ -40,6 +40,7 @@ class Job(NamedTuple):
       spans: steps between records, validations, checkpoints and returns to the host (`intervals`).
       nonfinite: see `fit`.
       workdir: of checkpoints and records, or None.
+      check_workdir: an error if it holds another run; asked again once it is locked, as one may have ended just now.
       progress: see `fit`.
       started: when the fit began, by `time.perf_counter`.
     """
@@ -58,6 +59,7 @@ class Job(NamedTuple):
     spans: dict[str, int]
     nonfinite: str
     workdir: pathlib.Path | None
+    check_workdir: Callable[[], None]
     progress: bool | None
     started: float
 
@@ -76,7 +78,7 @@ def train(job: Job) -> Run:
         checkpoints = None
         if workdir is not None:
             stack.enter_context(lock.held(workdir if leads else None))
-            records.check_same_config(workdir / "config.json", run.config)  # again: another may have ended just now
+            job.check_workdir()
         stack.enter_context(interrupts)
         if workdir is not None:
             from mtl_jax.checkpoint import Checkpoints

@@ -11,7 +11,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import checkpoint
-from mtl_jax.training import records
+from mtl_jax.training import lock, records
 from tests import tiny
 
 
@@ -207,6 +207,19 @@ def test_a_workdir_in_use(copy):
         mtl.compare(mtl.encoders.mlp(), tiny.data(), ["equal"], workdir=copy)
     assert mtl.load_run(copy).steps == 20  # reading is free
     process.communicate()
+
+
+def test_the_workdir_is_looked_at_again_once_it_is_locked(tmp_path, monkeypatch):
+    """Another run may have come and gone since the first look."""
+    real = lock.held
+
+    def held(folder):
+        records.write_json(tmp_path / "config.json", {"another": "run"})
+        return real(folder)
+
+    monkeypatch.setattr(lock, "held", held)
+    with pytest.raises(ValueError, match="holds a run of another config"):
+        fit(tmp_path)
 
 
 def test_a_full_disk_names_the_file():
