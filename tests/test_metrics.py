@@ -209,7 +209,7 @@ def test_ranking_of_many_rows_in_float32():
     random = np.random.default_rng(4)
     targets = random.integers(2, size=150_000).astype(np.float32)
     scores = np.round(random.standard_normal(targets.size) + targets, 2).astype(np.float32)
-    state = curves.Scored(jnp.asarray(scores), jnp.asarray(targets > 0), jnp.ones(targets.size, bool))
+    state = curves.Scored(jnp.asarray(scores), jnp.asarray(targets > 0), jnp.ones(targets.size, jnp.int32))
     area, precision = (jax.jit(f)(state)[0] for f in (curves.roc_area, curves.precision_area))
     np.testing.assert_allclose(area, reference.roc_auc_score(targets, scores), rtol=3e-7)
     np.testing.assert_allclose(precision, reference.average_precision_score(targets, scores), rtol=3e-7)

@@ -76,7 +76,7 @@ class JointLoss(NamedTuple):
     Attributes:
       name: as logged.
       function: ({task: outputs}, {task: targets}, {task: masks}) -> (sum over examples, number of examples); the loss
-        is their ratio over the global batch.
+        is their ratio over the global batch. Weights of rows are not applied to it.
       weight: its factor.
     """
 

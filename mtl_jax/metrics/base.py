@@ -119,7 +119,7 @@ def expand(mask: Shaped[Array, "..."], like: Shaped[Array, "..."]) -> Shaped[Arr
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), like.shape)
 
 
-def wide(values: Num[Array, "..."]) -> Float[Array, "..."]:
+def wide(values: Shaped[Array, "..."]) -> Float[Array, "..."]:
     """float32, or float64 where that is used."""
     return values if values.dtype == jnp.float64 else values.astype(jnp.float32)
 

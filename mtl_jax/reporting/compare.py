@@ -180,9 +180,8 @@ def closing_lines(
         if baseline and not float(mean_there(values[baseline])) > 0:
             no_base.append(f"{task.name} ({name} of {baseline} is {text_of(mean_there(values[baseline]))})")
     if worse:
-        lines.append(
-            f"{WORSE} worse than the {CONSTANT}: " + "; ".join(f"{m}: {', '.join(t)}" for m, t in worse.items())
-        )
+        named = "; ".join(f"{method}: {some(worse[method])}" for method in results if method in worse)
+        lines.append(f"{WORSE} worse than the {CONSTANT}: {named}")
     if absent:
         lines.append("left out of means and ranks: " + "; ".join(absent))
     if partly:

@@ -63,6 +63,8 @@ def describe(model: MultiTaskModel | Adapted, data: Dataset, freeze: Any = None)
             present = f"{mask.reshape(len(mask), -1).any(1).mean():.0%} of {len(mask):,} rows labelled"
         if mask.ndim > 1:
             present += f", at {mask.sum():,} positions"
+        present += ", rows weighted" if task.name in (data.train.weights or {}) else ""
+        present += ", classes weighted" if task.class_weights is not None else ""
         lines.append(f"task {task.name}: {task.kind}{size}, {present}")
     return Description("\n".join(lines))
 
