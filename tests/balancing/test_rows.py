@@ -56,8 +56,14 @@ def test_rows_that_meet(name):
         assert any(np.abs(jacobian[i, :, j]).max() > 0 for i in range(SIZE) for j in range(SIZE) if i != j)
 
 
-@pytest.mark.parametrize("sharing, norm, joins", [("hard(shared_stages=1)", "batch", True), ("hard", "batch", False),
-                                                  ("cascade(order=('a', 'b'), shared_stages=1)", "batch", False)])
+@pytest.mark.parametrize(
+    "sharing, norm, joins",
+    [
+        ("hard(shared_stages=1)", "batch", True),
+        ("hard", "batch", False),
+        ("cascade(order=('a', 'b'), shared_stages=1)", "batch", False),
+    ],
+)
 def test_rows_of_losses_through_batch_statistics(sharing, norm, joins):
     """Examples and halves against jacrev of the rows' losses, in float64, where a task's own stages normalise."""
     size, draw = 4, np.random.default_rng(0)
