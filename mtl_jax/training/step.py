@@ -70,7 +70,8 @@ def make_train_step(
 
     The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (of a
     task's loss and gradient), ``sound`` [len(PARTS)] (whether each of `PARTS` is finite), ``applied`` (a scalar), and,
-    where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative cosine.
+    where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative
+    cosine.
     """
     if nonfinite not in ("stop", "skip_task"):
         raise ValueError(f"unknown nonfinite {nonfinite!r}; (stop, skip_task)")
