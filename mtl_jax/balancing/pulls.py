@@ -5,18 +5,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
 
+JAXPRS = (Jaxpr, ClosedJaxpr)
+
 
 def with_transpose(function: Callable, both_ways: bool, *at: Any) -> tuple:
-    """(value, its transpose, its tangent map if `both_ways`, aux) of a function that returns (value, aux)."""
+    """(value, its transpose, its tangent map if `both_ways`, aux) of a function that returns (value, aux).
+
+    Raises:
+      ValueError: if both ways are asked of a function that is differentiated backwards only.
+    """
     if not both_ways:
         value, pull, aux = jax.vjp(function, *at, has_aux=True)
         return value, pull, None, aux
     value, push, aux = jax.linearize(function, *at, has_aux=True)
+    if "custom_lin" in primitives(jax.make_jaxpr(push)(*at).jaxpr):
+        raise ValueError("engine 'columns' takes tangents, which a function with a backward pass of its own "
+                         "(jax.custom_vjp) in this model does not have; use engine='map'")  # fmt: skip
     return value, jax.linear_transpose(push, *at), push, aux
+
+
+def primitives(program: Any) -> set[str]:
+    """Names of all operations in a jaxpr, those of inner ones included."""
+    found = {e.primitive.name for e in program.eqns}
+    for equation in program.eqns:
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: isinstance(x, JAXPRS)):
+            if isinstance(value, JAXPRS):
+                found |= primitives(getattr(value, "jaxpr", value))
+    return found
 
 
 def floats(tree: Any) -> dict[str, Array]:

@@ -90,8 +90,9 @@ def through(equation: Any, given: list) -> Any:
     if len(axes) > 1:
         return UNKNOWN
     if name in ELEMENTWISE:
-        # Operands have one shape, or are scalars.
-        return axis if all(s in (out, ()) for s in shapes) and shape == out else UNKNOWN
+        # Operands have one shape but for axes of length 1, or are scalars.
+        rows = all(s[axis] == out[axis] for s, g in zip(shapes, given, strict=True) if g is not None)
+        return axis if rows and all(len(s) in (len(out), 0) for s in shapes) else UNKNOWN
     if name in REDUCTIONS:
         return MIXED if axis in params["axes"] else axis - sum(a < axis for a in params["axes"])
     if name in SCANS:

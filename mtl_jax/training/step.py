@@ -68,7 +68,7 @@ def make_train_step(
 
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
 
-    The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (a
+    The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (of a
     task's loss and gradient), ``sound`` [len(PARTS)] (whether each of `PARTS` is finite), ``applied`` (a scalar), and,
     where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative
     cosine.

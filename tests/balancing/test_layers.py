@@ -37,19 +37,36 @@ def test_what_is_factored(rows, expected):
     """A kernel with one use, and only where the layer is wider than its rows."""
     x = jnp.ones((rows, 30))
     variables = jax.jit(Net().init)(jax.random.key(0), x)
-    kernels = {p: w for p, w in partition.flatten(variables["params"]).items() if w.ndim == 2}
+    leaves = partition.flatten(variables["params"])
+    kernels = [p for p, w in leaves.items() if w.ndim == 2]
     assert len(kernels) == 6
 
-    def run(kernels):
-        return Net().apply({"params": partition.unflatten(kernels, variables["params"])}, x)
+    def run(leaves):
+        return Net().apply({"params": partition.unflatten(leaves, variables["params"])}, x)
 
-    assert set(layers.find(run, kernels, num_tasks=8)) == expected
+    found = layers.take_apart(run, kernels, 8, leaves)
+    assert set(found.zeros) == expected
+    assert set(found.left) == set(kernels) - expected
+    assert found.left["twice/kernel"] == "read 2 times"
+    assert found.left["inside/kernel"].startswith("read by remat") and found.left["looped/kernel"] == "read by scan"
+    whole, entering = found.run(leaves, {p: jnp.ones_like(z) for p, z in found.zeros.items()})
+    if expected:  # what entered the product, and what comes after it when ones are added there
+        np.testing.assert_array_equal(entering["once/kernel"], x)
+        moved = partition.unflatten(leaves | {"once/bias": leaves["once/bias"] + 1}, variables["params"])
+        np.testing.assert_allclose(whole, Net().apply({"params": moved}, x), rtol=1e-5)
 
 
 def test_one_task_is_not_factored():
-    output = jax.ShapeDtypeStruct((8, 64), np.float32)
-    assert layers.pays(layers.Watched(output, 64), 4)
-    assert not layers.pays(layers.Watched(output, 64), 1)
+    assert layers.pays(layers.Product(None, 8, 64, 64), 4)
+    assert not layers.pays(layers.Product(None, 8, 64, 64), 1)
+
+
+def test_what_is_left_out_is_said():
+    data = tiny.data()
+    model = tiny.model(data.tasks, encoder="mlp(features=(300, 4))")
+    run = tiny.fit(model, data, balancer="upgrad", engine="layers", num_steps=5, batch_size=16)
+    assert "; no layer is taken apart, so rows are pulled as by 'map' (shared/" in run.engine
+    assert "rows are too many for 5 x 300" in run.engine
 
 
 def test_half_precision_and_members():
