@@ -36,10 +36,12 @@ def conicgrad(c: float = 0.5) -> Balancer:
         squared = jnp.where(usable, squared, 1)
         length = jnp.sqrt(squared)
 
+        harmed = mask & (jnp.diagonal(gram) > 0)  # a task without a gradient is not harmed by any direction
+
         def norm(w):
             return jnp.sqrt(jnp.maximum(w @ times(gram, w), 0))
 
-        inner, _ = min_norm_point(gram, mask)
+        inner, _ = min_norm_point(gram, harmed)
         # The direction of a shortest vector that is rounding says nothing.
         reliable = norm(inner) > 1e-3 * jnp.sqrt(jnp.diagonal(gram).max())
         inside = reliable & (inner @ along >= c * length * norm(inner))
@@ -51,7 +53,7 @@ def conicgrad(c: float = 0.5) -> Balancer:
             flat = jnp.diagonal(across) <= 1e-6 * jnp.diagonal(gram)
             across = jnp.where(flat[:, None] | flat[None, :], 0, across)
             radius = jnp.asarray(math.sqrt(1 - c * c), gram.dtype)
-            y, residual = best_in_ball(across, c * along / length, radius, mask)
+            y, residual = best_in_ball(across, c * along / length, radius, harmed)
             y = jnp.where(flat | ~(residual < 0.3), 0, y)
             return c * mean + length * (y - (y @ shift) * mean)
 

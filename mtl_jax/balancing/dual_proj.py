@@ -15,7 +15,7 @@ def dual_proj(preference: Sequence[float] | None = None, regularization: float =
 
     Args:
       preference: p, one per task; None for 1 / number of present tasks.
-      regularization: r; K r times its diagonal is added to G, as in `upgrad`.
+      regularization: of G divided by its trace, as in `upgrad`.
     """
     preference = preferences("dual_proj", "preference", preference)
     check("dual_proj", "at least 0", regularization=regularization)

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 FURTHEST = 40.0  # of a logarithm from 0: its exponential and that times a gradient stay within float32
+LARGEST = 1e15  # slope
 
 
 class Learned(NamedTuple):
@@ -29,7 +30,11 @@ def descend(
     optimizer: optax.GradientTransformation,
     mask: Bool[Array, " task"],
 ) -> Learned:
-    """One step against `slope` for the present tasks; what the others hold stays."""
+    """One step against `slope` for the present tasks; what the others hold stays.
+
+    Adam's step does not depend on the slope's scale, so a huge one is cut to where its square is finite.
+    """
+    slope = jnp.clip(slope, -LARGEST, LARGEST)
     steps, moments = jax.vmap(optimizer.update)(slope.astype(jnp.float32), learned.adam, learned.value)
     new = Learned(learned.value + steps, moments)
     return jax.tree.map(lambda n, o: jnp.where(mask, n, o), new, learned)

@@ -2,6 +2,8 @@
 arXiv:2402.15638). Both solve G w = w^(-1 / alpha); Nash-MTL is alpha = 1.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -16,17 +18,14 @@ MOST_STEPS = 100
 LOWEST = -40.0  # of log z, against about 1 elsewhere: no weight at all
 
 
+# What is added to the diagonal of the cosines, as a stationary point has no finite solution; and where no solution is
+# found so, what keeps the weights small enough that their gains are no rounding.
+GENTLE, STEADY = 1e-7, 1e-5
+
+
 def enough(dtype) -> float:
     """The relative change of a weight by a Newton step after which the next one is below rounding."""
-    return 0.3 * float(jnp.finfo(dtype).eps) ** 0.5
-
-
-def steady(dtype) -> float:
-    """What is added to the diagonal of the cosines: a stationary point has no finite solution.
-
-    It keeps the weights finite, and small enough that their gains are no rounding.
-    """
-    return max(64 * float(jnp.finfo(dtype).eps), 1e-10)
+    return 0.28 * float(jnp.finfo(dtype).eps) ** 0.5
 
 
 def power_equation(
@@ -53,7 +52,7 @@ def power_equation(
     there = length > 0
     longest = jnp.maximum(length.max(), jnp.finfo(gramian.dtype).tiny)
     relative = jnp.where(there, length / longest, 1)
-    cosine = cosine + steady(gramian.dtype) * jnp.eye(len(mask), dtype=gramian.dtype)
+    unit = jnp.eye(len(mask), dtype=gramian.dtype)
     power = 1 / alpha
     height = (power - 1) * jnp.log(relative)
     reach, jitter = max(1.0, alpha), len(mask) * jnp.finfo(gramian.dtype).eps  # of the Newton system alone
@@ -62,20 +61,28 @@ def power_equation(
         _, change, count = carry
         return (change > enough(gramian.dtype)) & (count < MOST_STEPS)
 
-    def newton(carry: tuple) -> tuple:
-        log, _, count = carry
-        z = jnp.where(there, jnp.exp(log), 0)
-        s = jnp.where(there, jnp.exp(jnp.maximum(height - power * log, -60)), 0)
-        system = cosine + jnp.diag(jnp.where(there, power * s * jnp.exp(-log), 1) + jitter)
-        change = jnp.linalg.solve(system, s - times(cosine, z)) * jnp.exp(-log)
-        # Upwards as far as z would grow, downwards until z falls or s grows by a factor of e.
-        step = jnp.where(change > 0, jnp.log1p(jnp.maximum(change, 0)), jnp.maximum(change, -reach))
-        moved = jnp.where(there, jnp.maximum(log + step, LOWEST), 0)
-        return moved, jnp.where(moved == log, 0, jnp.abs(change)).max(), count + 1
+    def newton_of(cosine: Array) -> Callable:
+        def newton(carry: tuple) -> tuple:
+            log, _, count = carry
+            z = jnp.where(there, jnp.exp(log), 0)
+            s = jnp.where(there, jnp.exp(jnp.maximum(height - power * log, -60)), 0)
+            system = cosine + jnp.diag(jnp.where(there, power * s * jnp.exp(-log), 1) + jitter)
+            change = jnp.linalg.solve(system, s - times(cosine, z)) * jnp.exp(-log)
+            # Upwards as far as z would grow, downwards until z falls or s grows by a factor of e.
+            step = jnp.where(change > 0, jnp.log1p(jnp.maximum(change, 0)), jnp.maximum(change, -reach))
+            moved = jnp.where(there, jnp.maximum(log + step, LOWEST), 0)
+            return moved, jnp.where(moved == log, 0, jnp.abs(change)).max(), count + 1
 
-    alone = height / (power + 1)  # the solution where no two gradients meet
-    begin = (alone, jnp.full((), jnp.inf, gramian.dtype), jnp.zeros((), int))
-    log, change, _ = jax.lax.while_loop(unfinished, newton, begin)
+        return newton
+
+    def begin(undone: Array) -> tuple:
+        alone = height / (power + 1)  # the solution where no two gradients meet
+        return alone, jnp.where(undone, jnp.inf, 0).astype(gramian.dtype), jnp.zeros((), int)
+
+    log, change, _ = jax.lax.while_loop(unfinished, newton_of(cosine + GENTLE * unit), begin(jnp.ones((), bool)))
+    lost = ~(change <= enough(gramian.dtype))
+    steady, again, _ = jax.lax.while_loop(unfinished, newton_of(cosine + STEADY * unit), begin(lost))
+    log, change = jnp.where(lost, steady, log), jnp.where(lost, jnp.maximum(again, enough(gramian.dtype)), change)
     weights = jnp.exp(log - jnp.log(relative) - 2 / (power + 1) * jnp.log(longest))
     return jnp.where(there, weights, 0), change
 

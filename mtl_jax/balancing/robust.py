@@ -32,15 +32,18 @@ def krum(outliers: int = 1, selected: int = 1) -> Balancer:
     def update(signal, state, *, mask, key):
         gram, count = signal.gramian, len(mask)
         square = jnp.diagonal(gram)
-        distance = jnp.maximum(square[:, None] + square[None, :] - 2 * gram, 0)
+        both = square[:, None] + square[None, :]
+        distance = jnp.maximum(both - (gram + gram.T), 0)
         others = mask[:, None] & mask[None, :] & ~jnp.eye(count, dtype=bool)
-        nearest = jnp.sort(jnp.where(others, distance, jnp.inf), axis=1)
+        order = jnp.argsort(jnp.where(others, distance, jnp.inf), axis=1)
+        nearest = jnp.take_along_axis(jnp.where(others, distance, jnp.inf), order, 1)
         neighbours = jnp.clip(mask.sum() - outliers - 2, 1, count)
-        score = jnp.where((jnp.arange(count) < neighbours) & jnp.isfinite(nearest), nearest, 0).sum(1)
+        counted = (jnp.arange(count) < neighbours) & jnp.isfinite(nearest)
+        score = jnp.where(counted, nearest, 0).sum(1)
+        rounding = 2 * jnp.finfo(gram.dtype).eps * jnp.where(counted, jnp.take_along_axis(both, order, 1), 0).sum(1)
         score = jnp.where(mask, score, jnp.inf)
         last = jnp.sort(score)[jnp.clip(jnp.minimum(selected, mask.sum()) - 1, 0, count - 1)]
         # Equal up to rounding, as the distances between two tasks are: the order of the tasks must not decide.
-        rounding = 8 * jnp.finfo(gram.dtype).eps * neighbours * jnp.where(mask, square, 0).max()
         before, tied = mask & (score < last - rounding), mask & (jnp.abs(score - last) <= rounding)
         places = jnp.minimum(selected, mask.sum()) - before.sum()
         weights = before + tied * (places / jnp.maximum(tied.sum(), 1))

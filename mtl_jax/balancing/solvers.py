@@ -113,8 +113,13 @@ def dual_cone(
 def regularized(
     gramian: Float[Array, "task task"], mask: Bool[Array, " task"], regularization: float
 ) -> Float[Array, "task task"]:
-    """G + K r diag(G), K the present tasks: relative to each gradient's own length, so that lengths do no harm."""
-    return gramian + regularization * mask.sum().astype(gramian.dtype) * jnp.diag(jnp.diagonal(gramian))
+    """G with r tr(G) added to its diagonal, but to none more than 10 K r times itself, K the present tasks.
+
+    So that what is added hides no conflict of a short gradient with a long one.
+    """
+    diagonal = jnp.diagonal(gramian)
+    added = jnp.minimum(jnp.where(mask, diagonal, 0).sum(), 10 * mask.sum().astype(gramian.dtype) * diagonal)
+    return gramian + regularization * jnp.diag(added)
 
 
 def min_norm_point(

@@ -20,8 +20,8 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
 
     Args:
       preference: p, one per task; None for 1 / number of present tasks.
-      regularization: r. K r times its diagonal is added to G, which is r I where G is divided by its trace and all
-        gradients have one length; relative to each, it hides no conflict of a short gradient with a long one.
+      regularization: r, of the scaled G: added to its diagonal, but to that of gradients much shorter than the others
+        no more than 10 K r times itself, which would hide their conflicts.
     """
     preference = preferences("upgrad", "preference", preference)
     check("upgrad", "at least 0", regularization=regularization)

@@ -82,7 +82,7 @@ def edges():
         "weakly stationary": np.concatenate([base[:2], -base[:2], base[4:]]),
         "an opposite pair": np.concatenate([base[:1], -0.5 * base[:1], base[2:]]),
         "opposite": np.outer([1, -1, 1, -1, 0.5], base[0]),
-        "of rank 2": draw.normal(size=(K, 2)) @ draw.normal(size=(2, WIDTH)),
+        "of rank 2": np.array([[1, 0.1], [1, -0.5], [0.2, 1], [-0.1, 1], [1, 1]]) @ base[:2],
         "of rank 1": np.outer([1, 2, 3, 0.1, 1], base[0]),
         "equal": np.repeat(base[:1], K, 0),
         "nearly equal": base[:1] + 1e-4 * base,
