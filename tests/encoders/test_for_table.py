@@ -9,6 +9,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.training import options_for_table
+from mtl_jax.training.intervals import intervals
 
 DRAW = np.random.default_rng(0)
 
@@ -60,7 +61,7 @@ def test_options_fit_any_number_of_rows():
     for rows in (20, 90, 1000, 10_000, 1_000_000):
         found = options_for_table(Dataset("rows", (), mtl.Batch(np.zeros((rows, 1)), {}, {})))
         assert 16 <= found["batch_size"] <= min(256, max(16, rows // 8))
-        spans = mtl.training.intervals.intervals(found["num_steps"], None, found["eval_every"], None, None)
+        spans = intervals(found["num_steps"], None, found["eval_every"], None, None)
         assert 10 <= spans["steps_per_dispatch"] <= 50 and spans["eval_every"] == found["eval_every"] <= 200
 
 
