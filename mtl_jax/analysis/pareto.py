@@ -13,6 +13,7 @@ from mtl_jax import balancing, parts
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import centred
 from mtl_jax.training.evaluation import baseline_losses
 from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
@@ -122,7 +123,7 @@ def pareto_front(
     names = tuple(t.name for t in tasks)
     found = run.evaluate(getattr(data.select(names), split))
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)
-    relative = losses.astype(np.float64) / baseline_losses(tasks, data.train)
+    relative = losses.astype(np.float64) / baseline_losses(tasks, centred(tasks, data.train))
     volume = hypervolume(relative, np.ones(len(tasks)))
     return Front(names, method, grid, relative, is_on_front(relative), volume, run)
 

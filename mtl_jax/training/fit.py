@@ -1,5 +1,6 @@
 """`fit`: from a model and a data set to a run; what is checked and made before the first step."""
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import centred
 from mtl_jax.training import loop, records, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
@@ -113,6 +115,9 @@ def fit(
     names = tuple(t.name for t in tasks)
     source, data = data.spec, data.select(names)
     check_dataset(data)
+    data = dataclasses.replace(
+        data, train=centred(tasks, data.train), val=None if data.val is None else centred(tasks, data.val)
+    )
     if model.encoder is not None and not model.encoder.reads_missing:
         check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)

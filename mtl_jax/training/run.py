@@ -15,7 +15,7 @@ from mtl_jax import encoders, partition, sharing
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, prediction
+from mtl_jax.tasks import Task, centred, origin_of, prediction
 from mtl_jax.training import description, records
 from mtl_jax.training.evaluation import make_evaluate
 
@@ -114,7 +114,8 @@ class Run:
             t.name: len(jax.tree.leaves(inputs[t.name] if isinstance(inputs, PerTask) else inputs)[0])
             for t in self.tasks
         }
-        return {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
+        found = {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
+        return found | {t.name: found[t.name] + o for t in self.tasks if (o := origin_of(t)) is not None}
 
     def _check_inputs(self, inputs: Any) -> None:
         wanted, given = partition.flatten(self.example.inputs), partition.flatten(inputs)
@@ -134,6 +135,7 @@ class Run:
             raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
         names = [t.name for t in self.tasks]
         chosen = Batch(split.inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+        chosen = centred(self.tasks, chosen)
         losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
         losses = np.asarray(losses)
         return {
