@@ -1,9 +1,10 @@
 """Metrics of a run, or of one that `Run.save` wrote, on a split of its data set.
 
-python -m experiments.evaluate --workdir=runs/a [--split=test] [--data=...] [--output=metrics.json]
+python -m experiments.evaluate --workdir=runs/a [--split=test] [--data=... | --csv=new.csv] [--output=metrics.json]
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -14,7 +15,29 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run.")
 SPLIT = flags.DEFINE_enum("split", "test", ("train", "val", "test"), "Which split.")
 DATA = flags.DEFINE_string("data", None, "Another data set with the run's tasks; by default the run's own.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets lie; by default the environment's MTL_JAX_DATA.")
+CSV = flags.DEFINE_string("csv", None, "A table with the run's columns: all its rows, encoded as in training.")
 OUTPUT = flags.DEFINE_string("output", None, "A JSON file to write the metrics to.")
+
+
+def split_of(run: Any) -> tuple[str, Any]:
+    """(what it is, the split) that the flags name.
+
+    Raises:
+      ValueError: if it cannot be loaded, or the run's own file has changed: split anew, it would test on training rows.
+    """
+    import mtl_jax as mtl
+    from mtl_jax.data.tables.serving import changed
+
+    name = DATA.value or run.data
+    if not name:
+        raise ValueError(f"{WORKDIR.value} was trained on data that no name loads again; pass --data")
+    if DATA.value is None and (said := changed(run.columns)):
+        raise ValueError(f"{said}; its splits would be others, and the test split would hold rows of training. "
+                         "--csv=FILE evaluates on all rows of a file")  # fmt: skip
+    split = getattr(mtl.data.load(name, data_dir=DATA_DIR.value), SPLIT.value)
+    if split is None:
+        raise ValueError(f"data set {name!r} has no {SPLIT.value} split")
+    return f"{name}, {SPLIT.value}", split
 
 
 def main() -> int:
@@ -23,14 +46,12 @@ def main() -> int:
     from mtl_jax.training import records
 
     run = mtl.load_run(WORKDIR.value)
-    name = DATA.value or run.data
-    if not name:
-        raise ValueError(f"{WORKDIR.value} was trained on data that no name loads again; pass --data")
-    split = getattr(mtl.data.load(name, data_dir=DATA_DIR.value), SPLIT.value)
-    if split is None:
-        raise ValueError(f"data set {name!r} has no {SPLIT.value} split")
+    if CSV.value:
+        title, split = f"{CSV.value}, all rows", CSV.value
+    else:
+        title, split = split_of(run)
     found = records.plain(run.evaluate(split))
-    print(f"{name}, {SPLIT.value}:\n{metrics_table(found)}")
+    print(f"{title}:\n{metrics_table(found)}")
     if OUTPUT.value:
         records.write_json(pathlib.Path(OUTPUT.value), found)
     return 0

@@ -18,6 +18,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's records and chec
 
 def finished(workdir: pathlib.Path, config: dict[str, Any]) -> bool:
     """Whether the run is complete, which is then said."""
+    from mtl_jax.data.tables import stored
+    from mtl_jax.data.tables.serving import changed
     from mtl_jax.training import records
 
     records.check_same_config(workdir / "config.json", config)
@@ -30,6 +32,8 @@ def finished(workdir: pathlib.Path, config: dict[str, Any]) -> bool:
     early = f", stopped early at {summary['steps']}" if summary["steps"] < summary["num_steps"] else ""
     print(f"{workdir} is finished: {summary['num_steps']} steps{early}; results are in {path}. A larger "
           "--config.num_steps continues it")  # fmt: skip
+    if said := changed(stored.read(workdir)):
+        print(f"warning: {said}; the results are of the file as it was. Train on the changed one in another workdir")
     return True
 
 

@@ -202,7 +202,7 @@ def centred(tasks: Sequence["Task"], split: Batch) -> Batch:
             targets[task.name] = (np.asarray(target, np.float64) - origin).astype(np.float32)
         elif target is not None and getattr(target, "dtype", None) == np.float64:
             targets[task.name] = target.astype(np.float32)
-    return split._replace(targets=targets)
+    return Batch(split.inputs, targets, split.masks)
 
 
 def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:

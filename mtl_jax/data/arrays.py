@@ -133,7 +133,12 @@ def divide(splits: dict[str, Batch], fractions: dict[str, float], seed: int) -> 
 
 
 def finish(
-    raw: dict[str, Batch], names: tuple[str, ...], kinds: Mapping[str, str | Task], name: str, named: bool = False, **more
+    raw: dict[str, Batch],
+    names: tuple[str, ...],
+    kinds: Mapping[str, str | Task],
+    name: str,
+    named: bool = False,
+    **more,
 ) -> Dataset:
     """Kinds, class names and scalers, labels in their final dtypes, and the checks.
 

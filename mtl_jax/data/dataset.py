@@ -10,6 +10,7 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.checks import check_dataset
+from mtl_jax.data.encoded_rows import encoded_by, encoding_of
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.tasks import KINDS, Scaler, Task
 
@@ -73,7 +74,8 @@ def select_tasks(split: Batch | None, names: Sequence[str]) -> Batch | None:
     if split is None:
         return None
     inputs = PerTask({n: split.inputs[n] for n in names}) if isinstance(split.inputs, PerTask) else split.inputs
-    return Batch(inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+    chosen = Batch(inputs, {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names})
+    return encoded_by(chosen, encoding_of(split))
 
 
 def take_rows(split: Batch, count: int, seed: int) -> Batch:
@@ -95,7 +97,7 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
         return jax.tree.map(lambda x: np.asarray(x)[index], tree)
 
     if not isinstance(rows, dict):
-        return take(split, rows)
+        return encoded_by(take(split, rows), encoding_of(split))
     return Batch(
         PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
         {t: take(y, rows[t]) for t, y in split.targets.items()},
@@ -129,7 +131,7 @@ ROUNDING = 1e-13  # spread of float64 values, against their size, that is roundi
 
 
 def moments(values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [D], standard deviation [D]) of values [N, D] where the mask says; 1 where all are equal but for rounding."""
+    """(mean [D], deviation [D]) of values [N, D] where the mask says; the deviation of a constant is 1."""
     values, count = np.where(mask, values, 0), np.maximum(mask.sum(0), 1)
     mean = values.sum(0) / count
     std = np.sqrt((np.where(mask, values - mean, 0) ** 2).sum(0) / count)

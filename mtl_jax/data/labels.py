@@ -4,9 +4,9 @@ One rule reads the kind off labels, the same for arrays, data frames and files:
 
 - bool, text of two values (yes and no, true and false), numbers that are all 0 or 1, or all 1 or 2: **binary**;
 - other text: **classification** (text [N, T]: tagging); text that is numbers counts as these numbers;
-- whole numbers, whatever their dtype: **classification** if they start at 0 or 1, at least half of the numbers up to the
-  largest are used, and there are at most 30 of them; **regression** if they are many different amounts; what could be
-  either, such as 0, 5, 10 in every row or 0 to 99, is an error that asks for kinds=;
+- whole numbers, whatever their dtype: **classification** if they start at 0 or 1, at least two thirds of the numbers up
+  to the largest are used, and there are at most 30 of them; **regression** if they are many different amounts; what
+  could be either, such as 0, 5 and 10 again and again, or 0 to 99, is an error that asks for kinds=;
 - other numbers: **regression**; all 0 or 1 in several columns: **multilabel**.
 
 A number that stands apart, such as -1 beside 0 and 1 or 255 beside 0 to 20, may mark a missing label: an error says how
@@ -80,7 +80,8 @@ def _objects(task: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = np.array([v if t else 0 for v, t in zip(flat, there, strict=True)], np.int64 if whole else np.float64)
         return found.reshape(values.shape), there.reshape(values.shape)
     if any(issubclass(k, list | tuple | dict | set | np.ndarray) for k in kinds):
-        raise ValueError(f"task {task!r}: row {int(there.argmax())} holds a {type(flat[there][0]).__name__}; give every "
+        raise ValueError(f"task {task!r}: row {int(there.argmax())} holds a {type(flat[there][0]).__name__}; give "
+                         f"every "
                          "row as many labels, as one array")  # fmt: skip
     found = np.empty(len(flat), object)
     found[:] = [str(v) if t else "" for v, t in zip(flat, there, strict=True)]
@@ -171,7 +172,8 @@ def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, te
             return tuple(sorted({str(v) for v in observed}, key=float))
         return tuple(v if amounts is None else spell(v) for v in distinct)
     if amounts is None:
-        raise ValueError(f"task {name!r}: labels are text of {len(distinct)} values such as {distinct[:3]}; binary takes "
+        raise ValueError(f"task {name!r}: labels are text of {len(distinct)} values such as {distinct[:3]}; binary "
+                         f"takes "
                          "two")  # fmt: skip
     apart = [v for v in distinct if v not in (0, 1)]
     raise ValueError(
@@ -186,7 +188,8 @@ def _task_of_codes(name: str, kind: str, observed: np.ndarray, named: bool, aske
     if asked and len(values) > 1 and (apart := standing_apart(values)) is not None:
         raise ValueError(
             f"task {name!r}: label {apart:g} stands apart from {values[values != apart][0]:g} to "
-            f"{values[values != apart][-1]:g}; if it marks what has no label, say missing={{{name!r}: {apart:g}}}; if it "
+            f"{values[values != apart][-1]:g}; if it marks what has no label, say missing={{{name!r}: {apart:g}}}; if "
+            f"it "
             f"is a class, give kinds={{{name!r}: mtl.Task({name!r}, {kind!r}, size=..., classes=...)}}"
         )
     if not named and _whole(values) and (not len(values) or values[0] >= 0):
@@ -209,9 +212,9 @@ def standing_apart(values: np.ndarray) -> float | None:
     """A customary code of "no label" among distinct sorted values, outside of the others; None if there is none."""
     low, high = values[0], values[-1]
     if low < 0 and low in BELOW and (len(values) == 1 or values[1] >= 0):
-        return low
+        return float(low)
     if len(values) > 1 and high in ABOVE and high > 2 * (values[-2] + 1) and high >= 20:
-        return high
+        return float(high)
     return None
 
 
@@ -267,9 +270,9 @@ def kind_of_whole(values: np.ndarray, count: int) -> str | None:
         return None
     if low < 0:
         return None if distinct <= FEW_AMOUNTS and 2 * distinct > high - low else "regression"
-    if low <= 1 and 2 * distinct >= high - low + 1:
+    if low <= 1 and 3 * distinct >= 2 * (high - low + 1):
         if distinct <= MOST_CLASSES:
-            return "classification"
+            return "classification" if distinct <= 10 or count >= 1.5 * distinct else None
         return None if count >= 2 * distinct else "regression"
     return None if distinct <= FEW_AMOUNTS and count >= 5 * distinct else "regression"
 
@@ -278,7 +281,8 @@ def _refuse_code_below(name: str, values: np.ndarray, counts: np.ndarray) -> Non
     """An error for amounts of at least 0 beside one negative number that comes again and again."""
     if len(values) > 5 and values[0] in BELOW and values[1] >= 0 and counts[0] > 1 and counts[0] > 3 * counts[1]:
         raise ValueError(
-            f"task {name!r}: label {values[0]:g} is there {counts[0]} times, and no other is below 0; if it marks a missing "
+            f"task {name!r}: label {values[0]:g} is there {counts[0]} times, and no other is below 0; if it marks a "
+            f"missing "
             f"label, say missing={{{name!r}: {values[0]:g}}}; if it is an amount, kinds={{{name!r}: 'regression'}}"
         )
 
@@ -297,13 +301,11 @@ def by_name(task: Task, raw: Mapping[str, Batch]) -> bool:
     return all(not is_text(y) and bool(np.isin(y[m], names).all()) for y, m in splits)
 
 
-def encode_labels(
-    tasks: tuple[Task, ...], split: Batch, where: str, named: frozenset[str] = frozenset()
-) -> Batch:
+def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str, named: frozenset[str] = frozenset()) -> Batch:
     """Labels in the dtype of their kind; a missing one holds 0. Masks lose axes on which they are constant.
 
-    Numbers that are wider than float32 are float64 still, as `finish` scales them before it stores them. `named` are the tasks whose numbers are
-    names of classes.
+    Numbers wider than float32 are float64 still, as `finish` scales them before it stores them. `named` are the tasks
+    whose numbers are names of classes.
     """
     targets, masks = {}, {}
     for task in tasks:

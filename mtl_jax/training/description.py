@@ -12,6 +12,7 @@ import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.batch import PerTask
+from mtl_jax.data.tables import stored
 from mtl_jax.tasks import Scaler, Task
 from mtl_jax.training import records
 
@@ -43,6 +44,7 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
     }
     records.write_json(directory / "data.json", content)
     records.write_json(directory / "environment.json", environment())
+    stored.write(directory, run.columns)
 
 
 def environment() -> dict[str, Any]:

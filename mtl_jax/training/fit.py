@@ -22,6 +22,7 @@ from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.data.tables import serving
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import centred
 from mtl_jax.training import loop, records, selection, state
@@ -114,6 +115,7 @@ def fit(
     tasks = resolve_tasks(model.tasks, data)
     names = tuple(t.name for t in tasks)
     source, data = data.spec, data.select(names)
+    serving.warn_of_other_columns(adapted.columns if adapted else None, data)
     check_dataset(data)
     data = dataclasses.replace(
         data, train=centred(tasks, data.train), val=None if data.val is None else centred(tasks, data.val)
@@ -154,6 +156,7 @@ def fit(
     workdir = None if workdir is None else pathlib.Path(workdir)
     if workdir is not None:
         records.check_same_config(workdir / "config.json", config)
+        serving.check_same_file(workdir, data.columns)
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------
     example = small_batch(data.train)
@@ -220,7 +223,7 @@ def fit(
     feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
-    run.engine, run.trainable = why, trainable
+    run.engine, run.trainable, run.columns = why, trainable, data.columns
     job = loop.Job(
         run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, progress, started,

@@ -14,6 +14,8 @@ import numpy as np
 from mtl_jax import encoders, partition, sharing
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.data.tables import serving
+from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, centred, origin_of, prediction
 from mtl_jax.training import description, records
@@ -42,6 +44,7 @@ class Run:
       cost: compile seconds and peak bytes of a dispatch.
       seconds: wall time of `fit`.
       engine: how per-task gradients were pulled, and why.
+      columns: of a run on a table, how its columns are encoded (`tables.Encoding`).
     """
 
     model: MultiTaskModel
@@ -60,6 +63,7 @@ class Run:
     cost: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     engine: str = ""
+    columns: Any = None
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -86,7 +90,8 @@ class Run:
         """{task: probabilities, or values in the target's units} of every row.
 
         Args:
-          inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`.
+          inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`. Of a run on a table also a path, a
+            data frame, {column: values} or a list of {column: value}, with columns in any order.
           batch_size: rows per compiled call; the last call is padded.
 
         Returns:
@@ -95,6 +100,7 @@ class Run:
         Raises:
           ValueError: if rows are not of the shape that the model was trained on.
         """
+        inputs = serving.inputs_for(self.columns, inputs, self.example.inputs)
         self._check_inputs(inputs)
         if "predict" not in self._compiled:
 
@@ -126,8 +132,13 @@ class Run:
                 f"inputs have shapes {got}; the model takes rows of { {k or 'inputs': s for k, s in shown.items()} }"
             )  # noqa: E501
 
-    def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
-        """{task: {"loss" and each metric: value}} on a split; values are lists with members."""
+    def evaluate(self, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
+        """{task: {"loss" and each metric: value}} on a split; values are lists with members.
+
+        Of a run on a table, `split` may be a path or a data frame with the target columns: then it is on all its rows,
+        encoded as in training, with classes by name.
+        """
+        split = serving.split_for(self.columns, split, self.tasks)
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None)
         missing = [t.name for t in self.tasks if t.name not in split.targets]
@@ -176,7 +187,7 @@ def _number(value: Any) -> Any:
     return value.tolist() if value.ndim else float(value)
 
 
-def evaluate(run: Run, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
+def evaluate(run: Run, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
     """{task: {"loss" and each metric: value}} of a run on a split."""
     return run.evaluate(split, batch_size)
 
@@ -224,7 +235,7 @@ def load_run(directory: str | pathlib.Path, model: MultiTaskModel | None = None)
     history = records.read_history(directory / "metrics.jsonl")
     return Run(
         model, tasks, {"params": best["params"], "state": best["state"]}, history, example, content["data"],
-        config=config,
+        config=config, columns=read_columns(directory),
     )  # fmt: skip
 
 

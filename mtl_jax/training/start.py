@@ -23,6 +23,7 @@ class Adapted(NamedTuple):
       freeze: rules for what stays as it is.
       report: which paths were loaded, initialised afresh and left behind.
       members: length of the leading axis of `variables`, if they come from several runs; else 0.
+      columns: how the columns of the source run's table were encoded; None if it was none.
     """
 
     model: MultiTaskModel
@@ -30,6 +31,7 @@ class Adapted(NamedTuple):
     freeze: Any
     report: dict[str, list[str]]
     members: int = 0
+    columns: Any = None
 
     def member(self, index: int) -> dict[str, dict[str, Any]]:
         """The variables of one of several runs."""

@@ -71,7 +71,7 @@ def adapt(
     if not report["loaded"]:
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
     partition.trainable_paths(shapes["params"], freeze)
-    return Adapted(model, given, freeze, report, run.members or 0)
+    return Adapted(model, given, freeze, report, run.members or 0, run.columns)
 
 
 def _follows(path: str, loaded: list[str]) -> bool:

@@ -23,8 +23,8 @@ def read_csv(path: str | pathlib.Path, **layout) -> Columns:
 
     Raises:
       FileNotFoundError: naming the file.
-      ValueError: naming file and line, for a row with too many or too few cells, a header that repeats a name, or a cell
-        that is no number among numbers.
+      ValueError: naming file and line, for a row with too many or too few cells, a header that repeats a name, or one
+        cell that is no number in a column of numbers.
     """
     table = read_table(path, **layout)
     found = {}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "null", "NULL", "Null", "None",
            "none", "NONE", "?", "-", "--", ".")  # fmt: skip
-BOOLEANS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"))
+BOOLEANS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("nein", "ja"), ("non", "oui"))
 SYMBOLS = r"[$€£¥%]"
 SPACES = "[ \u00a0\u202f'’]"  # between thousands
 DATES = (
@@ -60,11 +60,15 @@ def parse_numbers(cells: Any, how: Format = PLAIN) -> Any:
     if how.symbol:
         cells = cells.str.replace_all(how.symbol, "", literal=True).str.strip_chars()
     if how.thousands == " ":
-        good = cells.str.contains(rf"^[+-]?\d{{1,3}}({SPACES}\d{{3}})*(\{how.decimal}\d+)?$|^[+-]?\d+(\{how.decimal}\d+)?$")
+        good = cells.str.contains(
+            rf"^[+-]?\d{{1,3}}({SPACES}\d{{3}})*(\{how.decimal}\d+)?$|^[+-]?\d+(\{how.decimal}\d+)?$"
+        )
         cells = kept(cells, good).str.replace_all(SPACES, "")
     elif how.thousands:
         mark, point = re.escape(how.thousands), re.escape(how.decimal)
-        good = cells.str.contains(rf"^[+-]?\d{{1,3}}({mark}\d{{3}})+({point}\d+)?$|^[+-]?\d*({point}\d+)?([eE][+-]?\d+)?$")
+        good = cells.str.contains(
+            rf"^[+-]?\d{{1,3}}({mark}\d{{3}})+({point}\d+)?$|^[+-]?\d*({point}\d+)?([eE][+-]?\d+)?$"
+        )
         cells = kept(cells, good).str.replace_all(how.thousands, "", literal=True)
     if how.decimal == ",":
         cells = kept(cells, ~cells.str.contains(".", literal=True)).str.replace(",", ".", literal=True)

@@ -158,7 +158,7 @@ class Encoding:
         return found | ({"categories": np.stack(codes, 1)} if codes else {})
 
     def unseen(self, columns: Any) -> dict[str, list[str]]:
-        """{column: cells (one per row) whose category training rows did not have}, of the columns where there are any."""
+        """{column: cells whose category training rows did not have}, of the columns where there are any."""
         table, found = frames.as_table(columns), {}
         for c in self.columns:
             if c.type == "category" and not c.buckets:
@@ -213,7 +213,9 @@ def read_as(table: Table, column: EncodedColumn | Column, words: tuple[str, ...]
         raise ValueError(f"column {name!r} of {table.source} holds "
                          f"{values.filter(values.is_infinite().fill_null(False))[0]}")  # fmt: skip
     if column.type == "boolean" and not bool(values.is_in([0.0, 1.0]).fill_null(True).all()):
-        raise ValueError(f"column {name!r} of {table.source} holds {values.max():g}; it held {_held(column)} in training")
+        raise ValueError(
+            f"column {name!r} of {table.source} holds {values.max():g}; it held {_held(column)} in training"
+        )
     return values
 
 

@@ -57,6 +57,14 @@ def read_bytes(path: str | pathlib.Path) -> bytes:
         raise ValueError(f"{path} is truncated or damaged: {error}") from error
 
 
+def begins_with(path: pathlib.Path, mark: bytes) -> bool:
+    """Whether there is a file that begins so."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(mark)) == mark
+
+
 def fingerprint(path: str | pathlib.Path) -> str:
     """SHA-256 of the file's bytes as they lie on the disk."""
     with pathlib.Path(path).expanduser().open("rb") as file:

@@ -14,7 +14,15 @@ def is_frame(values: Any) -> bool:
     """Whether narwhals has a word for it: pandas, polars, pyarrow, modin."""
     if isinstance(values, np.ndarray | Mapping | list | tuple | str) or not hasattr(values, "__class__"):
         return False
-    return type(values).__module__.split(".")[0] in ("pandas", "polars", "pyarrow", "modin", "cudf", "narwhals", "duckdb")
+    return type(values).__module__.split(".")[0] in (
+        "pandas",
+        "polars",
+        "pyarrow",
+        "modin",
+        "cudf",
+        "narwhals",
+        "duckdb",
+    )
 
 
 def as_table(values: Any, source: str = "the table", **layout) -> Table:
@@ -40,7 +48,8 @@ def as_table(values: Any, source: str = "the table", **layout) -> Table:
         return Table({n: series(n, [row.get(n) for row in rows]) for n in names}, source)
     if isinstance(values, Mapping):
         return Table(_columns_of_dict(values, source), source)
-    raise ValueError(f"{type(values).__name__} is no table; give a path, a data frame, {{column: values}}, or a list of "
+    raise ValueError(f"{type(values).__name__} is no table; give a path, a data frame, {{column: values}}, or a list "
+                     f"of "
                      "{column: value}")  # fmt: skip
 
 
@@ -143,7 +152,9 @@ def _series_of_objects(name: str, values: list) -> Any:
         return pl.Series(name, [None if v is None else float(v) for v in cells], pl.Float64)
     if kinds and all(issubclass(k, datetime.date) for k in kinds):
         return pl.Series(name, [_naive(v) for v in cells], pl.Datetime("us"))
-    odd = [k for k in kinds if not issubclass(k, str | numbers.Number | decimal.Decimal | datetime.date | datetime.time)]
+    odd = [
+        k for k in kinds if not issubclass(k, str | numbers.Number | decimal.Decimal | datetime.date | datetime.time)
+    ]
     if odd:
         raise ValueError(f"column {name!r} holds {odd[0].__name__}; a cell is a number, text, a bool or a date")
     text = [None if v is None else v.strip() if isinstance(v, str) else _spelled(v) for v in cells]

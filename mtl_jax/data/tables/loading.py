@@ -13,12 +13,12 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.data.encoded_rows import encoded_by
 from mtl_jax.data.tables import frames, leaks
 from mtl_jax.data.tables.cells import MISSING
 from mtl_jax.data.tables.description import rows_of
 from mtl_jax.data.tables.encoding import Encoding, fit_encoding
 from mtl_jax.data.tables.reading import Table, read_table
-from mtl_jax.data.tables.rows import encoded_by
 from mtl_jax.data.tables.targets import labels_of
 from mtl_jax.data.tables.types import NAMES_OF_KEYS, NO_NAME, Column, Options, codes_of, read_columns
 from mtl_jax.tasks import Task
@@ -206,11 +206,13 @@ def _usable(
         counts = column.type == "row number"
         if empty or column.type == "key" or (counts and (NO_NAME.match(name) or NAMES_OF_KEYS.search(name))):
             why = "has no value in train" if empty else f"is a {column.type} ({column.why})"
-            _warn(f"{table.source}: input column {name!r} {why} and is left out; name it in inputs=[...] to use it, or say "
+            _warn(f"{table.source}: input column {name!r} {why} and is left out; name it in inputs=[...] to use it, "
+                  f"or say "
                   f"types={{{name!r}: 'ignore'}}")  # fmt: skip
             continue
         if counts:
-            _warn(f"{table.source}: input column {name!r} {column.why}; if rows are sorted by what is predicted, it tells "
+            _warn(f"{table.source}: input column {name!r} {column.why}; if rows are sorted by what is predicted, it "
+                  f"tells "
                   f"the answer. types={{{name!r}: 'ignore'}} leaves it out, 'number' keeps it")  # fmt: skip
         used.append(name)
     if not used:

@@ -1,4 +1,4 @@
-"""Files to named columns of cells: polars reads, and where quotes or rows are out of order the line is found and named."""
+"""Files to named columns of cells: polars reads, and where quotes or rows are out of order the line is named."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def read_table(
     import polars as pl
 
     source = pathlib.Path(path).expanduser()
-    if source.suffix in (".parquet", ".pq") or (source.is_file() and source.open("rb").read(4) == b"PAR1"):
+    if source.suffix in (".parquet", ".pq") or files.begins_with(source, b"PAR1"):
         content = files.read_bytes(source)
         try:
             frame = pl.read_parquet(io.BytesIO(content))
@@ -104,10 +104,11 @@ def _cells(text: files.Text, dialect: Dialect) -> tuple[list[str], list[Any]]:
     return header, stripped.get_columns()
 
 
-def _header(text: files.Text, names: list[str], line: int) -> list[str]:
+def _header(text: files.Text, dialect: Dialect, names: list[str]) -> list[str]:
     names = [n.strip() for n in names]
     repeated = [n for n in names if names.count(n) > 1] if len(set(names)) < len(names) else []
     if repeated:
+        line = _line_of(text, dialect, -1)
         raise ValueError(f"{text.path}, line {line}: column {repeated[0]!r} is there twice")
     return names
 
@@ -120,10 +121,10 @@ def _read_plain(text: files.Text, dialect: Dialect) -> Any:
     if dialect.comment or "\n\n" in content or content.startswith("\n") or " \n" in content or "\t\n" in content:
         kept = [line for line in content.split("\n") if line.strip(" ") and not _comments(line, dialect)]
         content = "\n".join(kept) + "\n"
-    start, end = content.find("\n"), len(content.rstrip("\n"))
+    start = content.find("\n")
     header = (content[:start] if start >= 0 else content).split(dialect.separator)
-    names = _header(text, header, _line_of(text, dialect, -1))
-    if start < 0 or end <= start:
+    names = _header(text, dialect, header)
+    if start < 0 or start + 1 >= len(content):
         raise ValueError(f"{text.path} has a header but no rows")
     data = content.encode()
     codes = np.frombuffer(data, np.uint8)
@@ -156,7 +157,7 @@ def _read_quoted(text: files.Text, dialect: Dialect) -> Any:
             blank = True
             continue
         if names is None:
-            names, header_line = _header(text, row, number), last
+            names, header_line = _header(text, dialect, row), last
             continue
         if len(row) != len(names):
             raise _ragged(text, number, len(row), names, dialect)
@@ -190,7 +191,11 @@ def _comments(line: str, dialect: Dialect) -> bool:
 
 def _lines(content: str, dialect: Dialect) -> Iterator[str]:
     """Lines with their ends; a comment is an empty one, so that lines keep their numbers."""
-    return ("\n" if _comments(line, dialect) else line for line in io.StringIO(content, newline="\n"))
+    start = 0
+    while start < len(content):
+        end = content.find("\n", start) + 1 or len(content)
+        line, start = content[start:end], end
+        yield "\n" if _comments(line, dialect) else line
 
 
 def _rows(text: files.Text, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:

@@ -43,9 +43,7 @@ def from_json(content: Any, where: str) -> Encoding:
     form = content.of("form", str)
     if form not in ("onehot", "codes"):
         raise ValueError(f"{where}: form {form!r} is neither 'onehot' nor 'codes'")
-    columns = tuple(
-        _column(_Fields(c, f"{where}, column {i}")) for i, c in enumerate(content.of("columns", list))
-    )
+    columns = tuple(_column(_Fields(c, f"{where}, column {i}")) for i, c in enumerate(content.of("columns", list)))
     table = content.of("table", list)
     if any(not isinstance(r, list) or len(r) != len(Row._fields) for r in table):
         raise ValueError(f"{where}: a row of 'table' has not the entries {', '.join(Row._fields)}")
@@ -72,7 +70,8 @@ def _column(content: "_Fields") -> EncodedColumn:
         raise ValueError(f"{content.where}: words and format have {len(words)} and {len(how)} entries, not 2 and "
                          f"{len(Format._fields)}")  # fmt: skip
     return EncodedColumn(
-        content.of("name", str), kind, scales, content.of("indicated", bool), tuple(map(str, content.of("values", list))),
+        content.of("name", str), kind, scales, content.of("indicated", bool),
+        tuple(map(str, content.of("values", list))),
         content.of("buckets", int), Format(*map(str, how)), content.of("date", str), tuple(map(str, words)),
     )  # fmt: skip
 
@@ -95,7 +94,12 @@ class _Fields:
     def number(self, name: str) -> float:
         """The entry as a finite float."""
         value = self.content.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value != value or abs(value) == float("inf"):
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or value != value
+            or abs(value) == float("inf")
+        ):
             raise ValueError(f"{self.where}: {name!r} must be a finite number, not {value!r}"[:300])
         return float(value)
 

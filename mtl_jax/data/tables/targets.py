@@ -1,8 +1,7 @@
 """Target columns as labels: numbers, text, or the words of a boolean; and those of new rows by names of classes."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,7 +44,8 @@ def labels_of(table: Table, column: Column, given: str | Task | None) -> np.ndar
         perhaps = raw.is_in(list(CLASSES_PERHAPS)).fill_null(False)
         if bool((perhaps & column.values.is_null()).any()):
             warnings.warn(
-                f"{table.source}: target column {name!r} has {int(perhaps.sum())} cells {raw.filter(perhaps)[0]!r}, which "
+                f"{table.source}: target column {name!r} has {int(perhaps.sum())} cells {raw.filter(perhaps)[0]!r}, "
+                f"which "
                 "are read as missing; if that is a class, say missing_words=('', 'NA')",
                 UserWarning,
                 stacklevel=5,
@@ -63,7 +63,9 @@ def split_of(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> Batch:
     """
     for task in tasks:
         if task.name not in table.columns:
-            raise ValueError(f"{table.source}: no column {task.name!r}, a target; columns are {', '.join(table.columns)}")
+            raise ValueError(
+                f"{table.source}: no column {task.name!r}, a target; columns are {', '.join(table.columns)}"
+            )
     named = Table({t.name: table.columns[t.name] for t in tasks}, table.source, table.place)
     codes = {t.name: encoding.codes[t.name] for t in tasks if t.name in encoding.codes}
     columns = column_types.read_columns(named, Options(words=encoding.missing_words, missing=codes))

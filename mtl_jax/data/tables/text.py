@@ -18,7 +18,9 @@ def hashed_text(cells: Any, width: int) -> np.ndarray:
     import polars as pl
 
     cells = cells.cast(pl.String).str.to_lowercase().fill_null("")
-    frame = pl.DataFrame({"row": np.arange(len(cells), dtype=np.int64), "word": cells.str.extract_all(r"[\w]+|[^\w\s]")})
+    frame = pl.DataFrame(
+        {"row": np.arange(len(cells), dtype=np.int64), "word": cells.str.extract_all(r"[\w]+|[^\w\s]")}
+    )
     frame = frame.explode("word").drop_nulls()
     words = frame["word"].unique()
     buckets = [_buckets(w, width) for w in words]

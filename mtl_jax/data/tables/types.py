@@ -133,7 +133,9 @@ def as_text(series: Any) -> Any:
     if series.dtype.is_float():
         series = series.fill_nan(None)
         whole = (series == series.round()) & (series.abs() < 2**53)
-        return series.cast(pl.Int64, strict=False).cast(pl.String).zip_with(whole.fill_null(False), series.cast(pl.String))
+        return (
+            series.cast(pl.Int64, strict=False).cast(pl.String).zip_with(whole.fill_null(False), series.cast(pl.String))
+        )
     return series.cast(pl.String) if series.dtype != pl.String else series
 
 
@@ -179,7 +181,8 @@ def _read_text(table: Table, name: str, cells: Any, options: Options) -> Any:
     if given in (None, "date") and (dates := formats.date_formats(values)):
         return _date(table, name, cells, dates[0], dates[1:])
     if given == "date":
-        raise ValueError(f"{table.source}: column {name!r} holds {values[:3].to_list()}; say how dates are written, such "
+        raise ValueError(f"{table.source}: column {name!r} holds {values[:3].to_list()}; say how dates are written, "
+                         f"such "
                          f"as types={{{name!r}: '%d.%m.%Y'}}")  # fmt: skip
     if given is None:
         _refuse_odd(table, name, cells, 0.9)
@@ -274,14 +277,14 @@ def _summed(name: str, kind: str, values: Any, why: str, distinct: int | None = 
 
 
 def _number(table: Table, name: str, values: Any, options: Options, how: Format = PLAIN) -> Column:
-    import polars as pl
 
     codes = [float(c) for c in codes_of(options, name) if isinstance(c, int | float)]
     if codes:
         values = formats.kept(values, ~values.is_in(codes))
     if bool(values.is_infinite().any()):
         row = values.is_infinite().fill_null(False).arg_max()
-        raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {values[row]}; mend the cell, or say "
+        raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {values[row]}; mend the cell, or "
+                         f"say "
                          f"missing={{{name!r}: {str(values[row])!r}}}")  # fmt: skip
     there = values.drop_nulls()
     if not len(there):
@@ -320,7 +323,8 @@ def _date(table: Table, name: str, cells: Any, how: str, others: Collection[str]
     odd = formats.unparsed(cells, values)
     if len(odd):
         row = (values.is_null() & cells.is_not_null()).arg_max()
-        raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {cells[row]!r}, which is no date of "
+        raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {cells[row]!r}, which is no date "
+                         f"of "
                          f"the format {how!r}")  # fmt: skip
     why = f"dates as {how}"
     for pair in formats.AMBIGUOUS:
@@ -335,7 +339,9 @@ def _words(name: str, cells: Any, values: Any, given: str | None) -> Column:
     if given == "text":
         return _summed(name, "text", cells, "as types= says", distinct)
     if given == "category":
-        return _summed(name, "category" if distinct <= FEW else "many-valued category", cells, "as types= says", distinct)
+        return _summed(
+            name, "category" if distinct <= FEW else "many-valued category", cells, "as types= says", distinct
+        )
     sample = values[:2000]
     words = float((sample.str.count_matches(r"\s+") + 1).mean())
     length = float(sample.str.len_chars().mean())
