@@ -25,6 +25,8 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.tasks import KINDS, Task
 
+# In other words 0 and 1, in any case.
+BOOLEANS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("nein", "ja"), ("non", "oui"))
 MOST_CLASSES = 30  # whole numbers that count as classes by themselves
 FEW_AMOUNTS = 20  # different whole numbers with gaps that may be class codes
 ABOVE = (9, 88, 98, 99, 127, 254, 255, 888, 998, 999, 9999, 32767, 65535, 99999)  # customary codes of "no label"
@@ -170,6 +172,8 @@ def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, te
     if len(distinct) == 2 and (text or distinct in ([1, 2], [-1, 1])):
         if text and amounts is not None:
             return tuple(sorted({str(v) for v in observed}, key=float))
+        if text and any({v.lower() for v in distinct} == set(pair) for pair in BOOLEANS):
+            return tuple(sorted(distinct, key=lambda v: any(v.lower() == pair[1] for pair in BOOLEANS)))
         return tuple(v if amounts is None else spell(v) for v in distinct)
     if amounts is None:
         raise ValueError(f"task {name!r}: labels are text of {len(distinct)} values such as {distinct[:3]}; binary "

@@ -120,6 +120,7 @@ def fit(
     data = dataclasses.replace(
         data, train=centred(tasks, data.train), val=None if data.val is None else centred(tasks, data.val)
     )
+    serving.check_encoder(data, model.encoder)
     if model.encoder is not None and not model.encoder.reads_missing:
         check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)

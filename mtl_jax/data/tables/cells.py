@@ -4,9 +4,10 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from mtl_jax.data.labels import BOOLEANS
+
 MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "null", "NULL", "Null", "None",
            "none", "NONE", "?", "-", "--", ".")  # fmt: skip
-BOOLEANS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("nein", "ja"), ("non", "oui"))
 SYMBOLS = r"[$€£¥%]"
 SPACES = "[ \u00a0\u202f'’]"  # between thousands
 DATES = (
@@ -108,13 +109,20 @@ def boolean_words(values: Sequence[str]) -> tuple[str, str] | None:
 
 
 def parse_dates(cells: Any, how: str) -> Any:
-    """Datetime column (microseconds) of a text column; null where a cell is no date of the format."""
+    """Datetime column (microseconds, in UTC where a zone is given) of a text column; null where a cell is no date."""
     import polars as pl
 
-    cells = cells.str.replace(r"(Z|[+-]00:?00)$", "") if "T" in how or "%H" in how else cells
     if "%H" not in how:
         return cells.str.to_date(how, strict=False).cast(pl.Datetime("us"))
-    return cells.str.to_datetime(how, strict=False, time_unit="us")
+    zones = cells.str.extract_groups(r"[0-9.](Z|([+-])(\d\d):?(\d\d))$").struct
+    zoned = zones.field("1").is_not_null()
+    if not zoned.any():
+        return cells.str.to_datetime(how, strict=False, time_unit="us")
+    plain = cells.str.replace(r"(Z|[+-]\d\d:?\d\d)$", "").zip_with(zoned, cells)
+    minutes = zones.field("3").cast(pl.Int64).fill_null(0) * 60 + zones.field("4").cast(pl.Int64).fill_null(0)
+    minutes = (-minutes).zip_with((zones.field("2") == "-").fill_null(False), minutes)
+    local = plain.str.to_datetime(how, strict=False, time_unit="us")
+    return local - (minutes * 60_000_000).cast(pl.Duration("us"))  # in UTC
 
 
 def date_formats(values: Any) -> list[str]:

@@ -1,7 +1,9 @@
 """The printed table of what each column was read as and why."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from mtl_jax.tasks import Task
 
 MOST_ROWS = 200  # of a printed table
 
@@ -31,6 +33,18 @@ def rows_of(columns: Mapping[str, Any], roles: Mapping[str, str]) -> tuple[Row, 
     return tuple(
         Row(c.name, roles[n], c.type, c.why, c.missing / max(1, len(c.values)), c.distinct, c.example)
         for n, c in columns.items()
+    )
+
+
+def with_kinds(rows: Sequence[Row], tasks: Sequence[Task]) -> tuple[Row, ...]:
+    """The rows; those of targets say which kind of task they became."""
+    said = {}
+    for task in tasks:
+        size = f" of {task.size}" if task.size else ""
+        one = f", 1 is {task.classes[1]!r}" if task.kind == "binary" and len(task.classes) == 2 else ""
+        said[task.name] = f"{task.kind}{size}{one}"
+    return tuple(
+        r._replace(why=f"{r.why}: {said[r.name]}") if r.role == "target" and r.name in said else r for r in rows
     )
 
 

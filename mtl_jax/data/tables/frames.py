@@ -9,6 +9,8 @@ import numpy as np
 
 from mtl_jax.data.tables.reading import Table, read_table
 
+DAY = 86_400e6  # microseconds
+
 
 def is_frame(values: Any) -> bool:
     """Whether narwhals has a word for it: pandas, polars, pyarrow, modin."""
@@ -94,8 +96,11 @@ def _series_of_frame(name: str, values: Any) -> Any:
 
     kind, native = values.dtype, values.to_native()
     if isinstance(native, pl.Series):
-        return native.cast(pl.String) if native.dtype in (pl.Categorical, pl.Enum) else _plain(name, native)
-    if isinstance(kind, nw.Object | nw.Unknown) or kind in (nw.Categorical, nw.Enum, nw.String, nw.Decimal):
+        return _plain(name, native)
+    if kind == nw.Categorical or isinstance(kind, nw.Enum):
+        text = [None if _is_missing(v) else _spelled(v) for v in values.to_list()]
+        return pl.Series(name, text, pl.String).cast(pl.Categorical)  # so that numbers stay categories
+    if isinstance(kind, nw.Object | nw.Unknown) or kind in (nw.String, nw.Decimal):
         return series(name, values.to_list())
     if kind.is_numeric() and not values.is_null().any():
         return pl.Series(name, np.ascontiguousarray(values.to_numpy()))
@@ -105,10 +110,16 @@ def _series_of_frame(name: str, values: Any) -> Any:
 
 
 def _plain(name: str, values: Any) -> Any:
-    """A polars column, if its values are single ones."""
+    """A polars column, if its values are single ones; durations as days, times of the day as hours."""
+    import polars as pl
+
     if values.dtype.is_nested():
         raise ValueError(f"column {name!r} holds {values.dtype}; give every entry a column of its own")
-    return values
+    if values.dtype == pl.Duration:
+        return values.dt.total_microseconds().cast(pl.Float64) / DAY
+    if values.dtype == pl.Time:
+        return values.cast(pl.Int64).cast(pl.Float64) / 3600e9
+    return values.cast(pl.Float64) if values.dtype.is_decimal() else values
 
 
 def series(name: str, values: Any) -> Any:
@@ -129,6 +140,8 @@ def series(name: str, values: Any) -> Any:
         array = None
     if array is not None and array.ndim != 1:
         raise ValueError(f"column {name!r} has shape {array.shape}; a column is one value per row")
+    if array is not None and array.dtype.kind == "m":
+        array = np.where(np.isnat(array), np.nan, array.astype("m8[us]").astype(np.float64) / DAY)
     if array is not None and array.dtype.kind in "fiubM":
         found = pl.Series(name, array.astype(np.float64) if array.dtype == np.float16 else array)
         return found.fill_nan(None) if array.dtype.kind == "f" else found
@@ -150,6 +163,11 @@ def _series_of_objects(name: str, values: list) -> Any:
             return pl.Series(name, [None if v is None else int(v) for v in cells], pl.Int64)
     if kinds and all(issubclass(k, numbers.Real | decimal.Decimal) and not issubclass(k, bool) for k in kinds):
         return pl.Series(name, [None if v is None else float(v) for v in cells], pl.Float64)
+    if kinds and all(issubclass(k, datetime.timedelta) for k in kinds):
+        return pl.Series(name, [None if v is None else v.total_seconds() * 1e6 / DAY for v in cells], pl.Float64)
+    if kinds and all(issubclass(k, datetime.time) for k in kinds):
+        hours = [None if v is None else v.hour + v.minute / 60 + v.second / 3600 for v in cells]
+        return pl.Series(name, hours, pl.Float64)
     if kinds and all(issubclass(k, datetime.date) for k in kinds):
         return pl.Series(name, [_naive(v) for v in cells], pl.Datetime("us"))
     odd = [

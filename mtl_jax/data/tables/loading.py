@@ -16,7 +16,7 @@ from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.data.encoded_rows import encoded_by
 from mtl_jax.data.tables import frames, leaks
 from mtl_jax.data.tables.cells import MISSING
-from mtl_jax.data.tables.description import rows_of
+from mtl_jax.data.tables.description import rows_of, with_kinds
 from mtl_jax.data.tables.encoding import Encoding, fit_encoding
 from mtl_jax.data.tables.reading import Table, read_table
 from mtl_jax.data.tables.targets import labels_of
@@ -164,7 +164,9 @@ def from_table(
     whole = {k: Batch(_take(inputs_of_all, rows[k]), s.targets, s.masks) for k, s in raw.items()}
     source = {"path": table.source, "sha256": table.sha256, "rows": table.num_rows} if table.sha256 else {}
     encoding = dataclasses.replace(encoding, source=source)
-    data = finish(whole, targets, kinds, name, named=True, columns=encoding)
+    data = finish(whole, targets, kinds, name, named=True)
+    encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
+    data = dataclasses.replace(data, columns=encoding)
     return dataclasses.replace(data, **{k: encoded_by(getattr(data, k), encoding) for k in SPLITS})
 
 

@@ -70,6 +70,17 @@ def split_for(columns: Encoding | None, split: Any, tasks: Sequence[Task]) -> An
     return split
 
 
+def check_encoder(data: Any, encoder: Any) -> None:
+    """An error for a table of codes before an encoder that reads one matrix."""
+    codes = data.columns is not None and data.columns.form == "codes" and isinstance(data.train.inputs, dict)
+    if codes and encoder is not None and not encoder.reads_missing:
+        raise ValueError(
+            f"data set {data.name!r} has its categories as codes, which encoder {encoder.spec or 'given'} cannot "
+            f"read; take "
+            "mtl.encoders.for_table(data), or say categories='onehot' where the table is loaded"
+        )
+
+
 def warn_of_other_columns(columns: Encoding | None, data: Any) -> None:
     """A warning where variables are carried to a table that is encoded otherwise than the one that they come from."""
     if columns is not None and data.columns is not None and (differs := difference(columns, data.columns)):

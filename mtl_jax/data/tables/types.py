@@ -104,13 +104,16 @@ def _read(table: Table, name: str, series: Any, options: Options) -> Any:
 
     given = options.types.get(name)
     kind = series.dtype
+    if kind in (pl.Categorical, pl.Enum) and given is None:
+        given = "category"
+        options = dataclasses.replace(options, types={**options.types, name: given})
     if kind == pl.Boolean:
         return _summed(name, "boolean", series.cast(pl.Float64), "true or false", words=("False", "True"))
     if kind.is_numeric() and given not in ("category", "text"):
         values = series.cast(pl.Float64).fill_nan(None)
         return _boolean_of_numbers(name, values) if given == "boolean" else _number(table, name, values, options)
     if kind.is_temporal() and given not in ("category", "text"):
-        return _summed(name, "date", as_datetime(series), f"{kind}")
+        return _summed(name, "date", as_datetime(series), "dates")
     return _read_text(table, name, as_text(series), options)
 
 
@@ -120,9 +123,6 @@ def as_datetime(series: Any) -> Any:
 
     if series.dtype == pl.Datetime and series.dtype.time_zone:
         series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    if series.dtype in (pl.Duration, pl.Time):
-        series = series.cast(pl.Int64)  # since midnight, or since nothing
-        return series.cast(pl.Datetime("us"))
     return series.cast(pl.Datetime("us"))
 
 
@@ -273,6 +273,7 @@ def _summed(name: str, kind: str, values: Any, why: str, distinct: int | None = 
     if distinct == 1 and kind != "empty":
         kind, why = ("constant", f"one value; {why}")
     example = "" if not len(there) else f"{there[0]:.6g}" if there.dtype.is_float() else str(there[0])
+    example = more["words"][int(there[0])] if "words" in more and len(there) else example.removesuffix(" 00:00:00")
     return Column(name, kind, values, why, missing=missing, distinct=distinct, example=example, **more)
 
 
