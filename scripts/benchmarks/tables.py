@@ -3,7 +3,7 @@
     python -m scripts.benchmarks.tables [--rows 200000] [--numbers 20] [--cities 5000]
 
 The file has `numbers` columns of numbers, one of `cities` values, one of six, and two targets. Every line is a process
-of its own, so that memory is its own; memory is what the process held at most beyond what its imports took. "reading" is
+of its own, so that memory is its own; memory is what the process held at most beyond its imports. "reading" is
 the file to typed columns; "from_csv" is the file to a data set: split, encoded by its training rows, checked. pandas
 reads, and scikit-learn's StandardScaler and OrdinalEncoder are fitted to the training rows of the same shares.
 """

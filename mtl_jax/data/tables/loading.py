@@ -199,28 +199,35 @@ def _usable(
     table: Table, columns: Mapping[str, Column], inputs: tuple[str, ...], train: np.ndarray, options: Options
 ) -> tuple[str, ...]:
     """The inputs without row numbers, keys and empty columns; what is left out is warned of."""
-    used = []
+    used, said, empty = [], [], []
     for name in inputs:
         column = columns[name]
         if options.types.get(name) == "ignore":
             continue
-        empty = column.values.gather(train).null_count() == len(train)
+        if column.values.gather(train).null_count() == len(train):
+            empty.append(name)
+            continue
         counts = column.type == "row number"
-        if empty or column.type == "key" or (counts and (NO_NAME.match(name) or NAMES_OF_KEYS.search(name))):
-            why = "has no value in train" if empty else f"is a {column.type} ({column.why})"
-            _warn(f"{table.source}: input column {name!r} {why} and is left out; name it in inputs=[...] to use it, "
-                  f"or say "
-                  f"types={{{name!r}: 'ignore'}}")  # fmt: skip
+        if column.type == "key" or (counts and (NO_NAME.match(name) or NAMES_OF_KEYS.search(name))):
+            said.append(f"input column {name!r} is a {column.type} ({column.why}) and is left out; name it in "
+                        f"inputs=[...] "
+                        f"to use it, or say types={{{name!r}: 'ignore'}}")  # fmt: skip
             continue
         if counts:
-            _warn(f"{table.source}: input column {name!r} {column.why}; if rows are sorted by what is predicted, it "
-                  f"tells "
-                  f"the answer. types={{{name!r}: 'ignore'}} leaves it out, 'number' keeps it")  # fmt: skip
+            said.append(f"input column {name!r} {column.why}; if rows are sorted by what is predicted, it tells the "
+                        f"answer. "
+                        f"types={{{name!r}: 'ignore'}} leaves it out, 'number' keeps it")  # fmt: skip
         used.append(name)
     if not used:
-        empty = [c for c in inputs if columns[c].type == "empty"]
-        what = f"input column {empty[0]!r} has no value in train; n" if empty else "n"
-        raise ValueError(f"{table.source}: {what}o column is left for inputs; columns are {', '.join(table.columns)}")
+        why = "; ".join([f"input column {name!r} has no value in train" for name in empty[:1]] + said[:1])
+        raise ValueError(f"{table.source}: no column is left for inputs; columns are {', '.join(table.columns)}"
+                         f"{'; ' if why else ''}{why}")  # fmt: skip
+    if empty:
+        more = f", nor have {len(empty) - 1} others," if len(empty) > 1 else ""
+        said.append(f"input column {empty[0]!r} has no value in train{more} and is left out; "
+                    f"types={{{empty[0]!r}: 'ignore'}} says so too")  # fmt: skip
+    for words in said:
+        _warn(f"{table.source}: {words}")
     return tuple(used)
 
 
