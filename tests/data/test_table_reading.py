@@ -148,3 +148,14 @@ def test_read_csv_gives_arrays(tmp_path):
     np.testing.assert_array_equal(found["n"], [1, np.nan, np.nan])
     assert found["w"].tolist() == ["x", "", "z"] and found["b"].tolist() == ["yes", "no", "yes"]
     assert mtl.data.tables.read_csv is read_csv
+
+
+def test_a_file_without_a_line_of_names_is_said_to_have_none(tmp_path):
+    write(tmp_path / "a.csv", [["63.0", "1.0", "145"], ["67.0", "0.0", "160"]])
+    with pytest.warns(UserWarning, match=r"a.csv, line 1: the columns are called 63.0, 1.0, 145; if that is a row"):
+        read_table(tmp_path / "a.csv")
+    write(tmp_path / "a.csv", [["1.0", "1.0"], ["67.0", "0.0"]])
+    with pytest.raises(ValueError, match="line 1: column '1.0' is there twice; is there no line of names"):
+        read_table(tmp_path / "a.csv")
+    write(tmp_path / "a.csv", [["0", "1"], ["67.0", "0.0"]])  # as frames without names are written
+    assert list(read_table(tmp_path / "a.csv").columns) == ["0", "1"]

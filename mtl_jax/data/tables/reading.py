@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -108,9 +109,26 @@ def _header(text: files.Text, dialect: Dialect, names: list[str]) -> list[str]:
     names = [n.strip() for n in names]
     repeated = [n for n in names if names.count(n) > 1] if len(set(names)) < len(names) else []
     if repeated:
-        line = _line_of(text, dialect, -1)
-        raise ValueError(f"{text.path}, line {line}: column {repeated[0]!r} is there twice")
+        hint = "; is there no line of names?" if _is_number(repeated[0]) else ""
+        raise ValueError(
+            f"{text.path}, line {_line_of(text, dialect, -1)}: column {repeated[0]!r} is there twice{hint}"
+        )
+    if all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:
+        warnings.warn(
+            f"{text.path}, line {_line_of(text, dialect, -1)}: the columns are called {', '.join(names[:4])}; if that "
+            f"is a "
+            "row of the table, put a line of names before it",
+            UserWarning,
+            stacklevel=7,
+        )
     return names
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return bool(float(name)) or True
+    except ValueError:
+        return False
 
 
 def _read_plain(text: files.Text, dialect: Dialect) -> Any:

@@ -13,7 +13,11 @@ from mtl_jax.data.tables.reading import Table
 GIVEN = ("number", "boolean", "date", "category", "text", "ignore")  # what `types` takes, besides a date's format
 FEW = 64  # values of a category that a table can show as columns
 ENOUGH = 20  # rows from which on "all different" says something
-NAMES_OF_KEYS = re.compile(r"(^|[_\W])(id|key|uuid|guid|index|idx|rowid|rownum|row[_ ]?(number|nr|no)|row)$", re.I)
+NAMES_OF_KEYS = re.compile(
+    r"(^|[_\W]|case|client|customer|item|order|patient|person|record|row|sample|subject|user)id$"
+    r"|(^|[_\W])(key|uuid|guid|index|idx|row|rownum|row[_ ]?(number|nr|no))$",
+    re.IGNORECASE,
+)
 NO_NAME = re.compile(r"(Unnamed: \d+|column_\d+)?$")
 
 
@@ -348,8 +352,8 @@ def _words(name: str, cells: Any, values: Any, given: str | None) -> Column:
     length = float(sample.str.len_chars().mean())
     if distinct > 0.3 * there and there >= ENOUGH and (words >= 4 or length > 60):
         return _summed(name, "text", cells, f"{words:.0f} words a cell, few cells alike", distinct)
-    if distinct == there >= ENOUGH and _like_key(sample):
-        return _summed(name, "key", cells, "a different code in every row", distinct)
+    if distinct == there >= ENOUGH and (_like_key(sample) or NAMES_OF_KEYS.search(name)):
+        return _summed(name, "key", cells, "another in every row, and its looks or name", distinct)
     if distinct > 0.9 * there and there >= 50:
         return _summed(name, "text", cells, "hardly a cell like another", distinct)
     kind = "category" if distinct <= FEW else "many-valued category"
