@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
@@ -91,18 +92,32 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of a target of numbers, from the training split, in the target's units."""
+    """Mean and standard deviation of a target of numbers, from the training split, in the target's units.
+
+    A time in seconds whose spread is a minute has no room in float32. Such targets stay float64 on the host, and what
+    enters a program is relative to `origin` (`centred`): there losses and metrics are the same, and predictions get the
+    origin back in float64.
+
+    Attributes:
+      mean, std: an entry for all, or one per dimension.
+      origin: as many entries as `mean`; () for none.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    origin: tuple[float, ...] = ()
 
     def scale(self, values: Any) -> Any:
-        """Own units to standardised; a single entry serves targets of any shape."""
-        return (values - self._like(self.mean, values)) / self._like(self.std, values)
+        """Own units (relative to the origin) to standardised; a single entry serves targets of any shape."""
+        return (values - self._like(self._centre, values)) / self._like(self.std, values)
 
     def unscale(self, values: Any) -> Any:
-        """Standardised to own units."""
-        return values * self._like(self.std, values) + self._like(self.mean, values)
+        """Standardised to own units (relative to the origin)."""
+        return values * self._like(self.std, values) + self._like(self._centre, values)
+
+    @property
+    def _centre(self) -> tuple[float, ...]:
+        return tuple(m - o for m, o in zip(self.mean, self.origin, strict=True)) if self.origin else self.mean
 
     @staticmethod
     def _like(entries: tuple[float, ...], values: Any) -> Any:
@@ -198,6 +213,25 @@ class Task:
         """Axes of one row's target: numbers, or names of axes that may have any length."""
         axes = KINDS[self.kind].axes
         return tuple(self.size if a == "size" else a for a in axes if a != "size" or self.size is not None)
+
+
+def origin_of(task: Task) -> np.ndarray | None:
+    """float64, what a target's values are relative to inside a program: a number or [dims]; None for 0."""
+    if task.scaler is None or not task.scaler.origin:
+        return None
+    return np.asarray(task.scaler.origin[0] if len(task.scaler.origin) == 1 else task.scaler.origin, np.float64)
+
+
+def centred(tasks: Sequence["Task"], split: Batch) -> Batch:
+    """A split on the host as programs take it: targets relative to the origin of their task's scaler, in float32."""
+    targets = dict(split.targets)
+    for task in tasks:
+        target, origin = targets.get(task.name), origin_of(task)
+        if target is not None and origin is not None:
+            targets[task.name] = (np.asarray(target, np.float64) - origin).astype(np.float32)
+        elif target is not None and getattr(target, "dtype", None) == np.float64:
+            targets[task.name] = target.astype(np.float32)
+    return Batch(split.inputs, targets, split.masks, split.weights)
 
 
 def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:

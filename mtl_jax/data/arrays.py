@@ -10,8 +10,9 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.checks import check_dataset
-from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows
+from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows, narrow_targets
 from mtl_jax.data.given import by_task, read_weights, stands_for_missing
+from mtl_jax.data.labels import as_labels, by_name, encode_labels, make_task, squeezed
 from mtl_jax.data.splits import Request, class_codes
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.tasks import KINDS, Task
@@ -33,11 +34,13 @@ def from_arrays(
 ) -> Dataset:
     """A data set from arrays in memory.
 
-    A label is missing where its float is nan, its text is empty or None, or its mask is False; a box or a normal is
-    missing where one of its numbers is. Where `kinds` is silent, a kind is read off the labels: bool, or floats that
-    are all 0 or 1: binary (multilabel, if [N, labels]); integers and text: classification (text [N, T]: tagging);
-    other floats: regression. Other kinds have to be given, and those of integers that may be amounts: negative ones, or
-    beyond 1,000 with most of the numbers between unused. Text becomes classes in alphabetical order.
+    A label is missing where its float is nan, its text is empty, it is None or a missing value of pandas, or its mask
+    is False; a box or a normal is missing where one of its numbers is. Where `kinds` is silent, a kind is read off the
+    labels by the rule of `data.labels`: bool, text of two values, and numbers 0 and 1 or 1 and 2: binary; other text:
+    classification (text [N, T]: tagging); whole numbers from 0 or 1 without many gaps, at most 30: classification;
+    other numbers: regression; 0 and 1 in several columns: multilabel. Whole numbers that could be classes or amounts,
+    and numbers that may mark missing labels, are errors that say how to go on. Text becomes classes in alphabetical
+    order, of two classes the second is 1.
 
     Args:
       inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either. A bool array called
@@ -84,13 +87,7 @@ def read(
         raise parts.unknown("task in masks", sorted(unknown)[0], targets)
     labels, present, codes = {}, {}, by_task(missing, targets, "missing")
     for task, values in targets.items():
-        values = np.asarray(values)
-        if values.dtype == object or values.dtype.kind in "US":
-            there = np.array([v is not None and v == v and v != "" for v in values.ravel()], bool).reshape(values.shape)
-        elif values.dtype.kind == "f":
-            there = ~np.isnan(values)
-        else:
-            there = np.ones(values.shape, bool)
+        values, there = as_labels(task, values)
         if masks is not None and task in masks:
             mask = np.asarray(masks[task])
             if mask.dtype != bool or mask.shape != values.shape[: mask.ndim]:
@@ -171,7 +168,8 @@ def class_labels(split: Batch) -> dict[str, np.ndarray]:
     """{task: class numbers, -1 where there is no label} of tasks whose labels look like classes, one per row."""
     found = {}
     for task, values in split.targets.items():
-        few = values.ndim == 1 and (values.dtype.kind != "f" or np.isin(values[split.masks[task]], (0, 1)).all())
+        there = values[split.masks[task]] if split.masks[task].shape == values.shape else values
+        few = values.ndim == 1 and (values.dtype.kind != "f" or bool((there == np.round(there)).all()))
         if few and split.masks[task].ndim == 1:
             codes = class_codes(values, split.masks[task])
             if codes.max(initial=-1) < max(50, len(codes) // 20):  # more different values are amounts, or names
@@ -180,9 +178,23 @@ def class_labels(split: Batch) -> dict[str, np.ndarray]:
 
 
 def finish(
-    raw: dict[str, Batch], names: tuple[str, ...], kinds: Mapping[str, str | Task], name: str, **more
+    raw: dict[str, Batch],
+    names: tuple[str, ...],
+    kinds: Mapping[str, str | Task],
+    name: str,
+    named: bool = False,
+    **more,
 ) -> Dataset:
-    """Kinds, class names and scalers, labels in their final dtypes, and the checks."""
+    """Kinds, class names and scalers, labels in their final dtypes, and the checks.
+
+    Args:
+      raw: splits as `read` returns them.
+      names: of the tasks, in their order.
+      kinds: {task: kind, or a whole `Task`}.
+      name: of the data set.
+      named: whether numbers that are classes are named by their values, as tables do.
+      **more: further fields of the `Dataset`.
+    """
     for given in kinds:
         if given not in names:
             raise parts.unknown("task in kinds", given, names)
@@ -190,92 +202,16 @@ def finish(
         for task in names:
             if task not in split.targets:
                 raise ValueError(f"task {task!r} has no targets in {key}")
-    tasks = tuple(make_task(n, kinds.get(n), raw) for n in names)
-    splits = {k: encode_labels(tasks, s, k) for k, s in raw.items()}
+    for task in names:
+        raw = squeezed(task, kinds.get(task), raw)
+    tasks = tuple(make_task(n, kinds.get(n), raw, named) for n in names)
+    by_names = frozenset(t.name for t in tasks if by_name(t, raw))
+    splits = {k: encode_labels(tasks, s, k, by_names) for k, s in raw.items()}
     scaled = tuple(
         dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if KINDS[t.kind].scaled and not t.scaler else t
         for t in tasks
     )
+    splits = {k: narrow_targets(scaled, s) for k, s in splits.items()}
     data = Dataset(name, scaled, **{k: splits.get(k) for k in SPLITS}, **more)
     check_dataset(data)
     return data
-
-
-def make_task(name: str, given: str | Task | None, raw: dict[str, Batch]) -> Task:
-    """The task as given, or with kind, size and classes read off its labels."""
-    if isinstance(given, Task):
-        return given if given.name == name else dataclasses.replace(given, name=name)
-    observed = np.concatenate([s.targets[name][s.masks[name]].ravel() for s in raw.values()])
-    given = given or kind_of_labels(name, raw["train"].targets[name], observed)
-    kind = parts.lookup(given, KINDS, f"kind of task {name!r}:")
-    shape, text = raw["train"].targets[name].shape, raw["train"].targets[name].dtype.kind in "OUS"
-    if text and kind.labels != "classes":
-        raise ValueError(f"task {name!r}: labels are text such as {observed[:1].tolist()}; {given} takes numbers")
-    if kind.labels == "classes":
-        if text:
-            return Task(name, given, classes=tuple(sorted({str(v) for v in observed})))
-        return Task(name, given, size=int(observed.max(initial=0)) + 1)
-    return Task(name, given, size=shape[1] if kind.axes == ("size",) and len(shape) > 1 else None)
-
-
-def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
-    """The kind that labels speak for; `observed` are those that are there."""
-    text = labels.dtype.kind in "OUS"
-    if labels.ndim > (1 if text else 2):
-        if text and labels.ndim == 2:
-            return "tagging"
-        raise ValueError(
-            f"task {name!r}: labels of shape {labels.shape} do not say what they are; give kinds={{{name!r}: one of "
-            f"{', '.join(k for k, v in KINDS.items() if len(v.axes) == labels.ndim - 1)}}}"
-        )
-    zero_one = not text and bool(np.isin(observed, (0, 1)).all())
-    if labels.dtype.kind == "b" or (labels.dtype.kind == "f" and zero_one):
-        return "multilabel" if labels.ndim > 1 else "binary"
-    if labels.dtype.kind in "iu" and labels.ndim > 1 and zero_one:
-        return "multilabel"
-    if labels.dtype.kind in "iu" and labels.ndim == 1 and observed.size:
-        low, high = int(observed.min()), int(observed.max())
-        if low < 0 or (high >= 1000 and 2 * len(np.unique(observed)) <= high):
-            raise ValueError(
-                f"task {name!r}: integers from {low} to {high} could be classes or amounts; give "
-                f"kinds={{{name!r}: 'regression'}}, or 'classification' for classes 0, 1, ... (missing ones by masks=)"
-            )
-    return "regression" if labels.dtype.kind == "f" or labels.ndim > 1 else "classification"
-
-
-def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
-    """Labels in the dtype of their kind; a missing one holds 0. Masks lose axes on which they are constant."""
-    targets, masks = {}, {}
-    for task in tasks:
-        values, mask = split.targets[task.name], split.masks[task.name]
-        if KINDS[task.kind].whole and mask.ndim > 1 and mask.ndim == values.ndim:
-            mask = mask.all(-1)
-        present = np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
-        if values.dtype.kind in "OUS":
-            values = encode_text(task, values, present, where)
-        elif KINDS[task.kind].labels == "classes":
-            if values.dtype.kind == "f":
-                broken = present & (values != np.round(values))
-                if broken.any():
-                    at = tuple(np.argwhere(broken)[0])
-                    raise ValueError(
-                        f"task {task.name!r}: label {values[at]:g} in row {at[0]} of {where} is {values.dtype}; "
-                        f"{task.kind} takes integers"
-                    )
-            values = np.where(present, values, 0).astype(np.int32)
-        else:
-            values = np.where(present, values, 0).astype(np.float32)
-        while mask.ndim > 1 and (mask == mask[..., :1]).all():
-            mask = mask[..., 0]
-        targets[task.name], masks[task.name] = values, mask
-    return Batch(split.inputs, targets, masks, split.weights)
-
-
-def encode_text(task: Task, values: np.ndarray, present: np.ndarray, where: str) -> np.ndarray:
-    """int32 class numbers of text labels, 0 where there is none."""
-    index = {c: i for i, c in enumerate(task.classes)}
-    for at in zip(*np.nonzero(present), strict=True):
-        if str(values[at]) not in index:
-            raise parts.unknown(f"label of task {task.name!r} in row {at[0]} of {where}:", str(values[at]), index)
-    pairs = zip(values.ravel(), present.ravel(), strict=True)
-    return np.array([index[str(v)] if p else 0 for v, p in pairs], np.int32).reshape(values.shape)

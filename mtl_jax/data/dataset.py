@@ -46,7 +46,7 @@ class Dataset:
     def __post_init__(self):
         for key in SPLITS:
             if (batch := getattr(self, key)) is not None:
-                object.__setattr__(self, key, named_split.of(batch, self.tasks))
+                object.__setattr__(self, key, named_split.of(batch, self.tasks, self.columns))
 
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
@@ -116,10 +116,10 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
 
 
 def fit_scaler(task: Task, train: Batch) -> Scaler:
-    """Mean and standard deviation of a target of numbers over its training labels.
+    """Mean and standard deviation of a target of numbers over its training labels, in float64.
 
     Per dimension, over all pixels alike, or, of boxes, over both x and both y: that leaves overlaps as they are. Rows
-    count by their weights.
+    count by their weights. Values that are far from 0 against their spread get an origin (see `Scaler`).
     """
     target, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(train, task.name))
     target = target.astype(np.float64)
@@ -129,12 +129,34 @@ def fit_scaler(task: Task, train: Batch) -> Scaler:
     scaled = KINDS[task.kind].scaled
     columns = {"all": 1, "boxes": 2}.get(scaled) or int(np.prod(target.shape[1:]))
     target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)
-    count = mask.sum(0)
-    count = np.where(count > 0, count, 1)
-    with np.errstate(invalid="ignore"):  # what is not finite is for the checks to say
-        mean = (mask * np.where(mask > 0, target, 0)).sum(0) / count
-        std = np.sqrt((mask * np.where(mask > 0, (target - mean) ** 2, 0)).sum(0) / count)
-    # A constant target has nothing to scale by.
-    std = np.where(std > 0, std, 1.0)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is for the checks to say
+        mean, std = moments(target, mask)
+        # Relative errors of a depth are of distances from 0 itself.
+        of_zero = task.kind == "depth" or any("abs_rel" in str(m) for m in task.metrics or ())
+        far = (np.abs(mean) > FAR * std) & np.isfinite(mean) & (not of_zero)
     repeated = 2 if scaled == "boxes" else 1
-    return Scaler(tuple(map(float, mean)) * repeated, tuple(map(float, std)) * repeated)
+    origin = tuple(map(float, np.where(far, np.round(mean), 0))) * repeated if far.any() else ()
+    return Scaler(tuple(map(float, mean)) * repeated, tuple(map(float, std)) * repeated, origin)
+
+
+FAR = 1000.0  # standard deviations from 0 where float32 would lose what a model can learn
+ROUNDING = 1e-13  # spread of float64 values, against their size, that is rounding
+
+
+def moments(values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean [D], deviation [D]) of values [N, D] that count as `mask` says; the deviation of a constant is 1."""
+    count = mask.sum(0)
+    values, count = np.where(mask > 0, values, 0), np.where(count > 0, count, 1)
+    mean = (mask * values).sum(0) / count
+    std = np.sqrt((mask * np.where(mask > 0, values - mean, 0) ** 2).sum(0) / count)
+    # A constant has nothing to scale by.
+    return mean, np.where(std > ROUNDING * np.abs(values).max(0, initial=0), std, 1.0)
+
+
+def narrow_targets(tasks: Sequence[Task], split: Batch) -> Batch:
+    """Numbers as float32, but where a task's scaler has an origin: there they stay float64, in their own units."""
+    wide = {t.name for t in tasks if t.scaler is not None and t.scaler.origin}
+    targets = {
+        n: y.astype(np.float32) if y.dtype == np.float64 and n not in wide else y for n, y in split.targets.items()
+    }
+    return split._replace(targets=targets)

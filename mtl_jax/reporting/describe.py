@@ -7,6 +7,7 @@ import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.tables import serving
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.training.start import Adapted, small_batch
 
@@ -41,6 +42,7 @@ def describe(model: MultiTaskModel | Adapted, data: Dataset, freeze: Any = None)
     """
     if isinstance(model, Adapted):
         freeze, model = model.freeze if freeze is None else freeze, model.model
+    serving.check_encoder(data, model.encoder)
     example = small_batch(data.train)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     trainable = partition.trainable_paths(variables["params"], freeze)

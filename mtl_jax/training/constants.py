@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from mtl_jax.batch import Batch, counted
 from mtl_jax.class_weights import balanced, class_factors
 from mtl_jax.data.sampling import padded_batches
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import KINDS, Task, centred
 from mtl_jax.training.evaluation import make_measure
 
 ELEMENTS = 2**22  # outputs of one batch
@@ -41,6 +41,7 @@ def constant_results(tasks: Sequence[Task], train: Batch, split: Batch) -> dict[
 
 def _measured(tasks: Sequence[Task], train: Batch, split: Batch, with_metrics: bool) -> tuple[Any, Any]:
     tasks = [balanced(t, train) for t in tasks]
+    train, split = centred(tasks, train), centred(tasks, split)
     constants = {t.name: fit_constant(t, train).astype(np.float32) for t in tasks}
 
     def outputs(constants: dict[str, Array], batch: Batch) -> dict[str, Array]:

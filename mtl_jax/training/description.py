@@ -13,6 +13,7 @@ import numpy as np
 
 from mtl_jax import files, partition
 from mtl_jax.batch import PerTask
+from mtl_jax.data.tables import stored
 from mtl_jax.tasks import Scaler, Task
 from mtl_jax.training import own_functions, records
 
@@ -46,6 +47,7 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
     if run.identity:
         records.write_json(directory / "identity.json", run.identity)
     records.write_json(directory / "environment.json", environment())
+    stored.write(directory, run.columns)
 
 
 def environment() -> dict[str, Any]:

@@ -21,9 +21,10 @@ from mtl_jax.balancing.side_by_side import side_by_side
 from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset, check_no_missing
 from mtl_jax.data.dataset import Dataset
-from mtl_jax.data.named_split import plain
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.data.tables import serving
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import centred
 from mtl_jax.training import identity, loop, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
@@ -119,9 +120,11 @@ def fit(
     source, own_config = data.spec, config is not None
     model, tasks, data = resolve_model(model, data, adapted.carried if adapted else ())
     names = tuple(t.name for t in tasks)
+    serving.warn_of_other_columns(adapted.columns if adapted else None, data)
     check_dataset(data)
     if data.val is not None:
         check_weighted(tasks, data.val)
+    serving.check_encoder(data, model.encoder)
     if model.encoder is not None and not model.encoder.reads_missing:
         check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
     seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
@@ -171,6 +174,7 @@ def fit(
     def check_workdir() -> None:
         """An error if the workdir holds another run."""
         if workdir is not None:
+            serving.check_same_file(workdir, data.columns)
             identity.check(workdir, rests_on, config, own_config=own_config, named=named)
 
     check_workdir()
@@ -232,15 +236,17 @@ def fit(
     evaluate = make_evaluate(model, tasks, members)
     by, silent = selection.yardstick(tasks, data.train, data.val)
     choose = loop.make_choose(names, patience, members, whole)
-    read = tuple(map(plain, (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)))
+    read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
+    read = tuple(centred(tasks, split) for split in read)
     splits = jax.device_put(read, whole)
     validation = None
     if data.val is not None:
-        validation = jax.device_put(padded_batches(data.val, 256), whole)
+        validation = jax.device_put(padded_batches(centred(tasks, data.val), 256), whole)
     feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
     run.engine, run.trainable, run.identity, run.without_say = why, trainable, rests_on, silent
+    run.columns = data.columns
     job = loop.Job(
         run, train, best, dispatch, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, check_workdir, progress, started,

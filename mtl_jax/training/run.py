@@ -14,8 +14,10 @@ from mtl_jax.batch import Batch, PerTask, map_weights
 from mtl_jax.data.checks import check_split
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.data.tables import serving
+from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Missing, Task, prediction
+from mtl_jax.tasks import Missing, Task, centred, origin_of, prediction
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
 from mtl_jax.training.evaluation import make_evaluate
 
@@ -42,6 +44,7 @@ class Run:
       seconds: wall time of `fit`.
       engine: how per-task gradients were pulled, and why.
       without_say: {task: why its validation labels had no part in choosing the variables}, see `selection`.
+      columns: of a run on a table, how its columns are encoded (`tables.Encoding`).
     """
 
     model: MultiTaskModel
@@ -62,6 +65,7 @@ class Run:
     engine: str = ""
     identity: dict[str, Any] = dataclasses.field(default_factory=dict)
     without_say: dict[str, str] = dataclasses.field(default_factory=dict)
+    columns: Any = None
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -88,7 +92,8 @@ class Run:
         """{task: probabilities, or values in the target's units} of every row.
 
         Args:
-          inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`.
+          inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`. Of a run on a table also a path, a
+            data frame, {column: values} or a list of {column: value}, with columns in any order.
           batch_size: rows per compiled call; the last call is padded.
 
         Returns:
@@ -97,6 +102,7 @@ class Run:
         Raises:
           ValueError: if rows are not of the shape that the model was trained on.
         """
+        inputs = serving.inputs_for(self.columns, inputs, self.example.inputs)
         self._check_inputs(inputs)
         if "predict" not in self._compiled:
 
@@ -116,7 +122,8 @@ class Run:
             t.name: len(jax.tree.leaves(inputs[t.name] if isinstance(inputs, PerTask) else inputs)[0])
             for t in self.tasks
         }
-        return {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
+        found = {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
+        return found | {t.name: found[t.name] + o for t in self.tasks if (o := origin_of(t)) is not None}
 
     def _check_inputs(self, inputs: Any) -> None:
         wanted, given = partition.flatten(self.example.inputs), partition.flatten(inputs)
@@ -127,15 +134,18 @@ class Run:
                 f"inputs have shapes {got}; the model takes rows of { {k or 'inputs': s for k, s in shown.items()} }"
             )  # noqa: E501
 
-    def evaluate(self, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
+    def evaluate(self, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
         """{task: {"loss" and each metric: value}} on a split, its rows by their weights; lists with members.
 
         Labels of a data set's split are matched by class name; of a `Batch`, class numbers are those of the run. A loss
-        or metric that is a Python function is left out of a loaded run that it was not given back to.
+        or metric that is a Python function is left out of a loaded run that it was not given back to. Of a run on a
+        table, `split` may be a path or a data frame with the target columns: then it is on all its rows, encoded as in
+        training, with classes by name.
 
         Raises:
           ValueError: for a class that the run does not know, or labels that do not fit.
         """
+        split = serving.split_for(self.columns, split, self.tasks)
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None)
         missing = [t.name for t in self.tasks if t.name not in split.targets]
@@ -146,6 +156,7 @@ class Run:
         targets, masks = ({n: labels[n] for n in names} for labels in (named.targets, named.masks))
         chosen = Batch(split.inputs, targets, masks, map_weights(lambda _, w: w, split.weights, names))
         check_split(self.tasks, chosen, "the split")
+        chosen = centred(self.tasks, chosen)
         losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
         losses = np.asarray(losses)
         return {
@@ -182,7 +193,7 @@ def _number(value: Any) -> Any:
     return value.tolist() if value.ndim else float(value)
 
 
-def evaluate(run: Run, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
+def evaluate(run: Run, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
     """{task: {"loss" and each metric: value}} of a run on a split."""
     return run.evaluate(split, batch_size)
 
@@ -222,7 +233,7 @@ def load_run(
     config = files.read_object(directory / "config.json", {})
     history = records.history_until(directory / "metrics.jsonl", step)
     return Run(model, tasks, variables, history, example, content["data"], config=config,
-               identity=identity.read(directory) or {})  # fmt: skip
+               identity=identity.read(directory) or {}, columns=read_columns(directory))  # fmt: skip
 
 
 def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:

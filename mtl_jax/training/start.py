@@ -28,6 +28,7 @@ class Adapted(NamedTuple):
       members: length of the leading axis of `variables`, if they come from several runs; else 0.
       carried: the tasks whose heads came along: their classes and scalers are the heads' own.
       source: the run that the variables come from, in words.
+      columns: how the columns of the source run's table were encoded; None if it was none.
     """
 
     model: MultiTaskModel
@@ -37,6 +38,7 @@ class Adapted(NamedTuple):
     members: int = 0
     carried: tuple[str, ...] = ()
     source: str = ""
+    columns: Any = None
 
     def member(self, index: int) -> dict[str, dict[str, Any]]:
         """The variables of one of several runs."""

@@ -80,7 +80,7 @@ def adapt(
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
     partition.trainable_paths(shapes["params"], freeze)
     source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
-    return Adapted(model, given, freeze, report, run.members or 0, carried, source)
+    return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns)
 
 
 def _follows(path: str, loaded: list[str]) -> bool:

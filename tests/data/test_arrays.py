@@ -110,7 +110,7 @@ def test_errors_name_task_split_row_and_value():
     with pytest.raises(ValueError, match=r"targets of train are float64; classification takes integers \(int32\)"):
         floats = data.train._replace(targets={**data.train.targets, "left": np.zeros(20)})
         check(dataclasses.replace(data, train=floats))
-    for amounts in (np.arange(len(X)) * 1000, np.arange(len(X)) - 1):
+    for amounts in (np.arange(len(X)) % 4 * 1000, np.arange(len(X)) - 1):
         with pytest.raises(ValueError, match="could be classes or amounts; give kinds={'left': 'regression'}, or"):
             load({"left": amounts})
         assert load({"left": amounts}, kinds={"left": "regression"}).tasks[0].kind == "regression"

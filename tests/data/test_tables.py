@@ -27,7 +27,7 @@ def path(tmp_path):
 def test_columns_become_tasks_and_inputs(path):
     data = mtl.data.from_csv(path, targets=["price", "sold", "kind"], val=0, test=0)
     assert [(t.name, t.kind) for t in data.tasks] == [
-        ("price", "regression"), ("sold", "binary"), ("kind", "classification")
+        ("price", "regression"), ("sold", "binary"), ("kind", "binary")
     ]  # fmt: skip
     assert data.tasks[2].classes == ("flat", "house")
     assert {t: np.flatnonzero(~m).tolist() for t, m in data.train.masks.items()} == {
@@ -94,8 +94,8 @@ def test_errors_name_file_line_and_column(path, tmp_path):
         loading("")
     with pytest.raises(ValueError, match="bad.csv has a header but no rows"):
         loading("a,b\n")
-    with pytest.raises(ValueError, match="bad.csv is not UTF-8 text"):
-        loading(b"a,b\n\xff,1\n")
+    with pytest.warns(UserWarning, match=r"bad.csv, line 2 is not UTF-8 text; the file is read as cp1252.*ÿ,1"):
+        assert loading(b"a,b\n\xff,1\nb,0\n", val=0, test=0).columns.categories["a"] == ("b", "ÿ")
     packed = gzip.compress(b"a,b\n" + b"1,2\n" * 1000)
     assert mtl.data.from_csv.__name__ and loading(packed, "good.csv.gz", kinds={"b": "regression"}).test is not None
     with pytest.raises(ValueError, match="cut.csv.gz is truncated or damaged"):

@@ -1,0 +1,277 @@
+"""`from_csv` and `from_dataframe`: a table with named columns as a data set."""
+
+import dataclasses
+import inspect
+import pathlib
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtl_jax import parts
+from mtl_jax.batch import Batch
+from mtl_jax.data.arrays import divide, finish, read
+from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.splits import build as build_splitter
+from mtl_jax.data.tables import frames, leaks
+from mtl_jax.data.tables.cells import MISSING
+from mtl_jax.data.tables.description import rows_of, with_kinds
+from mtl_jax.data.tables.encoding import Encoding, fit_encoding
+from mtl_jax.data.tables.reading import Table, read_table
+from mtl_jax.data.tables.targets import labels_of
+from mtl_jax.data.tables.types import NAMES_OF_KEYS, NO_NAME, Column, Options, as_text, codes_of, read_columns
+from mtl_jax.tasks import Task
+
+
+def from_csv(
+    path: str | pathlib.Path,
+    targets: str | Sequence[str],
+    inputs: Sequence[str] | None = None,
+    kinds: Mapping[str, str | Task] | None = None,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    *,
+    types: Mapping[str, str] | None = None,
+    missing: Mapping[str, Any] | None = None,
+    missing_words: Collection[str] = MISSING,
+    separator: str | None = None,
+    quote: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    encoding: str | None = None,
+    comment: str | None = None,
+    categories: str = "auto",
+    scaling: str = "standard",
+    text_width: int = 128,
+    columns: Encoding | None = None,
+    split: Any = None,
+    weights: str | Mapping[str, str] | None = None,
+) -> Dataset:
+    """A data set from a CSV file (or .csv.gz) whose first line names the columns, or from a Parquet file.
+
+    What is None is sniffed: separator, quotes, decimal comma, thousands, encoding, comments. What every column was read
+    as, and why, is printed by ``print(data.columns)``. Kinds of targets are read off by the rule of `data.labels`, the
+    same as for arrays. Inputs are encoded by the training rows alone (`tables.Encoding`).
+
+    Args:
+      path: the file.
+      targets: columns to predict.
+      inputs: columns to predict from; by default all others but row numbers, keys and empty ones, which is warned of.
+      kinds: {target: kind, or a whole `Task`}.
+      val, test: shares of the rows to hold out.
+      seed: of the split.
+      types: {column: "number", "boolean", "date", "category", "text", "ignore", or a format of dates such as
+        "%d/%m/%Y"}.
+      missing: {column: value or values that stand for a missing one there}, such as {"tox": -1}.
+      missing_words: spellings of a missing value in all columns.
+      separator, quote, encoding, comment: of the file; "" for no quotes or comments.
+      decimal, thousands: marks in numbers.
+      categories: "onehot" (one matrix), "codes" (for encoders that embed), or "auto", one-hot where there are few.
+      scaling: "standard", "robust" or "quantile".
+      text_width: columns that each column of text is hashed to.
+      columns: the encoding of a run (``run.columns``), to encode as its training rows were, instead of one of its own.
+      split: how rows are held out (see `data.splits`), such as "grouped('patient')"; columns in it are no inputs.
+      weights: a column of row weights, or {target: column}; it is no input.
+
+    Raises:
+      FileNotFoundError, ValueError: naming file, line and column.
+    """
+    given = {k: v for k, v in locals().items() if k in inspect.signature(from_csv).parameters}
+    table = read_table(path, separator, quote, encoding, comment)
+    options = Options(types or {}, decimal, thousands, tuple(missing_words), missing or {})
+    how = {"categories": categories, "scale": scaling, "text_width": text_width}
+    data = from_table(table, targets, inputs, kinds, val, test, seed, pathlib.Path(path).name, options, how, columns,
+                      split, weights)  # fmt: skip
+    return dataclasses.replace(data, spec=_spec(given))
+
+
+def _spec(given: dict[str, Any]) -> str | None:
+    """The call that loads the data again; None if an argument is no literal."""
+    defaults = {k: p.default for k, p in inspect.signature(from_csv).parameters.items()}
+    given = {k: v for k, v in given.items() if k in ("path", "targets") or v != defaults[k]}
+    targets = given["targets"]
+    given |= {"path": str(given["path"]), "targets": (targets,) if isinstance(targets, str) else tuple(targets)}
+    plain = {k: dict(v) if isinstance(v, Mapping) else tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return parts.call("from_csv", plain) if all(map(parts.is_literal, plain.values())) else None
+
+
+def from_dataframe(
+    frame: Any,
+    targets: str | Sequence[str],
+    inputs: Sequence[str] | None = None,
+    kinds: Mapping[str, str | Task] | None = None,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    name: str = "dataframe",
+    *,
+    types: Mapping[str, str] | None = None,
+    missing: Mapping[str, Any] | None = None,
+    missing_words: Collection[str] = MISSING,
+    categories: str = "auto",
+    scaling: str = "standard",
+    text_width: int = 128,
+    columns: Encoding | None = None,
+    split: Any = None,
+    weights: str | Mapping[str, str] | None = None,
+) -> Dataset:
+    """A data set from a pandas, polars or pyarrow frame, or {column: values}, with the conventions of `from_csv`."""
+    options = Options(types or {}, None, None, tuple(missing_words), missing or {})
+    how = {"categories": categories, "scale": scaling, "text_width": text_width}
+    table = frames.as_table(frame, name)
+    if not table.num_rows:
+        raise ValueError(f"{name} has no rows")
+    return from_table(table, targets, inputs, kinds, val, test, seed, name, options, how, columns, split, weights)
+
+
+def from_table(
+    table: Table,
+    targets: str | Sequence[str],
+    inputs: Sequence[str] | None,
+    kinds: Mapping[str, str | Task] | None,
+    val: float,
+    test: float,
+    seed: int,
+    name: str,
+    options: Options,
+    how: Mapping[str, Any],
+    encoding: Encoding | None = None,
+    split: Any = None,
+    weights: str | Mapping[str, str] | None = None,
+) -> Dataset:
+    """A data set from a `Table`; inputs are encoded by the training rows alone, or by `encoding`."""
+    targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    asked = inputs is not None or encoding is not None
+    if encoding is not None:
+        inputs = tuple(c.name for c in encoding.columns) if inputs is None else inputs
+        if set(inputs) != {c.name for c in encoding.columns}:
+            raise ValueError(f"{table.source}: inputs are not those of columns=, {[c.name for c in encoding.columns]}")
+    weights = dict.fromkeys(targets, weights) if isinstance(weights, str) else dict(weights or {})
+    aside = (*weights.values(), *build_splitter(split).columns)  # what says how rows count is no input
+    inputs = tuple(c for c in table.columns if c not in (*targets, *aside)) if inputs is None else tuple(inputs)
+    _check_names(table, targets, inputs, aside)
+    kinds = dict(kinds or {})
+    read_here = targets if encoding is not None else (*targets, *inputs)
+    read_here = (*read_here, *weights.values())
+    wanted = table._replace(columns={c: table.columns[c] for c in table.columns if c in read_here})
+    columns = read_columns(wanted, _for(options, wanted, table))
+    labels = {task: labels_of(table, columns[task], kinds.get(task)) for task in targets}
+    weigh = {task: _weights(table, columns[c]) for task, c in weights.items()}
+    whole_table = read({"row": np.arange(table.num_rows)}, labels, weights=weigh or None)
+    raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split, lambda c: _values(table, c))
+    rows = {k: s.inputs["row"] for k, s in raw.items()}
+    if encoding is None:
+        used = inputs if asked else _usable(table, columns, inputs, rows["train"], options)
+        _warn_of_leaks(table, {c: columns[c] for c in used}, {t: columns[t] for t in targets})
+        roles = {c: "target" if c in targets else "input" if c in used else "left out" for c in columns}
+        encoding = fit_encoding({c: columns[c] for c in used}, rows["train"], how["categories"], how["scale"],
+                                how["text_width"])  # fmt: skip
+        encoding = dataclasses.replace(
+            encoding, missing_words=tuple(options.words), codes={c: codes_of(options, c) for c in options.missing},
+            table=rows_of(columns, roles), layout=table.layout,
+        )  # fmt: skip
+        inputs_of_all = encoding.encode_read({c: columns[c].values for c in used})
+    else:
+        inputs_of_all = encoding.encode(table)
+    whole = {k: Batch(_take(inputs_of_all, rows[k]), s.targets, s.masks, s.weights) for k, s in raw.items()}
+    source = {"path": table.source, "sha256": table.sha256, "rows": table.num_rows} if table.sha256 else {}
+    encoding = dataclasses.replace(encoding, source=source)
+    data = finish(whole, targets, kinds, name, named=True, rows=held)
+    encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
+    return dataclasses.replace(data, columns=encoding)
+
+
+def _values(table: Table, name: str) -> np.ndarray:
+    """A column for a split to read: text where a cell is text, "" where it is missing."""
+    if name not in table.columns:
+        raise ValueError(
+            f"{table.source}: no column {name!r}, which split= names; columns are {', '.join(table.columns)}"
+        )
+    column = read_columns(table._replace(columns={name: table.columns[name]}))[name]
+    if column.values.dtype.is_float() and not column.words[0]:
+        return column.values.to_numpy()
+    if column.type == "date":
+        return column.values.to_numpy()
+    found = np.empty(table.num_rows, object)
+    found[:] = as_text(table.columns[name]).fill_null("").to_list()
+    return found
+
+
+def _weights(table: Table, column: Column) -> np.ndarray:
+    """A column of row weights."""
+    if not column.values.dtype.is_float() or column.missing:
+        raise ValueError(f"{table.source}: column {column.name!r} of weights must hold a number in every row")
+    return column.values.to_numpy()
+
+
+def _take(inputs: Any, rows: np.ndarray) -> Any:
+    return {k: v[rows] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+
+
+def _check_names(table: Table, targets: tuple[str, ...], inputs: tuple[str, ...], aside: tuple[str, ...]) -> None:
+    for column in (*targets, *inputs, *aside):
+        if column not in table.columns:
+            raise ValueError(f"{table.source}: no column {column!r}; columns are {', '.join(table.columns)}")
+    both = set(targets) & set(inputs)
+    if both:
+        raise ValueError(f"{table.source}: column {sorted(both)[0]!r} is both a target and an input")
+    if not inputs:
+        raise ValueError(f"{table.source}: no column is left for inputs; columns are {', '.join(table.columns)}")
+
+
+def _for(options: Options, wanted: Table, table: Table) -> Options:
+    """The options of the columns that are read; those of columns that the table lacks stay, and are refused."""
+    skipped = [c for c in table.columns if c not in wanted.columns]
+    return dataclasses.replace(
+        options,
+        types={k: v for k, v in options.types.items() if k not in skipped},
+        missing={k: v for k, v in options.missing.items() if k not in skipped},
+    )
+
+
+def _usable(
+    table: Table, columns: Mapping[str, Column], inputs: tuple[str, ...], train: np.ndarray, options: Options
+) -> tuple[str, ...]:
+    """The inputs without row numbers, keys and empty columns; what is left out is warned of."""
+    used, said, empty = [], [], []
+    for name in inputs:
+        column = columns[name]
+        if options.types.get(name) == "ignore":
+            continue
+        if column.values.gather(train).null_count() == len(train):
+            empty.append(name)
+            continue
+        counts = column.type == "row number"
+        if column.type == "key" or (counts and (NO_NAME.match(name) or NAMES_OF_KEYS.search(name))):
+            said.append(f"input column {name!r} is a {column.type} ({column.why}) and is left out; name it in "
+                        f"inputs=[...] "
+                        f"to use it, or say types={{{name!r}: 'ignore'}}")  # fmt: skip
+            continue
+        if counts:
+            said.append(f"input column {name!r} {column.why}; if rows are sorted by what is predicted, it tells the "
+                        f"answer. "
+                        f"types={{{name!r}: 'ignore'}} leaves it out, 'number' keeps it")  # fmt: skip
+        used.append(name)
+    if not used:
+        why = "; ".join([f"input column {name!r} has no value in train" for name in empty[:1]] + said[:1])
+        raise ValueError(f"{table.source}: no column is left for inputs; columns are {', '.join(table.columns)}"
+                         f"{'; ' if why else ''}{why}")  # fmt: skip
+    if empty:
+        more = f", nor have {len(empty) - 1} others," if len(empty) > 1 else ""
+        said.append(f"input column {empty[0]!r} has no value in train{more} and is left out; "
+                    f"types={{{empty[0]!r}: 'ignore'}} says so too")  # fmt: skip
+    for words in said:
+        _warn(f"{table.source}: {words}")
+    return tuple(used)
+
+
+def _warn_of_leaks(table: Table, inputs: Mapping[str, Column], targets: Mapping[str, Column]) -> None:
+    for name, task, seen in leaks.find_leaks(inputs, targets):
+        _warn(f"{table.source}: input column {name!r} looks like target {task!r} in other words: {seen}; "
+              f"types={{{name!r}: 'ignore'}} leaves it out")  # fmt: skip
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=5)

@@ -1,0 +1,120 @@
+"""An encoding as JSON, `columns.json` beside a run, and back: checked field by field, nothing is evaluated."""
+
+import pathlib
+from typing import Any
+
+from mtl_jax.data.tables.cells import Format
+from mtl_jax.data.tables.description import Row
+from mtl_jax.data.tables.encoding import EncodedColumn, Encoding
+from mtl_jax.data.tables.scaling import Scale
+
+VERSION = 1
+FILE = "columns.json"
+TYPES = ("number", "boolean", "date", "category", "text")
+
+
+def to_json(encoding: Encoding) -> dict[str, Any]:
+    """The encoding as what JSON has."""
+    columns = [
+        {
+            "name": c.name, "type": c.type, "indicated": c.indicated, "values": list(c.values), "buckets": c.buckets,
+            "scales": {k: {"centre": s.centre, "scale": s.scale, "knots": list(s.knots)} for k, s in c.scales.items()},
+            "format": list(c.format), "date": c.date, "words": list(c.words),
+        }
+        for c in encoding.columns
+    ]  # fmt: skip
+    return {
+        "version": VERSION, "form": encoding.form, "layout": encoding.layout, "source": dict(encoding.source),
+        "missing_words": list(encoding.missing_words), "codes": {k: list(v) for k, v in encoding.codes.items()},
+        "columns": columns, "table": [list(row) for row in encoding.table],
+    }  # fmt: skip
+
+
+def from_json(content: Any, where: str) -> Encoding:
+    """The encoding that `to_json` wrote.
+
+    Raises:
+      ValueError: naming file and field, for what is not of the form.
+    """
+    content = _Fields(content, where)
+    if content.of("version", int) != VERSION:
+        raise ValueError(f"{where}: version {content.of('version', int)} is not {VERSION}; it was written by another "
+                         "version of mtl_jax")  # fmt: skip
+    form = content.of("form", str)
+    if form not in ("onehot", "codes"):
+        raise ValueError(f"{where}: form {form!r} is neither 'onehot' nor 'codes'")
+    columns = tuple(_column(_Fields(c, f"{where}, column {i}")) for i, c in enumerate(content.of("columns", list)))
+    table = content.of("table", list)
+    if any(not isinstance(r, list) or len(r) != len(Row._fields) for r in table):
+        raise ValueError(f"{where}: a row of 'table' has not the entries {', '.join(Row._fields)}")
+    codes = {k: tuple(v) for k, v in content.of("codes", dict).items() if isinstance(v, list)}
+    return Encoding(
+        columns, form, tuple(map(str, content.of("missing_words", list))), codes, tuple(Row(*r) for r in table),
+        content.of("layout", str), content.of("source", dict),
+    )  # fmt: skip
+
+
+def _column(content: "_Fields") -> EncodedColumn:
+    kind = content.of("type", str)
+    if kind not in TYPES:
+        raise ValueError(f"{content.where}: type {kind!r} is none of {', '.join(TYPES)}")
+    scales = {}
+    for label, entry in content.of("scales", dict).items():
+        entry = _Fields(entry, f"{content.where}, scale {label!r}")
+        scale = Scale(entry.number("centre"), entry.number("scale"), tuple(map(float, entry.of("knots", list))))
+        if not scale.scale > 0:
+            raise ValueError(f"{entry.where}: scale {scale.scale} must be above 0")
+        scales[label] = scale
+    words, how = content.of("words", list), content.of("format", list)
+    if len(words) != 2 or len(how) != len(Format._fields):
+        raise ValueError(f"{content.where}: words and format have {len(words)} and {len(how)} entries, not 2 and "
+                         f"{len(Format._fields)}")  # fmt: skip
+    return EncodedColumn(
+        content.of("name", str), kind, scales, content.of("indicated", bool),
+        tuple(map(str, content.of("values", list))),
+        content.of("buckets", int), Format(*map(str, how)), content.of("date", str), tuple(map(str, words)),
+    )  # fmt: skip
+
+
+class _Fields:
+    """A JSON object whose entries are asked for by name and type."""
+
+    def __init__(self, content: Any, where: str):
+        if not isinstance(content, dict):
+            raise ValueError(f"{where} is no object of names and values")
+        self.content, self.where = content, where
+
+    def of(self, name: str, kind: type) -> Any:
+        """The entry, or an error that names it."""
+        value = self.content.get(name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(f"{self.where}: {name!r} must be {kind.__name__}, not {value!r}"[:300])
+        return value
+
+    def number(self, name: str) -> float:
+        """The entry as a finite float."""
+        value = self.content.get(name)
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or value != value
+            or abs(value) == float("inf")
+        ):
+            raise ValueError(f"{self.where}: {name!r} must be a finite number, not {value!r}"[:300])
+        return float(value)
+
+
+def write(directory: pathlib.Path, encoding: Encoding | None) -> None:
+    """Writes ``columns.json``, if there is an encoding."""
+    from mtl_jax.training import records
+
+    if encoding is not None:
+        records.write_json(directory / FILE, to_json(encoding))
+
+
+def read(directory: pathlib.Path) -> Encoding | None:
+    """The encoding of a run; None if it has none."""
+    from mtl_jax.training import records
+
+    path = directory / FILE
+    return from_json(records.read_json(path), str(path)) if path.exists() else None

@@ -1,0 +1,108 @@
+"""Target columns as labels: numbers, text, or the words of a boolean; and those of new rows by names of classes."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtl_jax.batch import Batch
+from mtl_jax.data.arrays import read
+from mtl_jax.data.dataset import narrow_targets
+from mtl_jax.data.labels import by_name, encode_labels
+from mtl_jax.data.tables import types as column_types
+from mtl_jax.data.tables.cells import MISSING
+from mtl_jax.data.tables.encoding import Encoding
+from mtl_jax.data.tables.reading import Table
+from mtl_jax.data.tables.types import Column, Options
+from mtl_jax.tasks import KINDS, Task
+
+CLASSES_PERHAPS = ("None", "none", "NONE")  # said of missing values, and of the absence of what is classified
+
+
+def labels_of(table: Table, column: Column, given: str | Task | None) -> np.ndarray:
+    """A target column as labels: float64 with nan, or text with "" where missing.
+
+    Raises:
+      ValueError: for dates, and for text that repeats so little that there would be a class per row.
+    """
+    name = column.name
+    if column.type == "date":
+        raise ValueError(f"{table.source}: target column {name!r} holds dates; give a column of numbers, such as days")
+    if column.words[0]:
+        words = np.array([*column.words, ""], object)
+        return words[column.values.fill_null(2).cast(int).to_numpy()]
+    if column.values.dtype.is_float():
+        return column.values.to_numpy()
+    if column.type in ("text", "key") and given is None:
+        raise ValueError(
+            f"{table.source}: target column {name!r} holds text with {column.distinct} different values in "
+            f"{len(column.values) - column.missing} rows, which make no classes; say kinds={{{name!r}: "
+            "'classification'}, if they are"
+        )
+    raw = table.columns[name]
+    if str(raw.dtype) == "String":
+        perhaps = raw.is_in(list(CLASSES_PERHAPS)).fill_null(False)
+        if bool((perhaps & column.values.is_null()).any()):
+            warnings.warn(
+                f"{table.source}: target column {name!r} has {int(perhaps.sum())} cells {raw.filter(perhaps)[0]!r}, "
+                f"which "
+                "are read as missing; if that is a class, say missing_words=('', 'NA')",
+                UserWarning,
+                stacklevel=5,
+            )
+    found = np.empty(len(column.values), object)
+    found[:] = column.values.fill_null("").to_list()
+    return found
+
+
+def split_of(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> Batch:
+    """All rows of a table as a split of a run: inputs as in training, classes by name.
+
+    Raises:
+      ValueError: for a target column that is absent, or labels that the tasks do not have.
+    """
+    for task in tasks:
+        if task.name not in table.columns:
+            raise ValueError(
+                f"{table.source}: no column {task.name!r}, a target; columns are {', '.join(table.columns)}"
+            )
+    named = Table({t.name: table.columns[t.name] for t in tasks}, table.source, table.place)
+    codes = {t.name: encoding.codes[t.name] for t in tasks if t.name in encoding.codes}
+    columns = column_types.read_columns(named, Options(words=encoding.missing_words, missing=codes))
+    labels = {t.name: _labels_of_new(named, columns[t.name], t) for t in tasks}
+    raw = read({"row": np.arange(table.num_rows)}, labels)
+    by_names = frozenset(t.name for t in tasks if by_name(t, {"rows": raw}))
+    encoded = narrow_targets(tasks, encode_labels(tuple(tasks), raw, table.source, by_names))
+    return Batch(encoding.encode(table), encoded.targets, encoded.masks)
+
+
+def _labels_of_new(table: Table, column: Column, task: Task) -> np.ndarray:
+    """Labels of new rows, as text where the task's classes have names that are no numbers."""
+    if column.type == "empty":
+        return np.full(len(column.values), np.nan)
+    if column.words[0] and KINDS[task.kind].labels != "numbers":
+        words = _matching(column.words, task.classes)
+        if words is None:
+            return column.values.to_numpy()
+        return np.array([*words, ""], object)[column.values.fill_null(2).cast(int).to_numpy()]
+    if column.values.dtype.is_float() and task.classes and not _all_numbers(task.classes):
+        column = Column(column.name, "category", column_types.as_text(column.values))
+    return labels_of(table, column, task)
+
+
+def _matching(words: tuple[str, str], classes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The task's classes that a boolean's words are, whatever their case; None where classes have no names."""
+    if not classes:
+        return None
+    lowered = {c.lower(): c for c in classes}
+    return tuple(lowered.get(w.lower(), w) for w in words)
+
+
+def _all_numbers(classes: tuple[str, ...]) -> bool:
+    try:
+        return bool([float(c) for c in classes])
+    except ValueError:
+        return False
+
+
+__all__ = ["CLASSES_PERHAPS", "MISSING", "labels_of", "split_of"]
