@@ -20,12 +20,25 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} ({', '.join(allowed)})")
 
 
+def no_such(kind: str, given: Any, wanted: str) -> ValueError:
+    """The error for something of another type than `kind` is: says what was given, and of a function to call it."""
+    if inspect.isfunction(given) or inspect.isclass(given):
+        name = given.__name__
+        return ValueError(f"{kind} is {name} itself, not what it returns; call it, as {name}(...); it must be {wanted}")
+    shape = getattr(given, "shape", None)
+    shown = f"{type(given).__name__} of shape {tuple(shape)}" if isinstance(shape, tuple) else repr(given)
+    shown = shown if len(shown) <= 60 else f"a {type(given).__name__}"
+    return ValueError(f"{kind} is {shown}; it must be {wanted}")
+
+
 def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
     """Splits ``"name(1, key=(2, 3))"`` into name, positional and keyword arguments.
 
     Raises:
       ValueError: if `text` is not a name or a call of a name with literal arguments.
     """
+    if not isinstance(text, str):
+        raise no_such(kind, text, "text of the form name or name(key=value, ...)")
     wrong = f"{kind} {text!r} is not of the form name or name(key=value, ...) with literal values"
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -65,8 +78,22 @@ def build(text: str, registry: Mapping[str, Callable], kind: str, *args, **extra
     try:
         signature.bind(*args, *own, **keywords, **extra)
     except TypeError as error:
-        raise ValueError(f"{kind} {text!r}: {error}; arguments are {signature}") from error
+        raise ValueError(f"{kind} {text!r}: {error}; arguments are {signature_text(signature)}") from error
     return function(*args, *own, **keywords, **extra)
+
+
+def bind(name: str, signature: inspect.Signature, args: tuple, keywords: Mapping[str, Any]) -> inspect.BoundArguments:
+    """The arguments of a call by name; a TypeError for those that do not fit says which there are."""
+    try:
+        return signature.bind(*args, **keywords)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}; arguments are {signature_text(signature)}") from None
+
+
+def signature_text(signature: inspect.Signature) -> str:
+    """Arguments and defaults without annotations, as a message shows them."""
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(bare))
 
 
 def is_literal(value: Any) -> bool:
@@ -94,7 +121,7 @@ def recorded(*skip: str) -> Callable[[Callable], Callable]:
 
         @functools.wraps(function)
         def constructor(*args, **kwargs):
-            bound = signature.bind(*args, **kwargs)
+            bound = bind(function.__name__, signature, args, kwargs)
             given = {}
             for key, value in bound.arguments.items():
                 if key in skip or signature.parameters[key].default is value:
