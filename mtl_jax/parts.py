@@ -31,6 +31,21 @@ def no_such(kind: str, given: Any, wanted: str) -> ValueError:
     return ValueError(f"{kind} is {shown}; it must be {wanted}")
 
 
+def check_whole(name: str, given: Any, low: int = 1) -> None:
+    """An error for an argument that is no whole number of at least `low`."""
+    if isinstance(given, bool) or not hasattr(given, "__index__") or given < low:
+        whole = isinstance(given, float) and given.is_integer() and given >= low
+        hint = f"; give {int(given)}" if whole else ""
+        raise ValueError(f"{name}={given!r} must be a whole number of at least {low}{hint}")
+
+
+def check_seed(seed: Any) -> None:
+    """An error for a seed that is no whole number of 32 bits."""
+    check_whole("seed", seed, 0)
+    if seed >= 2**32:
+        raise ValueError(f"seed={seed} must be below 2**32")
+
+
 def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
     """Splits ``"name(1, key=(2, 3))"`` into name, positional and keyword arguments.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 
 SCALES = ("min", "median", "rmse")
@@ -23,7 +23,7 @@ def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -
     """
     if scale not in SCALES:
         raise parts.unknown("scale of aligned_mtl", scale, SCALES)
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = None if preference is None else numbers("aligned_mtl", "preference", preference)
 
     def init(num_tasks, template):
         return start_preference("aligned_mtl", "preferences", preference, num_tasks)

@@ -1,7 +1,7 @@
 """The contract of a balancing method: a pair of pure functions with its state in a pytree."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
+from mtl_jax import parts
 from mtl_jax.balancing.oracle import Oracle
 
 
@@ -87,6 +88,17 @@ def stateless(num_tasks: int, template: dict[str, Array]) -> tuple:
     """`init` of a method without state."""
     del num_tasks, template
     return ()
+
+
+def numbers(method: str, what: str, given: Any) -> tuple[float, ...]:
+    """An argument with a number per task, as a tuple; an error for a dict, text, one number, or anything else."""
+    order = "numbers in the order of the tasks, such as (1.0, 2.0)"
+    if isinstance(given, Mapping | str) or not hasattr(given, "__iter__"):
+        raise parts.no_such(f"{method}: {what}", dict(given) if isinstance(given, Mapping) else given, order)
+    try:
+        return tuple(float(x) for x in given)
+    except (TypeError, ValueError):
+        raise parts.no_such(f"{method}: {what}", given, order) from None
 
 
 def one_per_task(method: str, what: str, given: Sequence[float] | None, num_tasks: int) -> None:

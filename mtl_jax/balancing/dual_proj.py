@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import dual_cone
 
@@ -16,7 +16,7 @@ def dual_proj(preference: Sequence[float] | None = None, regularization: float =
       preference: p, one per task; None for 1 / number of present tasks.
       regularization: added to the diagonal of G divided by its trace.
     """
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = None if preference is None else numbers("dual_proj", "preference", preference)
 
     def init(num_tasks, template):
         return start_preference("dual_proj", "preferences", preference, num_tasks)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.linear_program import linear_program
 from mtl_jax.balancing.solvers import times
@@ -25,7 +25,7 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
       preference: r, positive, one per task; None for equal ones. A larger r_t asks for a smaller loss of task t.
       tolerance: of mu. r_t L_t of two tasks that differ by a relative d have mu = d^2 / 8.
     """
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = None if preference is None else numbers("epo", "preference", preference)
     if preference is not None and min(preference, default=0) <= 0:
         raise ValueError(f"epo: preference={preference} must be positive, one per task")
 

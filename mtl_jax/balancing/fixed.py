@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, preference_of, start_preference
 
 
 @parts.recorded()
@@ -13,7 +13,7 @@ def fixed(weights: Sequence[float]) -> Balancer:
     Raises:
       ValueError: if a weight is negative, or (when training starts) their number is not that of the tasks.
     """
-    weights = tuple(float(w) for w in weights)
+    weights = numbers("fixed", "weights", weights)
     if not weights or min(weights) < 0:
         raise ValueError(f"fixed: weights={weights} must be non-negative, one per task")
 

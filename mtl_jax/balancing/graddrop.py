@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, one_per_task
 
 
 @parts.recorded()
@@ -20,7 +20,7 @@ def graddrop(leak: Sequence[float] | None = None) -> Balancer:
     Args:
       leak: l_i in [0, 1] per task: l_i g_i + (1 - l_i) (what is kept of g_i); None for zeros.
     """
-    leak = None if leak is None else tuple(float(x) for x in leak)
+    leak = None if leak is None else numbers("graddrop", "leak", leak)
     if leak and not all(0 <= x <= 1 for x in leak):
         raise ValueError(f"graddrop: leak={leak} must lie in [0, 1]")
 

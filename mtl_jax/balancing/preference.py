@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, preference_of, start_preference
 
 
 def along_ray(name: str, preference: Sequence[float] | None, scalar: Callable) -> Balancer:
     """The method whose weights are the gradient of ``scalar(losses, ray)``; absent tasks are 0 in both."""
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = None if preference is None else numbers(name, "preference", preference)
     if preference is not None and min(preference) < 0:
         raise ValueError(f"{name}: preference={preference} must not be negative")
 

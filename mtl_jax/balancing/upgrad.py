@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Needs, Result, numbers, preference_of, start_preference
 from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import dual_cone
 
@@ -21,7 +21,7 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
       preference: p, one per task; None for 1 / number of present tasks.
       regularization: added to the diagonal of the scaled G.
     """
-    preference = None if preference is None else tuple(float(p) for p in preference)
+    preference = None if preference is None else numbers("upgrad", "preference", preference)
 
     def init(num_tasks, template):
         return start_preference("upgrad", "preferences", preference, num_tasks)

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows
+from mtl_jax.inputs import check_int32, read_inputs
+from mtl_jax.parts import check_seed
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -47,11 +48,17 @@ def from_arrays(
     Raises:
       ValueError: for what does not fit, naming task, split, row and value.
     """
+    if isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and not hasattr(targets, "items"):
+        raise parts.no_such("targets", targets, "{task: labels}; inputs come first, then targets")
     splits = {"train": read(inputs, targets, masks)}
     held_out = {"val": val, "test": test}
     fractions = {k: v for k, v in held_out.items() if not isinstance(v, tuple)}
     for key, given in held_out.items():
         if isinstance(given, tuple):
+            if not 2 <= len(given) <= 3:
+                raise ValueError(
+                    f"{key} has {len(given)} entries; it must be (inputs, targets) or (inputs, targets, masks)"
+                )
             splits[key] = read(*given)
     raw = divide(splits, fractions, seed)
     return finish(raw, tuple(targets), kinds or {}, name)
@@ -59,9 +66,11 @@ def from_arrays(
 
 def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Batch:
     """One split as given: arrays as NumPy, float64 as float32 and int64 as int32, every missing label masked."""
-    if not targets:
+    if not isinstance(targets, Mapping) and not hasattr(targets, "items"):
+        raise parts.no_such("targets", targets, "{task: labels}, such as {'price': y}")
+    if not len(targets):
         raise ValueError("targets is empty; give {task: labels}")
-    inputs = jax.tree.map_with_path(narrow_leaf, inputs)
+    inputs = read_inputs(inputs)
     unknown = set(masks or {}) - set(targets)
     if unknown:
         raise parts.unknown("task in masks", sorted(unknown)[0], targets)
@@ -90,26 +99,12 @@ def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | Non
     return split
 
 
-def narrow_leaf(path: tuple, x: Any) -> np.ndarray:
-    """`narrow`, but for a mask: a bool array under the key "mask"."""
-    is_mask = bool(path) and getattr(path[-1], "key", None) == "mask" and np.asarray(x).dtype == bool
-    return np.asarray(x) if is_mask else narrow(x)
-
-
-def narrow(x: Any) -> np.ndarray:
-    """An input as the model takes it: float32, int32, or small integers (images) as they are."""
-    x = np.asarray(x)
-    wide = {"f": np.float32, "b": np.float32}.get(x.dtype.kind)
-    if wide is None and x.dtype.kind in "iu" and x.dtype.itemsize > 2:
-        wide = np.int32
-    return x if wide is None else x.astype(wide)
-
-
 def divide(splits: dict[str, Batch], fractions: dict[str, float], seed: int) -> dict[str, Batch]:
     """Holds shares of the training rows out, by a permutation drawn with `seed`."""
     for key, share in fractions.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1)")
+        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1), or (inputs, targets); 0 for none")
+    check_seed(seed)
     if sum(fractions.values()) >= 1:
         raise ValueError(f"val + test = {sum(fractions.values()):g} leaves no rows to train on")
     if not any(fractions.values()):
@@ -120,8 +115,13 @@ def divide(splits: dict[str, Batch], fractions: dict[str, float], seed: int) -> 
         order, start, found = np.random.default_rng(seed).permutation(total), 0, {}
         for key, share in fractions.items():
             count = round(share * total)
+            if share and not count:
+                raise ValueError(f"{key}={share!r} of {total} rows is none; give {key}=0, or more rows")
             found[key] = np.sort(order[start : start + count])
             start += count
+        if start >= total:
+            shares = " and ".join(f"{k}={v!r}" for k, v in fractions.items())
+            raise ValueError(f"{shares} of {total} rows leave none to train on")
         return {**found, "train": np.sort(order[start:])}
 
     if isinstance(whole.inputs, PerTask):
@@ -218,7 +218,9 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
                         f"task {task.name!r}: label {values[at]:g} in row {at[0]} of {where} is {values.dtype}; "
                         f"{task.kind} takes integers"
                     )
-            values = np.where(present, values, 0).astype(np.int32)
+            values = np.where(present, values, 0)
+            check_int32(values, f"task {task.name!r}: labels of {where}", "classes are 0, 1, ...")
+            values = values.astype(np.int32)
         else:
             values = np.where(present, values, 0).astype(np.float32)
         while mask.ndim > 1 and (mask == mask[..., :1]).all():

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from mtl_jax.batch import PerTask
+from mtl_jax.inputs import Place, check_finite
+
 Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
 
 
@@ -24,12 +27,27 @@ class Encoder(NamedTuple):
         heads read sequences or images as they are.
       spec: the call that made it; None if that is no literal.
       reads_missing: whether nan among its inputs stands for a missing value, which it can do without.
+      check: (inputs, place) -> None, a ValueError for values of one task's NumPy inputs that would give nan: codes
+        beyond a table of embeddings, numbers that are not finite where something reads them. ``place(path)`` is a
+        leaf's name in the message (`mtl_jax.inputs`). None: every number must be finite.
     """
 
     stages: tuple[nn.Module, ...]
     pool: nn.Module | None = None
     spec: str | None = None
     reads_missing: bool = False
+    check: Callable[[Any, Place], None] | None = None
+
+
+def check_inputs(encoder: Encoder, inputs: Any, where: Place) -> None:
+    """An error for NumPy inputs, of all tasks, with values that the encoder cannot read (its `check`)."""
+    if isinstance(inputs, PerTask):
+        for task, own in inputs.items():
+            check_inputs(encoder, own, lambda path, t=task: where(f"{t}/{path}" if path else t))
+    elif encoder.check is not None:
+        encoder.check(inputs, where)
+    elif not encoder.reads_missing:
+        check_finite(inputs, where, f"encoder {encoder.spec or 'given'}")
 
 
 def values_of(x: Any) -> Array:

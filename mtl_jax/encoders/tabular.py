@@ -1,15 +1,18 @@
 """Tables of numbers and categories: a vector per category (Guo and Berkhahn 2016, arXiv:1604.06737), then an MLP."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
 from mtl_jax.encoders import base, layers, sequences
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.mlp import DenseStage
+from mtl_jax.inputs import Place, check_codes, check_numbers
 
 TAKES = '{"numbers": float [B, n], "categories": int [B, c]}, or numbers alone as a float array [B, n]'
 
@@ -54,6 +57,17 @@ def embedding_width(cardinality: int) -> int:
     return max(2, min(50, (cardinality + 1) // 2))
 
 
+def check_columns(cardinalities: tuple[int, ...], inputs: Any, where: Place) -> None:
+    """See `Encoder.check`. What has another form is for the module to say."""
+    entries = inputs if isinstance(inputs, dict) else {"numbers": inputs}
+    for name, x in entries.items():
+        what, x = where(name if isinstance(inputs, dict) else ""), np.asarray(x)
+        check_numbers(x, what)
+        if name == "categories" and x.dtype.kind in "iu" and x.shape[1:] == (len(cardinalities),):
+            check_codes(x, what, -1, cardinalities, "tabular's cardinalities give the column {high} categories "
+                        "(-1 is missing)")  # fmt: skip
+
+
 class TableStage(nn.Module):
     """`Columns`, then a dense stage."""
 
@@ -80,7 +94,8 @@ def tabular(
     """An MLP over tables; stage 0 also embeds the categories.
 
     Inputs: {"numbers": float [B, n], nan where missing, "categories": int [B, c], -1 where missing}, either of them
-    alone, or numbers as a float array [B, n], best standardised. A code that is too large, or below -1, gives nan.
+    alone, or numbers as a float array [B, n], best standardised. A code that is too large, or below -1, is an error in
+    `fit` and `predict`, and gives nan in the module.
 
     Args:
       features: widths of the stages.
@@ -101,4 +116,4 @@ def tabular(
     first, *rest = (DenseStage(w, finish, dtype) for w in widths)
     return base.assemble(
         (TableStage(Columns(cardinalities, embedding, indicators, dtype), first), *rest), None, remat
-    )._replace(reads_missing=True)
+    )._replace(reads_missing=True, check=functools.partial(check_columns, cardinalities))

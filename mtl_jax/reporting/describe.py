@@ -8,6 +8,7 @@ import numpy as np
 from mtl_jax import partition
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.sharing.model import MultiTaskModel, forward
+from mtl_jax.training.arguments import check_data, check_model
 from mtl_jax.training.start import Adapted, small_batch
 
 
@@ -39,6 +40,8 @@ def describe(model: MultiTaskModel | Adapted, data: Dataset, freeze: Any = None)
       data: where shapes come from.
       freeze: as `fit` takes it.
     """
+    check_model(model)
+    check_data(data)
     if isinstance(model, Adapted):
         freeze, model = model.freeze if freeze is None else freeze, model.model
     example = small_batch(data.train)

@@ -1,7 +1,7 @@
 """Losses and metrics of a whole split, in one compiled program."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,15 @@ from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import KINDS, Task, loss_sum, metric_functions, readable
 
 
-def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
+def make_evaluate(
+    model: MultiTaskModel, tasks: Sequence[Task], members: bool = False, in_pieces: bool = False
+) -> Callable:
     """The compiled function (variables, batches) -> (losses [K], {task: {metric: scalar}}).
 
     `batches` is a `Batch` whose leaves are [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last
     batch have mask False. Where a task has no labels, its loss and metrics are nan. With `members`, variables have a
-    leading axis of runs, and so have the results.
+    leading axis of runs, and so have the results. With `in_pieces` it takes an iterable of such `batches` instead, all
+    of one shape (`chunks.batch_pieces`), of which one is held at a time.
     """
     functions = {t.name: metric_functions(t) for t in tasks}
 
@@ -35,8 +38,11 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
     def labels(batch: Batch, task: Task) -> tuple[Array, Array]:
         return batch.targets[task.name], batch.masks[task.name]
 
-    def evaluate(variables: Any, batches: Batch) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
-        sums, states = jax.lax.map(lambda batch: measure(variables, batch), batches)
+    def measure_all(variables: Any, batches: Batch) -> tuple[Any, Any]:
+        return jax.lax.map(lambda batch: measure(variables, batch), batches)
+
+    def finish(found: tuple[Any, Any]) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
+        sums, states = found
         total, count = sums.sum(0).T
         metrics = {
             t.name: {m.name: m.compute(m.merge(s)) for m, s in zip(functions[t.name], states[t.name], strict=True)}
@@ -44,7 +50,22 @@ def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = 
         }
         return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan), metrics
 
-    return jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if members else evaluate)
+    def evaluate(variables: Any, batches: Batch) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
+        return finish(measure_all(variables, batches))
+
+    def compiled(function: Callable, axes: Any) -> Callable:
+        return jax.jit(jax.vmap(function, in_axes=axes) if members else function)
+
+    if not in_pieces:
+        return compiled(evaluate, (0, None))
+    piece, last = compiled(measure_all, (0, None)), compiled(finish, 0)
+
+    def evaluate_pieces(variables: Any, pieces: Iterable[Batch]) -> tuple[Any, Any]:
+        # To the host one by one, so that no piece is held on a device while the next one runs.
+        found = [jax.device_get(piece(variables, batches)) for batches in pieces]
+        return last(jax.tree.map(lambda *x: np.concatenate(x, int(members)), *found))
+
+    return evaluate_pieces
 
 
 def baseline_losses(tasks: Sequence[Task], train: Batch) -> Float[np.ndarray, " task"]:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtl_jax import balancing as methods
 from mtl_jax import parallel as devices
 from mtl_jax import partition, parts
 from mtl_jax.balancing.base import Balancer, Needs
@@ -18,11 +17,11 @@ from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
 from mtl_jax.balancing.side_by_side import side_by_side
 from mtl_jax.batch import PerTask
-from mtl_jax.data.checks import check_dataset, check_no_missing
+from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.training import loop, records, selection, state
+from mtl_jax.training import arguments, loop, records, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.dispatch import Feeds, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
@@ -107,29 +106,29 @@ def fit(
       FloatingPointError: naming task and step of a non-finite loss; the last good checkpoint stays.
     """
     started = time.perf_counter()
+    arguments.check_model(model)
+    arguments.check_data(data)
+    parts.check_whole("batch_size", batch_size)
     adapted = model if isinstance(model, Adapted) else None
     model = adapted.model if adapted else model
     tasks = resolve_tasks(model.tasks, data)
     names = tuple(t.name for t in tasks)
     source, data = data.spec, data.select(names)
     check_dataset(data)
-    if model.encoder is not None and not model.encoder.reads_missing:
-        check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
-    seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
-    members = not isinstance(seed, int | np.integer)
+    arguments.check_readable(model, data, stacklevel=2)
+    seeds, members = arguments.read_seeds(seed), np.ndim(seed) > 0
     mesh = devices.make_mesh() if mesh is None else mesh
     devices.check_batch_size(batch_size, mesh)
     spans = intervals(num_steps, steps_per_dispatch, eval_every, checkpoint_every, log_every)
     several = isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
-    balancers = tuple(
-        methods.build(b) if isinstance(b, str) else b or methods.equal() for b in (balancer if several else [balancer])
-    )
+    balancers = tuple(arguments.read_balancer(b) for b in (balancer if several else [balancer]))
     members = members or several
     seeds_of_members = seeds * len(balancers)
     described = [b.spec for b in balancers] if several else balancers[0].spec
     balancer = side_by_side(balancers, len(seeds), len(names))
-    named_optimizer = optimizer if isinstance(optimizer, str) else None if optimizer else "adam"
-    optimizer = build_optimizer(named_optimizer) if named_optimizer else optimizer
+    named_optimizer = optimizer if isinstance(optimizer, str) else "adam" if optimizer is None else None
+    optimizer = optimizer if named_optimizer is None else build_optimizer(named_optimizer)
+    arguments.check_optimizer(optimizer)
     chosen = schedules.build(task_schedule) if isinstance(task_schedule, str) else task_schedule
     sizes = [int(np.sum(data.train.masks[n])) for n in names]
     active = None if chosen.spec == "joint()" else schedules.bind(chosen, names, sizes)

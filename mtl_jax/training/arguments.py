@@ -1,0 +1,99 @@
+"""What `fit`, `describe` and `evaluate` were given, and what was meant: the usual mistakes, each said in one line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from mtl_jax import balancing, encoders, parts
+from mtl_jax.balancing.base import Balancer
+from mtl_jax.batch import Batch
+from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.encoders.base import check_inputs
+from mtl_jax.inputs import place
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.training.scale import warn_of_scale
+from mtl_jax.training.start import Adapted
+
+MODEL = "a model such as mtl.sharing.hard(encoder, data.tasks), or what mtl.transfer.adapt returned"
+DATA = "a data set such as mtl.data.from_arrays(inputs, {task: labels})"
+
+
+def check_model(model: Any) -> None:
+    """An error for what is no model."""
+    if isinstance(model, encoders.Encoder):
+        raise ValueError("model is an encoder; an architecture makes it a model: mtl.sharing.hard(encoder, data.tasks)")
+    if isinstance(model, str):
+        raise ValueError(f"model is the text {model!r}; build it: mtl.sharing.build({model!r}, encoder, data.tasks)")
+    if isinstance(model, Dataset):
+        raise ValueError("model is a data set; the model comes first, then the data")
+    if hasattr(model, "variables") and not isinstance(model, Adapted):
+        raise ValueError(
+            "model is a run; mtl.transfer.adapt(run, tasks) carries it to new tasks, run.model is its model"
+        )
+    if not isinstance(model, MultiTaskModel | Adapted):
+        raise parts.no_such("model", model, MODEL)
+
+
+def check_data(data: Any) -> None:
+    """An error for what is no data set."""
+    if isinstance(data, Batch):
+        raise ValueError("data is one split; give the whole data set, whose splits are data.train, data.val, data.test")
+    if isinstance(data, str):
+        raise ValueError(f"data is the text {data!r}; load it: mtl.data.load({data!r})")
+    if not isinstance(data, Dataset):
+        raise parts.no_such("data", data, DATA)
+
+
+def check_is_split(split: Any) -> None:
+    """An error for what is no split."""
+    if split is None:
+        raise ValueError("the split is None: the data set has none of that name; val= and test= say what is held out")
+    if isinstance(split, Dataset):
+        raise ValueError(f"that is a data set, {split!r}; give one of its splits, such as data.test")
+    if not isinstance(split, Batch):
+        raise parts.no_such("the split", split, "a split such as data.test, or mtl.Batch(inputs, targets, masks)")
+
+
+def check_readable(model: MultiTaskModel, data: Dataset, stacklevel: int) -> None:
+    """An error for inputs that the model's encoder cannot read, in any split; a warning for badly scaled ones."""
+    encoder = model.encoder
+    for name in SPLITS:
+        split = getattr(data, name)
+        if split is not None and encoder is not None:
+            check_inputs(encoder, split.inputs, place(name))
+    warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel + 1)
+
+
+def read_seeds(seed: Any) -> tuple[int, ...]:
+    """The seeds, one or several."""
+    several = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str) and np.ndim(seed) == 1
+    seeds = tuple(seed) if several or isinstance(seed, range) else (seed,)
+    if not seeds:
+        raise ValueError("seed is empty; give a whole number, or several")
+    for each in seeds:
+        parts.check_seed(each)
+    return tuple(int(s) for s in seeds)
+
+
+def read_balancer(balancer: Any) -> Balancer:
+    """The method, built where it is given as text; None is `balancing.equal`."""
+    if balancer is None:
+        return balancing.equal()
+    if isinstance(balancer, str):
+        return balancing.build(balancer)
+    if not isinstance(balancer, Balancer):
+        raise parts.no_such("balancer", balancer, 'a method such as mtl.balancing.upgrad(), or its text, "upgrad"')
+    return balancer
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """An error for what is no optimizer."""
+    if isinstance(optimizer, int | float):
+        raise ValueError(f"optimizer={optimizer!r} is a number; a learning rate goes into optax.adam({optimizer!r})")
+    if isinstance(optimizer, optax.GradientTransformation) or (
+        hasattr(optimizer, "init") and hasattr(optimizer, "update") and not isinstance(optimizer, type)
+    ):
+        return
+    raise parts.no_such("optimizer", optimizer, 'an optax optimizer such as optax.adam(1e-3), or its text, "adam"')
