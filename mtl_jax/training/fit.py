@@ -23,10 +23,11 @@ from mtl_jax.data.sampling import padded_batches
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import arguments, loop, records, selection, state
 from mtl_jax.training import schedule as schedules
+from mtl_jax.training.averages import check_averages
 from mtl_jax.training.dispatch import Feeds, make_dispatch
 from mtl_jax.training.evaluation import baseline_losses, make_evaluate
 from mtl_jax.training.intervals import intervals
-from mtl_jax.training.optimizers import build_optimizer, per_owner
+from mtl_jax.training.optimizers import build_optimizer, check_suits, groups, per_owner
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted, initial_variables, resolve_tasks, small_batch
 from mtl_jax.training.step import make_train_step
@@ -186,6 +187,11 @@ def fit(
         return new, selection.start(new.variables, len(names))
 
     trunk_states = len(names) if chosen.optimizer_per_task else 1
+    flat = partition.flatten(shapes["params"])
+    of_one = next(iter(groups({p: flat[p] for p in flat if p in trainable}).values()))
+    check_suits(optimizer, of_one, named_optimizer)
+    on_disk = workdir is not None and data.val is None
+    averages = check_averages(jax.eval_shape(optimizer.init, of_one), trunk_states, not on_disk)
     owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors, trunk_states=trunk_states)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
@@ -205,6 +211,7 @@ def fit(
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)
     baselines = jnp.asarray(baseline_losses(tasks, data.train))
+    evaluated = loop.make_evaluated(averages, members)
     choose = loop.make_choose(names, patience, members, whole)
     read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
     splits = jax.device_put(read, whole)
@@ -216,7 +223,7 @@ def fit(
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
     run.engine, run.trainable = why, trainable
     job = loop.Job(
-        run, train, best, dispatch, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
+        run, train, best, dispatch, evaluated, evaluate, choose, baselines, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, progress, started,
     )  # fmt: skip
     return loop.train(job)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from mtl_jax.batch import Batch
 from mtl_jax.training import records, selection
+from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once
 from mtl_jax.training.interrupts import Interrupts
@@ -28,6 +29,7 @@ class Job(NamedTuple):
       state: to start from, where `workdir` holds no checkpoint; with members, they are its first axis.
       best: what is kept of the validations.
       dispatch: (state, splits, rows) -> (state, records) of some steps (`dispatch.make_dispatch`).
+      evaluated: state -> the variables at which it is evaluated (`averages`).
       evaluate: (variables, validation) -> (losses, metrics).
       choose: `make_choose`.
       baselines: [K], the validation losses of the best constants.
@@ -46,6 +48,7 @@ class Job(NamedTuple):
     state: TrainState
     best: selection.Best
     dispatch: Callable
+    evaluated: Callable
     evaluate: Callable
     choose: Callable
     baselines: Float[Array, " task"]
@@ -115,8 +118,9 @@ def train(job: Job) -> Run:
                 bar.update(at, run.history[-1]["losses"])
                 waiting = []
             if validate:
-                losses, metrics = job.evaluate(state.variables, job.validation)
-                best = job.choose(best, state.variables, losses, job.baselines, state.step)
+                variables = job.evaluated(state)
+                losses, metrics = job.evaluate(variables, job.validation)
+                best = job.choose(best, variables, losses, job.baselines, state.step)
                 log(records.eval_record(at, "val", names, losses, metrics))
                 stopped = bool(np.all(np.asarray(best.stopped)))
             if keep or interrupts.caught or stopped or at == job.num_steps:
@@ -125,11 +129,18 @@ def train(job: Job) -> Run:
             if interrupts.caught:
                 run.interrupted = interrupts.caught
                 break
-    final = best if job.validation is not None and np.isfinite(np.asarray(best.scores)).any() else state
-    run.variables = {"params": final.params, "state": final.state}
+    chosen = job.validation is not None and np.isfinite(np.asarray(best.scores)).any()
+    run.variables = {"params": best.params, "state": best.state} if chosen else job.evaluated(state)
     run.state, run.best = state, best
     run.seconds = time.perf_counter() - started
     return run
+
+
+def make_evaluated(averages: bool, members: bool) -> Callable:
+    """The compiled `averages.evaluated_at` for optimizers that average; for others the state's own variables."""
+    if not averages:
+        return lambda state: state.variables
+    return jax.jit(jax.vmap(evaluated_at) if members else evaluated_at)
 
 
 def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:
