@@ -35,6 +35,8 @@ def read_inputs(given: Any, where: Place | None = None) -> Any:
     if isinstance(given, PerTask):
         for task in given:
             _check_key(task, where(""))
+        if not len(given):
+            raise ValueError(f"{where('')} are of no task")
         return PerTask({t: read_inputs(x, lambda p, t=t: where(f"{t}/{p}" if p else t)) for t, x in given.items()})
     found = _read(given, "", where)
     rows = {path: len(leaf) for path, leaf in partition.flatten(found).items()}
@@ -67,6 +69,8 @@ def _check_key(key: Any, what: str) -> None:
 
 def as_array(given: Any, what: str) -> np.ndarray:
     """One leaf as an array of numbers, at least one axis."""
+    if given is None:
+        raise ValueError(f"{what} are None; they must be an array, a row per example")
     if hasattr(given, "toarray") and hasattr(given, "nnz"):
         raise ValueError(f"{what} are a sparse {type(given).__name__}; give a dense array: inputs.toarray()")
     try:

@@ -23,8 +23,7 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
 def no_such(kind: str, given: Any, wanted: str) -> ValueError:
     """The error for something of another type than `kind` is: says what was given, and of a function to call it."""
     if inspect.isfunction(given) or inspect.isclass(given):
-        name = given.__name__
-        return ValueError(f"{kind} is {name} itself, not what it returns; call it, as {name}(...); it must be {wanted}")
+        return ValueError(f"{kind} is {given.__name__} itself, which was not called; it must be {wanted}")
     shape = getattr(given, "shape", None)
     shown = f"{type(given).__name__} of shape {tuple(shape)}" if isinstance(shape, tuple) else repr(given)
     shown = shown if len(shown) <= 60 else f"a {type(given).__name__}"
@@ -86,7 +85,7 @@ def build(text: str, registry: Mapping[str, Callable], kind: str, *args, **extra
     function = lookup(name, registry, kind)
     signature = inspect.signature(function)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    settable = [p for i, p in enumerate(signature.parameters) if i >= len(args) and p not in extra]
+    settable = [p for i, p in enumerate(signature.parameters) if i >= len(args)]
     for key in keywords:
         if key not in settable and not takes_any:
             raise unknown(f"argument of {kind} {name!r}", key, settable)
@@ -147,7 +146,10 @@ def recorded(*skip: str) -> Callable[[Callable], Callable]:
                 else:
                     given[key] = tuple(value) if isinstance(value, list) else value
             spec = call(function.__name__, given) if all(map(is_literal, given.values())) else None
-            return function(*args, **kwargs)._replace(spec=spec)
+            try:
+                return function(*args, **kwargs)._replace(spec=spec)
+            except TypeError as error:  # an argument of another type than the function reckons with
+                raise ValueError(f"{call(function.__name__, given)}: {error}") from error
 
         return constructor
 

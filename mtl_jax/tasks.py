@@ -144,6 +144,10 @@ class Task:
             raise ValueError("no task can be called 'shared': that is what tasks have in common; use another name")
         if not isinstance(self.kind, str):
             raise parts.no_such(f"kind of task {self.name!r}", self.kind, f"one of {', '.join(KINDS)}")
+        if isinstance(self.metrics, str):
+            raise ValueError(f"task {self.name!r}: metrics={self.metrics!r} is text; give several, ({self.metrics!r},)")
+        if isinstance(self.classes, str):
+            raise ValueError(f"task {self.name!r}: classes={self.classes!r} is text; give their names, ('no', 'yes')")
         if self.size is not None:
             parts.check_whole(f"task {self.name!r}: size", self.size)
         wanted = parts.lookup(self.kind, KINDS, f"kind of task {self.name!r}:").size
@@ -153,6 +157,8 @@ class Task:
             raise ValueError(f"task {self.name!r}: kind {self.kind!r} has no quantiles; use kind 'quantile'")
         if self.classes and self.size is None and wanted == "needed":
             object.__setattr__(self, "size", len(self.classes))
+        if self.classes and self.size not in (None, len(self.classes)):
+            raise ValueError(f"task {self.name!r}: size={self.size}, but {len(self.classes)} classes are named")
         if isinstance(wanted, int) and self.size is None:
             object.__setattr__(self, "size", wanted)
         if wanted == "needed" and self.size is None:

@@ -20,8 +20,10 @@ from mtl_jax.balancing.side_by_side import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
+from mtl_jax.sharing.architecture import given_encoder
 from mtl_jax.tasks import Task
 from mtl_jax.training import records
+from mtl_jax.training.arguments import check_data
 from mtl_jax.training.fit import fit
 
 BASELINE = "single-task"
@@ -126,6 +128,14 @@ def compare(
     Raises:
       ValueError: for a name that is not known, data without validation or test split, or a workdir of another config.
     """
+    check_data(data)
+    encoder = given_encoder("compare", encoder)
+    if isinstance(methods, str) or not hasattr(methods, "__iter__"):
+        raise parts.no_such("methods", methods, 'several, such as ("upgrad", "cagrad(c=0.4)")')
+    if isinstance(methods, Mapping) and not all(isinstance(v, tuple | list) and len(v) == 2 for v in methods.values()):
+        raise ValueError(f"methods={methods!r} must be {{name: (sharing, balancer)}}, both by name")
+    if not np.ndim(seeds):
+        raise ValueError(f"seeds={seeds!r} is one number; give several, as range(3) or (0,)")
     if data.val is None or data.test is None:
         raise ValueError(f"comparing needs a validation and a test split; {data!r} lacks one")
     named = dict(methods) if isinstance(methods, Mapping) else {m: ("hard", m) for m in methods}

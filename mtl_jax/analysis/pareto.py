@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -13,6 +14,8 @@ from mtl_jax import balancing, parts
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.training.arguments import check_data, check_model
+from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.evaluation import baseline_losses
 from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
@@ -104,6 +107,8 @@ def pareto_front(
     Raises:
       ValueError: for one task only, or a method without a preference; the message lists those with one.
     """
+    check_model(model)
+    check_data(data)
     tasks = resolve_tasks(model.tasks, data)
     if len(tasks) < 2:
         raise ValueError("a front needs at least two tasks")
@@ -118,7 +123,7 @@ def pareto_front(
         balancing.build(parts.call(name, {**keywords, key: tuple(float(round(p, 6)) for p in row)})) for row in grid
     ]
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
-    run.variables = run.state.variables
+    run.variables = jax.vmap(evaluated_at)(run.state)
     names = tuple(t.name for t in tasks)
     found = run.evaluate(getattr(data.select(names), split))
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)

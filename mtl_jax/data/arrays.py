@@ -48,6 +48,9 @@ def from_arrays(
     Raises:
       ValueError: for what does not fit, naming task, split, row and value.
     """
+    for key, more in {"masks": masks, "kinds": kinds}.items():
+        if more is not None and not isinstance(more, Mapping):
+            raise parts.no_such(key, more, f"{{task: {'bool array' if key == 'masks' else 'kind'}}}")
     if isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and not hasattr(targets, "items"):
         raise parts.no_such("targets", targets, "{task: labels}; inputs come first, then targets")
     splits = {"train": read(inputs, targets, masks)}
@@ -77,6 +80,10 @@ def read(inputs: Any, targets: Mapping[str, Any], masks: Mapping[str, Any] | Non
     labels, present = {}, {}
     for task, values in targets.items():
         values = np.asarray(values)
+        if not values.ndim:
+            raise ValueError(f"task {task!r}: labels are {values[()]!r}; they must be an array, a label per row")
+        if isinstance(inputs, PerTask) and task not in inputs:
+            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {', '.join(inputs)}")
         if values.dtype == object or values.dtype.kind in "US":
             there = np.array([v is not None and v == v and v != "" for v in values.ravel()], bool).reshape(values.shape)
         elif values.dtype.kind == "f":

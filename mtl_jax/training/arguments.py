@@ -1,19 +1,24 @@
 """What `fit`, `describe` and `evaluate` were given, and what was meant: the usual mistakes, each said in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
 from mtl_jax import balancing, encoders, parts
 from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.batch import Batch
+from mtl_jax.data.checks import check_split
 from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.encoders.base import check_inputs
-from mtl_jax.inputs import place
+from mtl_jax.inputs import check_int32, place
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import KINDS, Task
 from mtl_jax.training.scale import warn_of_scale
+from mtl_jax.training.schedule import Schedule
 from mtl_jax.training.start import Adapted
 
 MODEL = "a model such as mtl.sharing.hard(encoder, data.tasks), or what mtl.transfer.adapt returned"
@@ -51,9 +56,41 @@ def check_is_split(split: Any) -> None:
     if split is None:
         raise ValueError("the split is None: the data set has none of that name; val= and test= say what is held out")
     if isinstance(split, Dataset):
-        raise ValueError(f"that is a data set, {split!r}; give one of its splits, such as data.test")
+        raise ValueError(f"the split is a data set, {split!r}; give one of its splits, such as data.test")
     if not isinstance(split, Batch):
         raise parts.no_such("the split", split, "a split such as data.test, or mtl.Batch(inputs, targets, masks)")
+
+
+def check_run(run: Any) -> None:
+    """An error for what is no run."""
+    if not hasattr(run, "variables") or not hasattr(run, "tasks") or not hasattr(run, "predict"):
+        raise parts.no_such("run", run, "what mtl.fit or mtl.load_run returned; it comes first")
+
+
+def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
+    """A split with labels and masks of these tasks alone, as arrays in the dtypes of their kinds, and checked.
+
+    Raises:
+      ValueError: for a task without labels or masks, and for labels that `data.checks` refuses.
+    """
+    missing = [t.name for t in tasks if t.name not in split.targets]
+    if missing:
+        raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
+    targets, masks = {}, {}
+    for task in tasks:
+        values = np.asarray(split.targets[task.name])
+        if values.dtype.kind in "OSU":
+            raise ValueError(f"task {task.name!r}: labels of the split are text; a data set turns classes into numbers")
+        whole = KINDS[task.kind].labels == "classes"
+        if whole and values.dtype.kind in "iu":
+            check_int32(values, f"task {task.name!r}: labels of the split", "classes are 0, 1, ...")
+            values = values.astype(np.int32)
+        targets[task.name] = values if whole else values.astype(np.float32)
+        if task.name in split.masks:
+            masks[task.name] = np.asarray(split.masks[task.name])
+    found = Batch(split.inputs, targets, masks)
+    check_split(tuple(tasks), found, "the split")
+    return found
 
 
 def check_readable(model: MultiTaskModel, data: Dataset, stacklevel: int) -> None:
@@ -86,6 +123,35 @@ def read_balancer(balancer: Any) -> Balancer:
     if not isinstance(balancer, Balancer):
         raise parts.no_such("balancer", balancer, 'a method such as mtl.balancing.upgrad(), or its text, "upgrad"')
     return balancer
+
+
+def check_numbers(**given: Any) -> None:
+    """An error for a rate that is no finite number of at least 0."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+            raise ValueError(f"{name}={value!r} must be a number of at least 0")
+
+
+def check_rest(
+    clip_norm: Any, l1: Any, l2: Any, patience: Any, task_schedule: Any, joint_losses: Any, mesh: Any, config: Any
+) -> None:
+    """An error for arguments of `fit` that would do something else than they say, or fail where nothing names them."""
+    check_numbers(l1=l1, l2=l2, clip_norm=1.0 if clip_norm is None else clip_norm)
+    if clip_norm == 0:
+        raise ValueError("clip_norm=0 lets nothing move; give None for no bound")
+    if patience is not None:
+        parts.check_whole("patience", patience)
+    if not isinstance(task_schedule, str | Schedule):
+        raise parts.no_such("task_schedule", task_schedule, 'a schedule of mtl.training.schedule, or its text, "joint"')
+    if isinstance(joint_losses, JointLoss) or not hasattr(joint_losses, "__iter__"):
+        raise parts.no_such("joint_losses", joint_losses, "several, (mtl.JointLoss(name, function),)")
+    for joint in joint_losses:
+        if not isinstance(joint, JointLoss):
+            raise parts.no_such("an entry of joint_losses", joint, "mtl.JointLoss(name, function)")
+    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
+        raise parts.no_such("mesh", mesh, "a mesh of devices, such as mtl.parallel.make_mesh(2)")
+    if config is not None and not isinstance(config, Mapping):
+        raise parts.no_such("config", config, "a dict of what identifies the run")
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -110,6 +110,7 @@ def fit(
     arguments.check_model(model)
     arguments.check_data(data)
     parts.check_whole("batch_size", batch_size)
+    arguments.check_rest(clip_norm, l1, l2, patience, task_schedule, joint_losses, mesh, config)
     adapted = model if isinstance(model, Adapted) else None
     model = adapted.model if adapted else model
     tasks = resolve_tasks(model.tasks, data)
@@ -122,6 +123,8 @@ def fit(
     devices.check_batch_size(batch_size, mesh)
     spans = intervals(num_steps, steps_per_dispatch, eval_every, checkpoint_every, log_every)
     several = isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
+    if several and not balancer:
+        raise ValueError("balancer is empty; give a method, several, or None for equal weights")
     balancers = tuple(arguments.read_balancer(b) for b in (balancer if several else [balancer]))
     members = members or several
     seeds_of_members = seeds * len(balancers)

@@ -18,7 +18,7 @@ from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, prediction
 from mtl_jax.training import description, records
-from mtl_jax.training.arguments import check_is_split
+from mtl_jax.training.arguments import check_is_split, check_run, read_labels
 from mtl_jax.training.chunks import batch_pieces, row_pieces
 from mtl_jax.training.evaluation import make_evaluate
 
@@ -142,13 +142,9 @@ class Run:
         parts.check_whole("batch_size", batch_size)
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None, in_pieces=True)
-        missing = [t.name for t in self.tasks if t.name not in split.targets]
-        if missing:
-            raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
         names = [t.name for t in self.tasks]
-        chosen = Batch(
-            self._read(split.inputs), {n: split.targets[n] for n in names}, {n: split.masks[n] for n in names}
-        )
+        split = read_labels(self.tasks, split)
+        chosen = split._replace(inputs=self._read(split.inputs))
         losses, metrics = self._compiled["evaluate"](self.variables, batch_pieces(chosen, batch_size))
         losses = np.asarray(losses)
         return {
@@ -191,6 +187,7 @@ def _number(value: Any) -> Any:
 
 def evaluate(run: Run, split: Batch, batch_size: int = 256) -> dict[str, dict[str, Any]]:
     """{task: {"loss" and each metric: value}} of a run on a split."""
+    check_run(run)
     return run.evaluate(split, batch_size)
 
 

@@ -10,6 +10,7 @@ from mtl_jax import partition, sharing
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
+from mtl_jax.training.arguments import check_run
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted
 
@@ -34,6 +35,7 @@ def adapt(
     Raises:
       ValueError: if a path to load has another shape in `run`, nothing can be loaded, or a rule matches nothing.
     """
+    check_run(run)
     if model is None:
         if run.model.encoder is None or run.model.spec is None:
             raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
