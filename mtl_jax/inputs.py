@@ -41,9 +41,8 @@ def read_inputs(given: Any, where: Place | None = None) -> Any:
     found = _read(given, "", where)
     rows = {path: len(leaf) for path, leaf in partition.flatten(found).items()}
     if len(set(rows.values())) > 1:
-        raise ValueError(
-            f"{where('')} have different numbers of rows: {', '.join(f'{p} {n}' for p, n in rows.items())}"
-        )
+        shown = ", ".join(f"{p!r} {n}" for p, n in rows.items())
+        raise ValueError(f"{where('')} have different numbers of rows: {shown}")
     if not rows or not all(rows.values()):
         raise ValueError(f"{where('')} have no rows")
     return found
@@ -76,10 +75,8 @@ def as_array(given: Any, what: str) -> np.ndarray:
     try:
         hidden = np.ma.getmaskarray(given) if isinstance(given, np.ma.MaskedArray) else None
         array = np.ma.getdata(given) if hidden is not None else np.asarray(given)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(
-            f"{what} are a {type(given).__name__} that is no array ({error}); rows must be alike"
-        ) from None
+    except ValueError as error:  # NumPy's words for rows of different lengths
+        raise ValueError(f"{what} are a {type(given).__name__} of unlike rows; they must be an array") from error
     if array.dtype == object:
         array = _from_objects(array, what)
     if array.dtype.kind in "USO":
@@ -213,12 +210,15 @@ def in_form_of(example: Any, given: Any) -> Any:
     return partition.unflatten(got, given)
 
 
-def warn_of_nonfinite(task: str, values: np.ndarray, rows_axis: int) -> None:
+def warn_of_nonfinite(predictions: Mapping[str, np.ndarray], rows_axis: int) -> None:
     """A warning for predictions that are nan or inf, although the inputs are such as the model reads."""
-    if not np.isfinite(values).all():
-        rows = (~np.isfinite(values)).any(tuple(a for a in range(values.ndim) if a != rows_axis))
+    broken = {t: ~np.isfinite(v).all(tuple(a for a in range(v.ndim) if a != rows_axis)) for t, v in predictions.items()}
+    broken = {t: rows for t, rows in broken.items() if rows.any()}
+    if broken:
+        task, rows = next(iter(broken.items()))
         warnings.warn(
-            f"predictions of task {task!r} are not finite in {int(rows.sum())} of {len(rows)} rows, first in row "
-            f"{first(rows)[0]}; inputs may be far beyond those of training, or parameters not finite",
+            f"predictions are not finite: of task {task!r} in {int(rows.sum())} of {len(rows)} rows, first in row "
+            f"{first(rows)[0]}{f', and of {len(broken) - 1} more tasks' if len(broken) > 1 else ''}; inputs may be far "
+            "beyond those of training, or parameters not finite",
             UserWarning, stacklevel=3,
         )  # fmt: skip

@@ -93,14 +93,15 @@ def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
     return found
 
 
-def check_readable(model: MultiTaskModel, data: Dataset, stacklevel: int) -> None:
+def check_readable(model: MultiTaskModel, data: Dataset) -> None:
     """An error for inputs that the model's encoder cannot read, in any split; a warning for badly scaled ones."""
     encoder = model.encoder
     for name in SPLITS:
         split = getattr(data, name)
         if split is not None and encoder is not None:
             check_inputs(encoder, split.inputs, place(name))
-    warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel + 1)
+    # The warning points to who called `fit`.
+    warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel=4)
 
 
 def read_seeds(seed: Any) -> tuple[int, ...]:

@@ -117,7 +117,7 @@ def fit(
     names = tuple(t.name for t in tasks)
     source, data = data.spec, data.select(names)
     check_dataset(data)
-    arguments.check_readable(model, data, stacklevel=2)
+    arguments.check_readable(model, data)
     seeds, members = arguments.read_seeds(seed), np.ndim(seed) > 0
     mesh = devices.make_mesh() if mesh is None else mesh
     devices.check_batch_size(batch_size, mesh)

@@ -121,8 +121,7 @@ class Run:
             for t in self.tasks
         }
         found = {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
-        for name, values in found.items():
-            warn_of_nonfinite(name, values, rows_axis)
+        warn_of_nonfinite(found, rows_axis)
         return found
 
     def _read(self, inputs: Any) -> Any:
