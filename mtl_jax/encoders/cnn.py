@@ -1,7 +1,5 @@
 """Convolutional network: each stage is a convolution, normalisation, activation, dropout and max pooling."""
 
-import functools
-
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -58,5 +56,5 @@ def cnn(
     layers.check_sizes("cnn", kernel=kernel, window=window)
     finish = layers.Finish(norm, activation, dropout, dtype)
     stages = [ConvStage(w, kernel, window, finish, dtype) for w in widths]
-    check = functools.partial(layers.check_images, "cnn")
+    check = layers.ImageCheck("cnn")
     return base.assemble(stages, layers.image_pool(pool, "cnn"), remat)._replace(check=check)

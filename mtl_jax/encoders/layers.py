@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -133,14 +133,18 @@ class ImagePool(nn.Module):
         return x.mean((1, 2)) if self.how == "mean" else flat(x)
 
 
-def check_images(kind: str, inputs: Any, where: Place) -> None:
+class ImageCheck(NamedTuple):
     """`Encoder.check` of an encoder of images: four axes, finite."""
-    for path, leaf in partition.flatten(inputs).items():
-        shape = np.shape(leaf)
-        if len(shape) != 4:
-            hint = "; of one channel make inputs[..., None]" if len(shape) == 3 else ""
-            raise ValueError(f"{where(path)} have shape {shape}; {kind} takes images [B, H, W, C]{hint}")
-    check_finite(inputs, where, kind)
+
+    kind: str
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        for path, leaf in partition.flatten(inputs).items():
+            shape = np.shape(leaf)
+            if len(shape) != 4:
+                hint = "; of one channel make inputs[..., None]" if len(shape) == 3 else ""
+                raise ValueError(f"{where(path)} have shape {shape}; {self.kind} takes images [B, H, W, C]{hint}")
+        check_finite(inputs, where, self.kind)
 
 
 def image_pool(how: str, kind: str) -> ImagePool | None:

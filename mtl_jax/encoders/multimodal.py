@@ -4,9 +4,8 @@ Gates after Arevalo et al. 2017, arXiv:1702.01992; a learned query over the toke
 et al., ICML 2021, arXiv:2103.03206).
 """
 
-import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -128,22 +127,26 @@ class Modalities(nn.Module):
         return x
 
 
-def check_modalities(encoders: Mapping[str, Encoder], inputs: Any, where: Place) -> None:
+class ModalityCheck(NamedTuple):
     """See `Encoder.check`. What an absent input holds is not looked at; what has another form is for the module to say.
 
     Zeros stand for it, as in the module: they are a valid input everywhere.
     """
-    for name, encoder in encoders.items():
-        own = inputs.get(name) if isinstance(inputs, dict) else None
-        if own is None:
-            continue
-        present = inputs.get(name + PRESENT)
-        there = None if present is None else np.asarray(present) != 0
-        if there is not None and there.ndim == 1 and not there.all():
-            own = jax.tree.map(
-                lambda v, t=there: np.where(t.reshape(-1, *(1,) * (np.ndim(v) - 1)), v, np.zeros((), v.dtype)), own
-            )
-        base.check_inputs(encoder, own, lambda path, n=name: where(f"{n}/{path}" if path else n))
+
+    encoders: tuple[tuple[str, Encoder], ...]
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        for name, encoder in self.encoders:
+            own = inputs.get(name) if isinstance(inputs, dict) else None
+            if own is None:
+                continue
+            present = inputs.get(name + PRESENT)
+            there = None if present is None else np.asarray(present) != 0
+            if there is not None and there.ndim == 1 and not there.all():
+                own = jax.tree.map(
+                    lambda v, t=there: np.where(t.reshape(-1, *(1,) * (np.ndim(v) - 1)), v, np.zeros((), v.dtype)), own
+                )
+            base.check_inputs(encoder, own, lambda path, n=name: where(f"{n}/{path}" if path else n))
 
 
 @parts.recorded()
@@ -197,5 +200,5 @@ def multimodal(
     finish = layers.Finish(norm, activation, dropout, dtype)
     first = Modalities(tuple(encoders.items()), Fuse(fusion, width, heads, dtype))
     return base.assemble((first, *(DenseStage(w, finish, dtype) for w in features)), None, remat)._replace(
-        reads_missing=True, check=functools.partial(check_modalities, built)
+        reads_missing=True, check=ModalityCheck(tuple(built.items()))
     )

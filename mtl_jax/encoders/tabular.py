@@ -1,7 +1,6 @@
 """Tables of numbers and categories: a vector per category (Guo and Berkhahn 2016, arXiv:1604.06737), then an MLP."""
 
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -57,15 +56,19 @@ def embedding_width(cardinality: int) -> int:
     return max(2, min(50, (cardinality + 1) // 2))
 
 
-def check_columns(cardinalities: tuple[int, ...], inputs: Any, where: Place) -> None:
+class ColumnCheck(NamedTuple):
     """See `Encoder.check`. What has another form is for the module to say."""
-    entries = inputs if isinstance(inputs, dict) else {"numbers": inputs}
-    for name, x in entries.items():
-        what, x = where(name if isinstance(inputs, dict) else ""), np.asarray(x)
-        check_numbers(x, what)
-        if name == "categories" and x.dtype.kind in "iu" and x.shape[1:] == (len(cardinalities),):
-            check_codes(x, what, -1, cardinalities, "tabular's cardinalities give the column {high} categories "
-                        "(-1 is missing)")  # fmt: skip
+
+    cardinalities: tuple[int, ...]
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        entries = inputs if isinstance(inputs, dict) else {"numbers": inputs}
+        for name, x in entries.items():
+            what, x = where(name if isinstance(inputs, dict) else ""), np.asarray(x)
+            check_numbers(x, what)
+            if name == "categories" and x.dtype.kind in "iu" and x.shape[1:] == (len(self.cardinalities),):
+                check_codes(x, what, -1, self.cardinalities, "tabular's cardinalities give the column {high} "
+                            "categories (-1 is missing)")  # fmt: skip
 
 
 class TableStage(nn.Module):
@@ -116,4 +119,4 @@ def tabular(
     first, *rest = (DenseStage(w, finish, dtype) for w in widths)
     return base.assemble(
         (TableStage(Columns(cardinalities, embedding, indicators, dtype), first), *rest), None, remat
-    )._replace(reads_missing=True, check=functools.partial(check_columns, cardinalities))
+    )._replace(reads_missing=True, check=ColumnCheck(cardinalities))

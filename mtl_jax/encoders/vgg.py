@@ -1,7 +1,5 @@
 """VGG networks (Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556): 3x3 convolutions and max pooling."""
 
-import functools
-
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -60,5 +58,5 @@ def vgg(
         raise parts.unknown("norm of vgg", norm, NORMS)
     widths = [width * min(2**i, 8) for i in range(5)]
     stages = [Convolutions(w, n, norm, dtype) for w, n in zip(widths, COUNTS[depth], strict=True)]
-    check = functools.partial(layers.check_images, "vgg")
+    check = layers.ImageCheck("vgg")
     return base.assemble(stages, layers.image_pool(pool, "vgg"), remat)._replace(check=check)

@@ -1,7 +1,5 @@
 """Vision transformer (Dosovitskiy et al., ICLR 2021, arXiv:2010.11929)."""
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -86,7 +84,7 @@ def vit(
         raise parts.unknown("pool of vit", pool, POOLS)
     first = Patches(width, patch, pool == "class", dropout, dtype)
     rest = attention.blocks(depth, heads, hidden, norm, dropout, activation, eps, dtype)
-    check = functools.partial(layers.check_images, "vit")
+    check = layers.ImageCheck("vit")
     return base.assemble((first, *rest), sequences.pool({"class": "first"}.get(pool, pool), "vit"), remat)._replace(
         check=check
     )

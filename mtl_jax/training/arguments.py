@@ -84,8 +84,8 @@ def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
         whole = KINDS[task.kind].labels == "classes"
         if whole and values.dtype.kind in "iu":
             check_int32(values, f"task {task.name!r}: labels of the split", "classes are 0, 1, ...")
-            values = values.astype(np.int32)
-        targets[task.name] = values if whole else values.astype(np.float32)
+            values = values.astype(np.int32, copy=False)
+        targets[task.name] = values if whole else values.astype(np.float32, copy=False)
         if task.name in split.masks:
             masks[task.name] = np.asarray(split.masks[task.name])
     found = Batch(split.inputs, targets, masks)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import shutil
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,10 @@ class Run:
         chosen = split._replace(inputs=self._read(split.inputs))
         losses, metrics = self._compiled["evaluate"](self.variables, batch_pieces(chosen, batch_size))
         losses = np.asarray(losses)
+        for i, n in enumerate(names):
+            if split.masks[n].any() and not np.isfinite(losses[..., i]).all():
+                warnings.warn(f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or "
+                              "the parameters, are not finite", UserWarning, stacklevel=2)  # fmt: skip
         return {
             n: {"loss": _number(losses[..., i])} | {m: _number(v) for m, v in metrics[n].items()}
             for i, n in enumerate(names)
