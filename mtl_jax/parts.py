@@ -85,7 +85,7 @@ def build(text: str, registry: Mapping[str, Callable], kind: str, *args, **extra
     function = lookup(name, registry, kind)
     signature = inspect.signature(function)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    settable = [p for i, p in enumerate(signature.parameters) if i >= len(args)]
+    settable = [p for i, p in enumerate(signature.parameters) if i >= len(args) and p not in extra]
     for key in keywords:
         if key not in settable and not takes_any:
             raise unknown(f"argument of {kind} {name!r}", key, settable)

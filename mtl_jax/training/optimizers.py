@@ -221,9 +221,12 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise parts.unknown("optimizer", name, suited())
     function = OPTIMIZERS[name]
+    takes = inspect.signature(function).parameters
+    for key in given:
+        if key not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            raise parts.unknown(f"argument of optimizer {name!r}", key, takes)
     extra: dict[str, Any] = {} if positional or "learning_rate" in given else {"learning_rate": learning_rate}
     if decay:
-        takes = inspect.signature(function).parameters
         mask = next((m for m in ("mask", "weight_decay_mask") if m in takes), None)
         if mask is None:
             raise ValueError(f"optimizer {name!r} has no weight-decay mask, so decay rules do not apply; use 'adamw'")
