@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from mtl_jax import parts
@@ -14,6 +13,8 @@ from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows
 from mtl_jax.data.given import by_task, read_weights, stands_for_missing
 from mtl_jax.data.splits import Request, class_codes
 from mtl_jax.data.splits import build as build_splitter
+from mtl_jax.inputs import check_int32, read_inputs
+from mtl_jax.parts import check_seed
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -58,11 +59,19 @@ def from_arrays(
     Raises:
       ValueError: for what does not fit, naming task, split, row and value.
     """
+    for key, more in {"masks": masks, "kinds": kinds}.items():
+        if more is not None and not isinstance(more, Mapping):
+            raise parts.no_such(key, more, f"{{task: {'bool array' if key == 'masks' else 'kind'}}}")
+    if isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and not hasattr(targets, "items"):
+        raise parts.no_such("targets", targets, "{task: labels}; inputs come first, then targets")
     splits = {"train": read(inputs, targets, masks, weights, missing)}
     held_out = {"val": val, "test": test}
     fractions = {k: v for k, v in held_out.items() if not isinstance(v, tuple)}
     for key, given in held_out.items():
         if isinstance(given, tuple):
+            if not 2 <= len(given) <= 4:
+                raise ValueError(f"{key} has {len(given)} entries; it must be (inputs, targets), and masks and weights "
+                                 "if there are any")  # fmt: skip
             splits[key] = read(*given, missing=missing)
     raw, rows = divide(splits, fractions, seed, split)
     return finish(raw, tuple(targets), kinds or {}, name, rows=rows)
@@ -76,15 +85,21 @@ def read(
     missing: Any = None,
 ) -> Batch:
     """One split as given: arrays as NumPy, float64 as float32 and int64 as int32, every missing label masked."""
-    if not targets:
+    if not isinstance(targets, Mapping) and not hasattr(targets, "items"):
+        raise parts.no_such("targets", targets, "{task: labels}, such as {'price': y}")
+    if not len(targets):
         raise ValueError("targets is empty; give {task: labels}")
-    inputs = jax.tree.map_with_path(narrow_leaf, inputs)
+    inputs = read_inputs(inputs)
     unknown = set(masks or {}) - set(targets)
     if unknown:
         raise parts.unknown("task in masks", sorted(unknown)[0], targets)
     labels, present, codes = {}, {}, by_task(missing, targets, "missing")
     for task, values in targets.items():
         values = np.asarray(values)
+        if not values.ndim:
+            raise ValueError(f"task {task!r}: labels are {values[()]!r}; they must be an array, a label per row")
+        if isinstance(inputs, PerTask) and task not in inputs:
+            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {', '.join(inputs)}")
         if values.dtype == object or values.dtype.kind in "US":
             there = np.array([v is not None and v == v and v != "" for v in values.ravel()], bool).reshape(values.shape)
         elif values.dtype.kind == "f":
@@ -108,21 +123,6 @@ def read(
     return split
 
 
-def narrow_leaf(path: tuple, x: Any) -> np.ndarray:
-    """`narrow`, but for a mask: a bool array under the key "mask"."""
-    is_mask = bool(path) and getattr(path[-1], "key", None) == "mask" and np.asarray(x).dtype == bool
-    return np.asarray(x) if is_mask else narrow(x)
-
-
-def narrow(x: Any) -> np.ndarray:
-    """An input as the model takes it: float32, int32, or small integers (images) as they are."""
-    x = np.asarray(x)
-    wide = {"f": np.float32, "b": np.float32}.get(x.dtype.kind)
-    if wide is None and x.dtype.kind in "iu" and x.dtype.itemsize > 2:
-        wide = np.int32
-    return x if wide is None else x.astype(wide)
-
-
 def divide(
     splits: dict[str, Batch],
     fractions: dict[str, float],
@@ -140,8 +140,9 @@ def divide(
       column: the values of a table's column, for splits that name one.
     """
     for key, share in fractions.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1)")
+        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1), or (inputs, targets); 0 for none")
+    check_seed(seed)
     if sum(fractions.values()) >= 1:
         raise ValueError(f"val + test = {sum(fractions.values()):g} leaves no rows to train on")
     chosen, whole = build_splitter(split), splits["train"]
@@ -262,7 +263,9 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str) -> Batch:
                         f"task {task.name!r}: label {values[at]:g} in row {at[0]} of {where} is {values.dtype}; "
                         f"{task.kind} takes integers"
                     )
-            values = np.where(present, values, 0).astype(np.int32)
+            values = np.where(present, values, 0)
+            check_int32(values, f"task {task.name!r}: labels of {where}", "classes are 0, 1, ...")
+            values = values.astype(np.int32)
         else:
             values = np.where(present, values, 0).astype(np.float32)
         while mask.ndim > 1 and (mask == mask[..., :1]).all():
