@@ -42,8 +42,13 @@ def match(rules: Rules, paths: Sequence[str], default: Any) -> dict[str, Any]:
     Raises:
       ValueError: if a rule's regex is malformed or matches no path at all.
     """
+    if isinstance(rules, Mapping | str):
+        raise ValueError(f"rules are {rules!r}; give ordered pairs, (('shared/.*', value), ...)")
     compiled = []
-    for pattern, value in rules:
+    for rule in rules:
+        if not isinstance(rule, tuple | list) or len(rule) != 2 or not isinstance(rule[0], str):
+            raise ValueError(f"rule {rule!r} is no pair of a regex and a value, such as ('shared/.*', value)")
+        pattern, value = rule
         try:
             compiled.append((re.compile(pattern), value))
         except re.error as error:
@@ -67,6 +72,8 @@ def freeze_rules(freeze: str | Sequence[str] | Rules | None) -> Rules:
         return ()
     if isinstance(freeze, str):
         return ((freeze, False),)
+    if isinstance(freeze, Mapping | bool) or not hasattr(freeze, "__iter__"):
+        raise ValueError(f"freeze={freeze!r} must be a regex such as 'shared/.*', several, or (regex, trains) pairs")
     return tuple((f, False) if isinstance(f, str) else tuple(f) for f in freeze)
 
 

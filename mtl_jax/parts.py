@@ -20,12 +20,39 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {name!r}{hint} ({', '.join(allowed)})")
 
 
+def no_such(kind: str, given: Any, wanted: str) -> ValueError:
+    """The error for something of another type than `kind` is: says what was given, and of a function to call it."""
+    if inspect.isfunction(given) or inspect.isclass(given):
+        return ValueError(f"{kind} is {given.__name__} itself, which was not called; it must be {wanted}")
+    shape = getattr(given, "shape", None)
+    shown = f"{type(given).__name__} of shape {tuple(shape)}" if isinstance(shape, tuple) else repr(given)
+    shown = shown if len(shown) <= 60 else f"a {type(given).__name__}"
+    return ValueError(f"{kind} is {shown}; it must be {wanted}")
+
+
+def check_whole(name: str, given: Any, low: int = 1) -> None:
+    """An error for an argument that is no whole number of at least `low`."""
+    if isinstance(given, bool) or not hasattr(given, "__index__") or given < low:
+        whole = isinstance(given, float) and given.is_integer() and given >= low
+        hint = f"; give {int(given)}" if whole else ""
+        raise ValueError(f"{name}={given!r} must be a whole number of at least {low}{hint}")
+
+
+def check_seed(seed: Any) -> None:
+    """An error for a seed that is no whole number of 32 bits."""
+    check_whole("seed", seed, 0)
+    if seed >= 2**32:
+        raise ValueError(f"seed={seed} must be below 2**32")
+
+
 def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
     """Splits ``"name(1, key=(2, 3))"`` into name, positional and keyword arguments.
 
     Raises:
       ValueError: if `text` is not a name or a call of a name with literal arguments.
     """
+    if not isinstance(text, str):
+        raise no_such(kind, text, "text of the form name or name(key=value, ...)")
     shown = text if len(text) <= 200 else f"{text[:200]}..."
     wrong = f"{kind} {shown!r} is not of the form name or name(key=value, ...) with literal values"
     try:
@@ -66,8 +93,22 @@ def build(text: str, registry: Mapping[str, Callable], kind: str, *args, **extra
     try:
         signature.bind(*args, *own, **keywords, **extra)
     except TypeError as error:
-        raise ValueError(f"{kind} {text!r}: {error}; arguments are {signature}") from error
+        raise ValueError(f"{kind} {text!r}: {error}; arguments are {signature_text(signature)}") from error
     return function(*args, *own, **keywords, **extra)
+
+
+def bind(name: str, signature: inspect.Signature, args: tuple, keywords: Mapping[str, Any]) -> inspect.BoundArguments:
+    """The arguments of a call by name; a TypeError for those that do not fit says which there are."""
+    try:
+        return signature.bind(*args, **keywords)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}; arguments are {signature_text(signature)}") from None
+
+
+def signature_text(signature: inspect.Signature) -> str:
+    """Arguments and defaults without annotations, as a message shows them."""
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(bare))
 
 
 def is_literal(value: Any) -> bool:
@@ -95,7 +136,7 @@ def recorded(*skip: str) -> Callable[[Callable], Callable]:
 
         @functools.wraps(function)
         def constructor(*args, **kwargs):
-            bound = signature.bind(*args, **kwargs)
+            bound = bind(function.__name__, signature, args, kwargs)
             given = {}
             for key, value in bound.arguments.items():
                 if key in skip or signature.parameters[key].default is value:
@@ -106,7 +147,10 @@ def recorded(*skip: str) -> Callable[[Callable], Callable]:
                 else:
                     given[key] = tuple(value) if isinstance(value, list) else value
             spec = call(function.__name__, given) if all(map(is_literal, given.values())) else None
-            return function(*args, **kwargs)._replace(spec=spec)
+            try:
+                return function(*args, **kwargs)._replace(spec=spec)
+            except TypeError as error:  # an argument of another type than the function reckons with
+                raise ValueError(f"{call(function.__name__, given)}: {error}") from error
 
         return constructor
 

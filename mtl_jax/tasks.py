@@ -150,7 +150,8 @@ class Task:
     """One prediction problem.
 
     Attributes:
-      name: unique in a model; names the task's branch of the parameter tree, so it holds no ``/``.
+      name: unique in a model; names the task's branch of the parameter tree, so it holds no ``/`` and is not
+        ``shared``.
       kind: one of `KINDS`.
       size: number of classes, tags or labels, or the length of a regression vector; None for binary, scalar regression
         and depth. Kinds with a size of their own (normals, box, quantile) fill it in. Of a ranking, the length of
@@ -178,8 +179,18 @@ class Task:
     class_weights: Any = None
 
     def __post_init__(self):
-        if not self.name or "/" in self.name:
-            raise ValueError(f"task name {self.name!r} must be non-empty and hold no '/'")
+        if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name or not self.name.isprintable():
+            raise ValueError(f"task name {self.name!r} must be text, not blank, and hold no '/' or control character")
+        if self.name == "shared":
+            raise ValueError("no task can be called 'shared': that is what tasks have in common; use another name")
+        if not isinstance(self.kind, str):
+            raise parts.no_such(f"kind of task {self.name!r}", self.kind, f"one of {', '.join(KINDS)}")
+        if isinstance(self.metrics, str):
+            raise ValueError(f"task {self.name!r}: metrics={self.metrics!r} is text; give several, ({self.metrics!r},)")
+        if isinstance(self.classes, str):
+            raise ValueError(f"task {self.name!r}: classes={self.classes!r} is text; give their names, ('no', 'yes')")
+        if self.size is not None:
+            parts.check_whole(f"task {self.name!r}: size", self.size)
         wanted = parts.lookup(self.kind, KINDS, f"kind of task {self.name!r}:").size
         if self.kind == "quantile":
             wanted = self._check_quantiles()
@@ -187,6 +198,8 @@ class Task:
             raise ValueError(f"task {self.name!r}: kind {self.kind!r} has no quantiles; use kind 'quantile'")
         if self.classes and self.size is None and wanted == "needed":
             object.__setattr__(self, "size", len(self.classes))
+        if self.classes and self.size not in (None, len(self.classes)):
+            raise ValueError(f"task {self.name!r}: size={self.size}, but {len(self.classes)} classes are named")
         if isinstance(wanted, int) and self.size is None:
             object.__setattr__(self, "size", wanted)
         if wanted == "needed" and self.size is None:

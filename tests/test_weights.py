@@ -224,7 +224,7 @@ def test_missing_codes():
     assert masks["tox"].tolist() == [True, True, False, True, True, False]
     assert masks["score"].tolist() == [False, True, False, True, False, True]
     assert masks["kind"].tolist() == [False] + [True] * 5 and data.tasks[2].classes == ("-1", "a", "b")
-    assert data.tasks[0].size == 2 and data.tasks[1].scaler.mean[0] == pytest.approx(9.5 / 3)
+    assert data.tasks[0].kind == "binary" and data.tasks[1].scaler.mean[0] == pytest.approx(9.5 / 3)
     # For all tasks, and in splits of their own; text is no number.
     held = mtl.data.from_arrays(x, targets, missing=-1, val=(x[:3], {k: v[:3] for k, v in targets.items()}), test=0)
     assert held.val.masks["tox"].tolist() == [True, True, False] and held.train.masks["kind"].all()

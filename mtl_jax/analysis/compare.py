@@ -21,8 +21,10 @@ from mtl_jax.balancing.side_by_side import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
+from mtl_jax.sharing.architecture import given_encoder
 from mtl_jax.tasks import Task
 from mtl_jax.training import identity, lock, records, selection
+from mtl_jax.training.arguments import check_data
 from mtl_jax.training.constants import constant_results, untold
 from mtl_jax.training.fit import fit
 
@@ -146,6 +148,14 @@ def compare(
         or in use.
       Interrupted: after a signal (see `fit`).
     """
+    check_data(data)
+    encoder = given_encoder("compare", encoder)
+    if isinstance(methods, str) or not hasattr(methods, "__iter__"):
+        raise parts.no_such("methods", methods, 'several, such as ("upgrad", "cagrad(c=0.4)")')
+    if isinstance(methods, Mapping) and not all(isinstance(v, tuple | list) and len(v) == 2 for v in methods.values()):
+        raise ValueError(f"methods={methods!r} must be {{name: (sharing, balancer)}}, both by name")
+    if not np.ndim(seeds):
+        raise ValueError(f"seeds={seeds!r} is one number; give several, as range(3) or (0,)")
     if data.val is None or data.test is None:
         raise ValueError(f"comparing needs a validation and a test split; {data!r} lacks one")
     named = dict(methods) if isinstance(methods, Mapping) else {m: ("hard", m) for m in methods}

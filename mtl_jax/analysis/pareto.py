@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -15,6 +16,8 @@ from mtl_jax.reporting.compare import WORSE
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import records
+from mtl_jax.training.arguments import check_data, check_model
+from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.constants import baseline_losses, untold
 from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
@@ -116,6 +119,8 @@ def pareto_front(
       ValueError: for one task only, a split whose labels do not tell of two, or a method without a preference; the
         message lists those with one.
     """
+    check_model(model)
+    check_data(data)
     _, tasks, resolved = resolve_model(model, data)
     if len(tasks) < 2:
         raise ValueError("a front needs at least two tasks")
@@ -145,7 +150,7 @@ def pareto_front(
         why = "; ".join(f"{n}: {w}" for n, w in left_out.items())
         raise ValueError(f"a front needs at least two tasks that {split} can tell a model from a constant in; {why}")
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
-    run.variables = run.state.variables
+    run.variables = jax.vmap(evaluated_at)(run.state)
     found = run.evaluate(measured)
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)
     relative = np.full(losses.shape, np.nan)

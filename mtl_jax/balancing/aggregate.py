@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
+from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Signal
 from mtl_jax.balancing.gramian import combine, gramian
 from mtl_jax.balancing.oracle import Losses, Oracle
@@ -49,7 +50,11 @@ def aggregate(
     Returns:
       (direction, weights or None, new state).
     """
+    if not isinstance(balancer, Balancer):
+        raise parts.no_such("balancer", balancer, "a method such as mtl.balancing.upgrad()")
     jacobian = jnp.asarray(jacobian)
+    if jacobian.ndim != 2:
+        raise ValueError(f"jacobian has shape {jacobian.shape}; it must be [task, param], a gradient per task")
     count = jacobian.shape[0]
     mask = jnp.ones(count, bool) if mask is None else jnp.asarray(mask)
     losses = jnp.ones(count, jacobian.dtype) if losses is None else jnp.asarray(losses)

@@ -1,9 +1,11 @@
 """Checks of what a method is made with: an argument that makes no sense is refused by a line that names both."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
+
+from mtl_jax import parts
 
 RANGES = {
     "at least 0": lambda v: v >= 0,
@@ -41,8 +43,9 @@ def numbers(method: str, argument: str, given: Sequence[float] | None) -> tuple[
     """
     if given is None:
         return None
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
-        raise ValueError(f"{method}: {argument}={given!r} must be a sequence of numbers, one per task")
+    if isinstance(given, Mapping | str) or not hasattr(given, "__iter__"):
+        order = "numbers in the order of the tasks, such as (1.0, 2.0)"
+        raise parts.no_such(f"{method}: {argument}", dict(given) if isinstance(given, Mapping) else given, order)
     found = tuple(x.item() if hasattr(x, "item") else x for x in given)
     if not found or not all(map(is_number, found)):
         raise ValueError(f"{method}: {argument}={found!r} must be finite numbers, one per task")

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from mtl_jax import parts
@@ -15,6 +14,8 @@ from mtl_jax.data.given import by_task, read_weights, stands_for_missing
 from mtl_jax.data.labels import as_labels, by_name, encode_labels, make_task, squeezed
 from mtl_jax.data.splits import Request, class_codes
 from mtl_jax.data.splits import build as build_splitter
+from mtl_jax.inputs import read_inputs
+from mtl_jax.parts import check_seed
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -61,11 +62,19 @@ def from_arrays(
     Raises:
       ValueError: for what does not fit, naming task, split, row and value.
     """
+    for key, more in {"masks": masks, "kinds": kinds}.items():
+        if more is not None and not isinstance(more, Mapping):
+            raise parts.no_such(key, more, f"{{task: {'bool array' if key == 'masks' else 'kind'}}}")
+    if isinstance(inputs, Mapping) and not isinstance(targets, Mapping) and not hasattr(targets, "items"):
+        raise parts.no_such("targets", targets, "{task: labels}; inputs come first, then targets")
     splits = {"train": read(inputs, targets, masks, weights, missing)}
     held_out = {"val": val, "test": test}
     fractions = {k: v for k, v in held_out.items() if not isinstance(v, tuple)}
     for key, given in held_out.items():
         if isinstance(given, tuple):
+            if not 2 <= len(given) <= 4:
+                raise ValueError(f"{key} has {len(given)} entries; it must be (inputs, targets), and masks and weights "
+                                 "if there are any")  # fmt: skip
             splits[key] = read(*given, missing=missing)
     raw, rows = divide(splits, fractions, seed, split)
     return finish(raw, tuple(targets), kinds or {}, name, rows=rows)
@@ -79,15 +88,21 @@ def read(
     missing: Any = None,
 ) -> Batch:
     """One split as given: arrays as NumPy, float64 as float32 and int64 as int32, every missing label masked."""
-    if not targets:
+    if not isinstance(targets, Mapping) and not hasattr(targets, "items"):
+        raise parts.no_such("targets", targets, "{task: labels}, such as {'price': y}")
+    if not len(targets):
         raise ValueError("targets is empty; give {task: labels}")
-    inputs = jax.tree.map_with_path(narrow_leaf, inputs)
+    inputs = read_inputs(inputs)
     unknown = set(masks or {}) - set(targets)
     if unknown:
         raise parts.unknown("task in masks", sorted(unknown)[0], targets)
     labels, present, codes = {}, {}, by_task(missing, targets, "missing")
     for task, values in targets.items():
         values, there = as_labels(task, values)
+        if not values.ndim:
+            raise ValueError(f"task {task!r}: labels are {values[()]!r}; they must be an array, a label per row")
+        if isinstance(inputs, PerTask) and task not in inputs:
+            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {', '.join(inputs)}")
         if masks is not None and task in masks:
             mask = np.asarray(masks[task])
             if mask.dtype != bool or mask.shape != values.shape[: mask.ndim]:
@@ -103,21 +118,6 @@ def read(
         if len(values) != num_rows(split, task):
             raise ValueError(f"task {task!r} has {len(values)} labels for {num_rows(split, task)} rows of inputs")
     return split
-
-
-def narrow_leaf(path: tuple, x: Any) -> np.ndarray:
-    """`narrow`, but for a mask: a bool array under the key "mask"."""
-    is_mask = bool(path) and getattr(path[-1], "key", None) == "mask" and np.asarray(x).dtype == bool
-    return np.asarray(x) if is_mask else narrow(x)
-
-
-def narrow(x: Any) -> np.ndarray:
-    """An input as the model takes it: float32, int32, or small integers (images) as they are."""
-    x = np.asarray(x)
-    wide = {"f": np.float32, "b": np.float32}.get(x.dtype.kind)
-    if wide is None and x.dtype.kind in "iu" and x.dtype.itemsize > 2:
-        wide = np.int32
-    return x if wide is None else x.astype(wide)
 
 
 def divide(
@@ -137,8 +137,9 @@ def divide(
       column: the values of a table's column, for splits that name one.
     """
     for key, share in fractions.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1)")
+        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+            raise ValueError(f"{key}={share!r} must be a share of the rows in [0, 1), or (inputs, targets); 0 for none")
+    check_seed(seed)
     if sum(fractions.values()) >= 1:
         raise ValueError(f"val + test = {sum(fractions.values()):g} leaves no rows to train on")
     chosen, whole = build_splitter(split), splits["train"]
@@ -168,8 +169,7 @@ def class_labels(split: Batch) -> dict[str, np.ndarray]:
     """{task: class numbers, -1 where there is no label} of tasks whose labels look like classes, one per row."""
     found = {}
     for task, values in split.targets.items():
-        there = values[split.masks[task]] if split.masks[task].shape == values.shape else values
-        few = values.ndim == 1 and (values.dtype.kind != "f" or bool((there == np.round(there)).all()))
+        few = values.ndim == 1 and (values.dtype.kind != "f" or np.isin(values[split.masks[task]], (0, 1)).all())
         if few and split.masks[task].ndim == 1:
             codes = class_codes(values, split.masks[task])
             if codes.max(initial=-1) < max(50, len(codes) // 20):  # more different values are amounts, or names

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_jax import parts
+from mtl_jax import inputs, partition, parts
 from mtl_jax.batch import Batch, counted, inputs_of, num_rows
 from mtl_jax.tasks import KINDS, Task, check_names
 
@@ -31,32 +31,14 @@ def check_dataset(data: Any) -> None:
             )
 
 
-def check_no_missing(data: Any, encoder: str) -> None:
-    """An error for inputs with nan, which only encoders for tables and several modalities read as missing."""
-    for name in ("train", "val", "test"):
-        split = getattr(data, name)
-        for key, leaf in jax.tree.leaves_with_path(() if split is None else split.inputs):
-            leaf = np.asarray(leaf)
-            if leaf.dtype.kind == "f" and np.isnan(leaf).any():
-                where = jax.tree_util.keystr(key, simple=True, separator="/")
-                row = int(np.argwhere(np.isnan(leaf))[0][0])
-                which = f"inputs {where!r} of {name}" if where else f"inputs of {name}"
-                raise ValueError(f"{which} hold nan in row {row}, and {encoder} cannot read it; 'tabular' reads nan as "
-                                 "missing")  # fmt: skip
-
-
 def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
     """Checks one split."""
     for key, leaf in jax.tree.leaves_with_path(split.inputs):
-        leaf = np.asarray(leaf)
-        where = jax.tree_util.keystr(key, simple=True, separator="/")
-        where = f"inputs {where!r} of {name}" if where else f"inputs of {name}"
+        leaf, what = np.asarray(leaf), inputs.place(name)(partition.path_name(key))
         if leaf.dtype == object or leaf.dtype.kind in "USMm":
-            raise ValueError(f"{where} have dtype {leaf.dtype}; they must be numbers")
-        # nan may stand for a value that is missing; `check_no_missing` is for models that cannot read it.
-        if leaf.dtype.kind == "f" and np.isinf(leaf).any():
-            row = int(np.argwhere(np.isinf(leaf))[0][0])
-            raise ValueError(f"{where} hold {leaf[row][np.isinf(leaf[row])].flat[0]} in row {row}")
+            raise ValueError(f"{what} have dtype {leaf.dtype}; they must be numbers")
+        # nan may stand for a value that is missing; an encoder says what it can read (`Encoder.check`).
+        inputs.check_numbers(leaf, what)
     for task in tasks:
         for field in ("targets", "masks"):
             if task.name not in getattr(split, field):

@@ -56,6 +56,8 @@ class Dataset:
     def select(self, names: Sequence[str]) -> "Dataset":
         """The same rows with these tasks only, in this order."""
         by_name = {t.name: t for t in self.tasks}
+        if isinstance(names, str):
+            raise ValueError(f"select takes several names: select([{names!r}])")
         for name in names:
             if name not in by_name:
                 raise parts.unknown(f"task of data set {self.name!r}", name, by_name)

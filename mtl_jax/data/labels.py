@@ -23,6 +23,7 @@ import numpy as np
 
 from mtl_jax import parts
 from mtl_jax.batch import Batch
+from mtl_jax.inputs import check_int32
 from mtl_jax.tasks import KINDS, Task
 
 # In other words 0 and 1, in any case.
@@ -343,7 +344,10 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str, named: froz
                 )
         wide = np.float32 if values.dtype in (np.float16, np.float32) else np.float64
         dtype = {"classes": np.int32, "zero_one": np.float32}.get(kind.labels, wide)
-        values = np.where(present, values, 0).astype(dtype)
+        values = np.where(present, values, 0)
+        if dtype is np.int32:
+            check_int32(values, f"task {task.name!r}: labels of {where}", "classes are 0, 1, ...")
+        values = values.astype(dtype)
         while mask.ndim > 1 and (mask == mask[..., :1]).all():
             mask = mask[..., 0]
         targets[task.name], masks[task.name] = values, mask

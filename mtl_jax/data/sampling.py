@@ -40,16 +40,17 @@ class Sampler:
         return rows[offset : offset + last - first].reshape(num_steps, self.batch_size)
 
 
-def padded_batches(split: Batch, batch_size: int) -> Batch:
-    """A split as equal batches, for one compiled evaluation.
+def padded_batches(split: Batch, batch_size: int, count: int | None = None) -> Batch:
+    """A split as equal batches, for one compiled evaluation: `count` of them, or as many as the rows need.
 
     Returns:
       A `Batch` whose leaves are [num_batches, batch_size, ...]. Rows that fill up the last batch repeat the first row
       and have mask False; tasks with inputs of their own are filled up to the longest.
     """
     longest = num_rows(split)
-    batch_size = max(1, min(batch_size, longest))
-    count = max(1, -(-longest // batch_size))
+    if count is None:
+        batch_size = max(1, min(batch_size, longest))
+        count = max(1, -(-longest // batch_size))
 
     def pad(x: Any) -> np.ndarray:
         x = np.asarray(x)

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from mtl_jax.batch import PerTask
+from mtl_jax.inputs import Place, check_finite
+
 Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
 
 
@@ -26,6 +29,9 @@ class Encoder(NamedTuple):
       reads_missing: whether nan among its inputs stands for a missing value, which it can do without.
       members: of an ensemble inside it: its features are [B, members, width], and every task has a head for each
         (`mtl_jax.members`). None: it is one model.
+      check: (inputs, place) -> None, a ValueError for values of one task's NumPy inputs that would give nan: codes
+        beyond a table of embeddings, numbers that are not finite where something reads them. ``place(path)`` is a
+        leaf's name in the message (`mtl_jax.inputs`). None: every number must be finite.
     """
 
     stages: tuple[nn.Module, ...]
@@ -33,6 +39,18 @@ class Encoder(NamedTuple):
     spec: str | None = None
     reads_missing: bool = False
     members: int | None = None
+    check: Callable[[Any, Place], None] | None = None
+
+
+def check_inputs(encoder: Encoder, inputs: Any, where: Place) -> None:
+    """An error for NumPy inputs, of all tasks, with values that the encoder cannot read (its `check`)."""
+    if isinstance(inputs, PerTask):
+        for task, own in inputs.items():
+            check_inputs(encoder, own, lambda path, t=task: where(f"{t}/{path}" if path else t))
+    elif encoder.check is not None:
+        encoder.check(inputs, where)
+    elif not encoder.reads_missing:
+        check_finite(inputs, where, f"encoder {encoder.spec or 'given'}")
 
 
 def values_of(x: Any) -> Array:

@@ -56,4 +56,5 @@ def cnn(
     layers.check_sizes("cnn", kernel=kernel, window=window)
     finish = layers.Finish(norm, activation, dropout, dtype)
     stages = [ConvStage(w, kernel, window, finish, dtype) for w in widths]
-    return base.assemble(stages, layers.image_pool(pool, "cnn"), remat)
+    check = layers.ImageCheck("cnn")
+    return base.assemble(stages, layers.image_pool(pool, "cnn"), remat)._replace(check=check)

@@ -62,7 +62,8 @@ def conv1d(
 
     Inputs: series, float [B, T, C] or {"values": float [B, T, C], "mask": bool [B, T]}; with a vocabulary, token ids,
     int [B, T] where 0 is padding, or {"tokens": int [B, T], "mask": bool [B, T]}. A masked step counts as zeros, as
-    what lies outside the sequence does. An id outside the vocabulary gives nan.
+    what lies outside the sequence does. An id outside the vocabulary is an error in `fit` and `predict`, and gives nan
+    in the module.
 
     Args:
       features: channels of the stages.
@@ -90,4 +91,5 @@ def conv1d(
     layers.check_sizes("conv1d", embedding=embedding)
     if vocabulary is not None:
         stages.insert(0, sequences.Embedding("conv1d", vocabulary, embedding, affixes, dtype))
-    return base.assemble(stages, sequences.pool(pool, "conv1d"), remat)
+    check = sequences.Check("conv1d", vocabulary, affixes)
+    return base.assemble(stages, sequences.pool(pool, "conv1d"), remat)._replace(check=check)

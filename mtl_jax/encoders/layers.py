@@ -2,13 +2,16 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mtl_jax import parts
+from mtl_jax import partition, parts
+from mtl_jax.inputs import Place, check_finite
 from mtl_jax.parallel import data_axis
 
 
@@ -46,13 +49,15 @@ def by_rows(layer: nn.Dense, x: Float[Array, "*rows width"]) -> Float[Array, "*r
 
 def check(features, norm: str, activation: str, dropout: float, kind: str, name: str = "features") -> tuple[int, ...]:
     """The widths, argument `name`, as a tuple, or an error that names the wrong argument of encoder `kind`."""
-    widths = (features,) if isinstance(features, int) else tuple(features)
+    widths = (features,) if isinstance(features, int) or not hasattr(features, "__iter__") else tuple(features)
     if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
         raise ValueError(f"{kind}: {name}={features!r} must be positive integers")
     if norm not in NORMS:
         raise parts.unknown(f"norm of {kind}", norm, NORMS)
+    if not isinstance(activation, str):
+        raise parts.no_such(f"activation of {kind}", activation, f"one of {', '.join(ACTIVATIONS)}, by name")
     parts.lookup(activation, ACTIVATIONS, f"activation of {kind}")
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"{kind}: dropout={dropout!r} must lie in [0, 1)")
     return widths
 
@@ -126,6 +131,20 @@ class ImagePool(nn.Module):
 
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch width"]:
         return x.mean((1, 2)) if self.how == "mean" else flat(x)
+
+
+class ImageCheck(NamedTuple):
+    """`Encoder.check` of an encoder of images: four axes, finite."""
+
+    kind: str
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        for path, leaf in partition.flatten(inputs).items():
+            shape = np.shape(leaf)
+            if len(shape) != 4:
+                hint = "; of one channel make inputs[..., None]" if len(shape) == 3 else ""
+                raise ValueError(f"{where(path)} have shape {shape}; {self.kind} takes images [B, H, W, C]{hint}")
+        check_finite(inputs, where, self.kind)
 
 
 def image_pool(how: str, kind: str) -> ImagePool | None:

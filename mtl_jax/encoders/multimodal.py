@@ -5,11 +5,12 @@ et al., ICML 2021, arXiv:2103.03206).
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import encoders as room
@@ -18,6 +19,7 @@ from mtl_jax.encoders import base, layers, sequences
 from mtl_jax.encoders.attention import Attention
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.mlp import DenseStage
+from mtl_jax.inputs import Place
 
 FUSIONS = ("concat", "gate", "attention")
 PRESENT = "_present"
@@ -125,6 +127,28 @@ class Modalities(nn.Module):
         return x
 
 
+class ModalityCheck(NamedTuple):
+    """See `Encoder.check`. What an absent input holds is not looked at; what has another form is for the module to say.
+
+    Zeros stand for it, as in the module: they are a valid input everywhere.
+    """
+
+    encoders: tuple[tuple[str, Encoder], ...]
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        for name, encoder in self.encoders:
+            own = inputs.get(name) if isinstance(inputs, dict) else None
+            if own is None:
+                continue
+            present = inputs.get(name + PRESENT)
+            there = None if present is None else np.asarray(present) != 0
+            if there is not None and there.ndim == 1 and not there.all():
+                own = jax.tree.map(
+                    lambda v, t=there: np.where(t.reshape(-1, *(1,) * (np.ndim(v) - 1)), v, np.zeros((), v.dtype)), own
+                )
+            base.check_inputs(encoder, own, lambda path, n=name: where(f"{n}/{path}" if path else n))
+
+
 @parts.recorded()
 def multimodal(
     encoders: Mapping[str, str],
@@ -163,13 +187,15 @@ def multimodal(
     """
     if not isinstance(encoders, Mapping) or not encoders or not all(isinstance(t, str) for t in encoders.values()):
         raise ValueError(f"multimodal: encoders={encoders!r} must be a dict {{name: text of an encoder}}, not empty")
-    for name, text in encoders.items():
+    for name in encoders:
         if not name or name == "fuse" or name.endswith(PRESENT) or "/" in name:
             raise ValueError(f"multimodal: an input cannot be called {name!r}; 'fuse', '*{PRESENT}' and '/' are taken")
-        if room.build(text).members:
+    built = {name: room.build(text) for name, text in encoders.items()}
+    for name, each in built.items():
+        if each.members:
             raise ValueError(
-                f"multimodal: encoder {name!r} is an ensemble, {text!r}, whose members end in heads of their own; they "
-                "cannot be fused with other inputs; use 'tabular' for tables here"
+                f"multimodal: encoder {name!r} is an ensemble, {encoders[name]!r}, whose members end in heads of their "
+                "own; they cannot be fused with other inputs; use 'tabular' for tables here"
             )
     if fusion not in FUSIONS:
         raise parts.unknown("fusion of multimodal", fusion, FUSIONS)
@@ -180,5 +206,5 @@ def multimodal(
     finish = layers.Finish(norm, activation, dropout, dtype)
     first = Modalities(tuple(encoders.items()), Fuse(fusion, width, heads, dtype))
     return base.assemble((first, *(DenseStage(w, finish, dtype) for w in features)), None, remat)._replace(
-        reads_missing=True
+        reads_missing=True, check=ModalityCheck(tuple(built.items()))
     )

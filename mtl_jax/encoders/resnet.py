@@ -138,4 +138,5 @@ def resnet(
             Block, width=width * 2**i, bottleneck=depth in (50, 101), shortcut=shortcut, norm=norm, dtype=dtype
         )
         stages.append(Group(block, count, 2 if i else 1, None if i else Stem(width, small, norm, dtype)))
-    return base.assemble(stages, layers.image_pool(pool, "resnet"), remat)
+    check = layers.ImageCheck("resnet")
+    return base.assemble(stages, layers.image_pool(pool, "resnet"), remat)._replace(check=check)

@@ -100,7 +100,7 @@ def rnn(
 
     Inputs: series, float [B, T, C] or {"values": float [B, T, C], "mask": bool [B, T]}; with a vocabulary, token ids,
     int [B, T] where 0 is padding, or {"tokens": int [B, T], "mask": bool [B, T]}. A masked step changes nothing,
-    wherever it stands. An id outside the vocabulary gives nan.
+    wherever it stands. An id outside the vocabulary is an error in `fit` and `predict`, and gives nan in the module.
 
     Args:
       features: width of the state, layer by layer; of each direction.
@@ -123,4 +123,5 @@ def rnn(
     if vocabulary is not None:
         stages.insert(0, sequences.Embedding("rnn", vocabulary, embedding, affixes, dtype))
     last = FinalState(bidirectional) if pool == "final" else sequences.pool(pool, "rnn", POOLS)
-    return base.assemble(stages, last, remat)
+    check = sequences.Check("rnn", vocabulary, affixes)
+    return base.assemble(stages, last, remat)._replace(check=check)

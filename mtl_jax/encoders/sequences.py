@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax import parts
 from mtl_jax.encoders import layers
+from mtl_jax.inputs import Place, check_codes, check_numbers
 
 TOKENS = (
     'token ids, an int array [B, T] (0 is padding) or {"tokens": int [B, T], "mask": bool [B, T]}, and with affixes '
@@ -121,6 +123,36 @@ def word_vectors(
         found = table(affixes, "affix")(tokens.affixes)
         values = values + jnp.where(tokens.affixes[..., None] > 0, found, 0).sum(-2)
     return values
+
+
+class Check(NamedTuple):
+    """See `Encoder.check`: ids that have no vector, and numbers that are not finite, where a step is no padding.
+
+    What has another form is for the modules to say.
+    """
+
+    encoder: str
+    vocabulary: int | None
+    affixes: int | None = None
+    types: int = 0
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        leaf = "values" if self.vocabulary is None else "tokens"
+        entries = inputs if isinstance(inputs, dict) else {leaf: inputs}
+        x = np.asarray(entries.get(leaf))
+        mask = np.asarray(entries["mask"]) != 0 if "mask" in entries else None
+        mask = x != 0 if mask is None and self.vocabulary is not None else mask
+        mask = None if mask is None or mask.shape != x.shape[:2] else mask
+        tables = {"tokens": (self.vocabulary, "vocabulary"), "types": (self.types or None, "types"),
+                  "affixes": (self.affixes, "affixes")}  # fmt: skip
+        for name, values in entries.items():
+            what, values = where(name if isinstance(inputs, dict) else ""), np.asarray(values)
+            if name == "values":
+                check_numbers(values, what, f"{self.encoder} cannot read it; a mask says where there is nothing", mask)
+            high, argument = tables.get(name, (None, ""))
+            if high is not None and values.dtype.kind in "iu" and (mask is None or values.shape[:2] == mask.shape):
+                # Types of padding are embedded too, and then thrown away.
+                check_codes(values, what, 0, high, f"{self.encoder} has {argument}={{high}}", mask)
 
 
 class Embedding(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.encoders.tabular import Columns, check, check_numbers
+from mtl_jax.encoders.tabular import Columns, check, check_vectors
 
 
 class ThinStage(nn.Module):
@@ -98,10 +98,12 @@ def tabm(
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """
     widths, cardinalities = check(features, cardinalities, embedding, norm, dropout, activation, "tabm")
-    check_numbers(numbers, width, bins, "tabm")
+    check_vectors(numbers, width, bins, "tabm")
     layers.check_sizes("tabm", members=members)
     finish = layers.Finish(norm, activation, dropout, dtype)
     columns = Columns(cardinalities, embedding, True, dtype, numbers, width, bins, "tabm")
     first, *rest = widths
     stages = (MembersStage(columns, members, first, finish, dtype), *(ThinStage(w, finish, dtype) for w in rest))
-    return base.assemble(stages, None, remat)._replace(reads_missing=True, members=members)
+    return base.assemble(stages, None, remat)._replace(
+        reads_missing=True, members=members, check=ColumnCheck(cardinalities)
+    )

@@ -4,16 +4,18 @@ Categories have learned vectors (Guo and Berkhahn 2016, arXiv:1604.06737), and s
 blocks are those of Gorishniy et al., NeurIPS 2021, arXiv:2106.11959.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
 from mtl_jax.encoders import base, layers, numbers, sequences
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.mlp import DenseStage
+from mtl_jax.inputs import Place, check_codes, check_numbers
 
 TAKES = '{"numbers": float [B, n], "categories": int [B, c]}, or numbers alone as a float array [B, n]'
 BLOCKS = ("dense", "residual")
@@ -95,6 +97,21 @@ def embedding_width(cardinality: int) -> int:
     return max(2, min(50, (cardinality + 1) // 2))
 
 
+class ColumnCheck(NamedTuple):
+    """See `Encoder.check`. What has another form is for the module to say."""
+
+    cardinalities: tuple[int, ...]
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        entries = inputs if isinstance(inputs, dict) else {"numbers": inputs}
+        for name, x in entries.items():
+            what, x = where(name if isinstance(inputs, dict) else ""), np.asarray(x)
+            check_numbers(x, what)
+            if name == "categories" and x.dtype.kind in "iu" and x.shape[1:] == (len(self.cardinalities),):
+                check_codes(x, what, -1, self.cardinalities, "tabular's cardinalities give the column {high} "
+                            "categories (-1 is missing)")  # fmt: skip
+
+
 class TableStage(nn.Module):
     """`Columns`, then a dense stage."""
 
@@ -144,8 +161,8 @@ def tabular(
     """An MLP over tables; stage 0 also embeds the columns.
 
     Inputs: {"numbers": float [B, n], nan where missing, "categories": int [B, c], -1 where missing or unseen}, either
-    of them alone, or numbers as a float array [B, n], best standardised. A code that is too large, or below -1, gives
-    nan.
+    of them alone, or numbers as a float array [B, n], best standardised. A code that is too large, or below -1, is an
+    error in `fit` and `predict`, and gives nan in the module.
 
     Args:
       features: widths of the stages.
@@ -163,7 +180,7 @@ def tabular(
       block: "dense", or "residual": stages behind the first are residual blocks.
     """
     widths, cardinalities = check(features, cardinalities, embedding, norm, dropout, activation, "tabular")
-    check_numbers(numbers, width, bins, "tabular")
+    check_vectors(numbers, width, bins, "tabular")
     if block not in BLOCKS:
         raise parts.unknown("block of tabular", block, BLOCKS)
     finish = layers.Finish(norm, activation, dropout, dtype)
@@ -171,7 +188,7 @@ def tabular(
     first, *rest = widths
     kind = DenseStage if block == "dense" else ResidualStage
     stages = (TableStage(columns, DenseStage(first, finish, dtype)), *(kind(w, finish, dtype) for w in rest))
-    return base.assemble(stages, None, remat)._replace(reads_missing=True)
+    return base.assemble(stages, None, remat)._replace(reads_missing=True, check=ColumnCheck(cardinalities))
 
 
 def check(
@@ -184,4 +201,4 @@ def check(
     return widths, layers.check(cardinalities, "none", "relu", 0, kind, "cardinalities") if cardinalities else ()
 
 
-check_numbers = numbers.check  # `numbers` is the name of an argument
+check_vectors = numbers.check  # `numbers` is the name of an argument

@@ -83,7 +83,8 @@ def transformer(
 
     Inputs: with a vocabulary, token ids, int [B, T] where 0 is padding, or {"tokens": int [B, T], "mask": bool [B, T],
     "types": int [B, T] (optional, the segment of each token)}; without, series, float [B, T, C] or {"values": float
-    [B, T, C], "mask": bool [B, T]}. Padding changes nothing. An id outside the vocabulary gives nan.
+    [B, T, C], "mask": bool [B, T]}. Padding changes nothing. An id outside the vocabulary is an error in `fit`
+    and `predict`, and gives nan in the module.
 
     BERT is norm="post", types=2, activation="gelu_exact", eps=1e-12.
 
@@ -116,4 +117,5 @@ def transformer(
     sequences.check_vocabulary("transformer", vocabulary, affixes)
     first = Embeddings(width, vocabulary, affixes, length, positions, types, norm, dropout, eps, dtype)
     rest = attention.blocks(depth, heads, hidden, norm, dropout, activation, eps, dtype, causal, positions == "rotary")
-    return base.assemble((first, *rest), sequences.pool(pool, "transformer"), remat)
+    check = sequences.Check("transformer", vocabulary, affixes, types)
+    return base.assemble((first, *rest), sequences.pool(pool, "transformer"), remat)._replace(check=check)

@@ -98,4 +98,5 @@ def unet(
         raise ValueError(f"unet: features={features!r} must have at least two entries; for one use 'cnn' with window=1")
     down = [Down(Twice(w, finish, dtype), i == 0, i == last) for i, w in enumerate(widths)]
     up = [Up(Twice(w, finish, dtype), i == last - 1) for i, w in enumerate(widths[-2::-1])]
-    return base.assemble((*down, *up), None, remat)
+    check = layers.ImageCheck("unet")
+    return base.assemble((*down, *up), None, remat)._replace(check=check)

@@ -58,4 +58,5 @@ def vgg(
         raise parts.unknown("norm of vgg", norm, NORMS)
     widths = [width * min(2**i, 8) for i in range(5)]
     stages = [Convolutions(w, n, norm, dtype) for w, n in zip(widths, COUNTS[depth], strict=True)]
-    return base.assemble(stages, layers.image_pool(pool, "vgg"), remat)
+    check = layers.ImageCheck("vgg")
+    return base.assemble(stages, layers.image_pool(pool, "vgg"), remat)._replace(check=check)

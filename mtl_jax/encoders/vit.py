@@ -84,4 +84,7 @@ def vit(
         raise parts.unknown("pool of vit", pool, POOLS)
     first = Patches(width, patch, pool == "class", dropout, dtype)
     rest = attention.blocks(depth, heads, hidden, norm, dropout, activation, eps, dtype)
-    return base.assemble((first, *rest), sequences.pool({"class": "first"}.get(pool, pool), "vit"), remat)
+    check = layers.ImageCheck("vit")
+    return base.assemble((first, *rest), sequences.pool({"class": "first"}.get(pool, pool), "vit"), remat)._replace(
+        check=check
+    )

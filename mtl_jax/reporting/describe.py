@@ -8,7 +8,10 @@ import numpy as np
 from mtl_jax import partition
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.tables import serving
+from mtl_jax.encoders.base import check_inputs
+from mtl_jax.inputs import place
 from mtl_jax.sharing.model import MultiTaskModel, forward
+from mtl_jax.training.arguments import check_data, check_model
 from mtl_jax.training.start import Adapted, small_batch
 
 
@@ -40,10 +43,14 @@ def describe(model: MultiTaskModel | Adapted, data: Dataset, freeze: Any = None)
       data: where shapes come from.
       freeze: as `fit` takes it.
     """
+    check_model(model)
+    check_data(data)
     if isinstance(model, Adapted):
         freeze, model = model.freeze if freeze is None else freeze, model.model
     serving.check_encoder(data, model.encoder)
     example = small_batch(data.train)
+    if model.encoder is not None:
+        check_inputs(model.encoder, example.inputs, place("train"))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     trainable = partition.trainable_paths(variables["params"], freeze)
     rows = partition.rows(variables["params"], trainable)

@@ -12,6 +12,7 @@ import flax.linen as nn
 from mtl_jax import parts
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.passes import Step, behind_stages, task_passes
 from mtl_jax.tasks import Task
@@ -36,7 +37,7 @@ class Adapter(nn.Module):
         return with_values(x, values + layers.by_rows(up, inner))
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def adapters(
     encoder: Encoder, tasks: Sequence[Task], kind: str = "bottleneck", width: int = 8, activation: str = "gelu"
 ) -> MultiTaskModel:

@@ -13,6 +13,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.members import Outputs
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import Layers
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, readers
@@ -21,7 +22,7 @@ from mtl_jax.tasks import Task, check_names
 Tree = Sequence[Sequence[Sequence[str]]]  # stages of groups of task names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskModel:
     """The model of a discrete tree; each task pays for its own branch only.
 

@@ -16,6 +16,7 @@ from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
 from mtl_jax.members import Outputs
 from mtl_jax.sharing import messages
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, readers, runs_in_training, split_stages
 from mtl_jax.sharing.successive import successive_regularization
@@ -25,7 +26,7 @@ from mtl_jax.tasks import Task, check_names
 PASS = {"features": ("features",), "outputs": ("outputs",), "both": ("features", "outputs")}
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def cascade(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.extraction import extraction
 from mtl_jax.sharing.gates import softmax_gate
 from mtl_jax.sharing.model import MultiTaskModel
@@ -20,7 +20,7 @@ def check_counts(sharing: str, experts: int, own: int) -> None:
         raise ValueError(f"{sharing}: own={own} experts per task must be at least 0")
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def cgc(encoder: Encoder, tasks: Sequence[Task], experts: int = 2, own: int = 1, gate: str = "input") -> MultiTaskModel:
     """A task reads a mixture of its own and the shared experts; softmax(W_t x) weights them.
 

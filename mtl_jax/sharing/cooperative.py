@@ -15,6 +15,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
 from mtl_jax.members import Outputs
 from mtl_jax.sharing import messages
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.messages import Projection
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
@@ -25,7 +26,7 @@ from mtl_jax.tasks import Task, check_names
 MESSAGES = ("outputs", "features", "distillation")
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def cooperative(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.mixing import Unit, mixed_columns, own_and_others
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task, check_names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def cross_stitch(encoder: Encoder, tasks: Sequence[Task], own: float = 0.9) -> MultiTaskModel:
     """A column of stages per task; behind each stage a learned matrix mixes the columns' features.
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.low_rank import Factors, low_rank
 from mtl_jax.sharing.model import MultiTaskModel, no_penalty
 from mtl_jax.tasks import Task
@@ -47,7 +47,7 @@ def compose(node: dict[str, Array], code: Float[Array, " latent"]) -> Array:
     return kernel
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def dmtrl(encoder: Encoder, tasks: Sequence[Task], latent: int = 4, rank: int = 16) -> MultiTaskModel:
     """The kernels of all tasks, stacked, are a Tucker product: each axis of a kernel and the tasks have few directions.
 

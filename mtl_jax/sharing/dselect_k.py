@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mtl_jax import parts
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.extraction import extraction
 from mtl_jax.sharing.gates import Gate
 from mtl_jax.sharing.model import MultiTaskModel
@@ -74,7 +74,7 @@ def selector_gate(reads: str, selectors: int, gamma: float, entropy: float, unre
     return Gate(start, apply)
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def dselect_k(
     encoder: Encoder,
     tasks: Sequence[Task],

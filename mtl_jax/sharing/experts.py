@@ -4,15 +4,15 @@ mixture-of-experts").
 
 from collections.abc import Sequence
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.extraction import extraction
 from mtl_jax.sharing.gates import softmax_gate
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def mmoe(encoder: Encoder, tasks: Sequence[Task], experts: int = 4, gate: str = "input") -> MultiTaskModel:
     """Every task reads its own mixture of the same experts: sum_e softmax(W_t x)_e expert_e(x).
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.passes import Step, behind_stages, task_passes
 from mtl_jax.tasks import Task
@@ -23,7 +23,7 @@ class Modulation(nn.Module):
         return with_values(x, gamma.astype(values.dtype) * values + beta.astype(values.dtype))
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def film(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     """One trunk whose features each task scales and shifts behind every stage: gamma_t x + beta_t, channel by channel.
 

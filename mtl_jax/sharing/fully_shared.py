@@ -7,18 +7,19 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from mtl_jax import heads, parts
+from mtl_jax import heads
 from mtl_jax.batch import Batch
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.members import Outputs
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.tasks import KINDS, Task, check_names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     """One trunk and one head, ``shared/encoder`` and ``shared/head``; every task has its own loss on the same outputs.
 

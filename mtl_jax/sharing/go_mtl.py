@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.low_rank import Factors, low_rank
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
@@ -21,7 +21,7 @@ FACTORS = Factors(
 )
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def go_mtl(
     encoder: Encoder, tasks: Sequence[Task], latent: int = 4, sparsity: float = 1e-3, decay: float = 1e-4
 ) -> MultiTaskModel:

@@ -9,11 +9,12 @@ from typing import Any
 
 from jaxtyping import Array, Key
 
-from mtl_jax import heads, parts
+from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.members import Outputs
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.tasks import Task, check_names
 
@@ -86,7 +87,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
     return MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = None) -> MultiTaskModel:
     """A trunk that all tasks share and a head per task.
 
@@ -112,7 +113,7 @@ def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = No
     return trunk_and_branches(encoder, tasks, shared_stages)
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def independent(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     """A network of its own for every task, all in one program: the single-task baseline. ``shared`` is empty.
 

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mtl_jax import heads, parts
+from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import MultiTaskModel, no_penalty
@@ -23,7 +24,7 @@ from mtl_jax.sharing.places import chosen, runs_in_training
 from mtl_jax.tasks import Task, check_names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def learning_to_branch(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mtl_jax import heads, parts
+from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
@@ -51,7 +52,7 @@ class Attention(nn.Module):
         return with_values(read["x"], values * nn.sigmoid(mask))
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiTaskModel:
     """One trunk; behind each stage every task masks its features softly, and reads the last ones it kept.
 

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax import parts
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.mixing import Unit, mixed_columns, own_and_others
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task, check_names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def nddr(
     encoder: Encoder, tasks: Sequence[Task], own: float = 0.9, norm: str = "batch", activation: str = "relu"
 ) -> MultiTaskModel:

@@ -4,8 +4,8 @@ for personalized recommendations", RecSys 2020).
 
 from collections.abc import Sequence
 
-from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.cgc import check_counts
 from mtl_jax.sharing.extraction import extraction
 from mtl_jax.sharing.gates import softmax_gate
@@ -13,7 +13,7 @@ from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def ple(
     encoder: Encoder, tasks: Sequence[Task], layers: int = 2, experts: int = 2, own: int = 1, gate: str = "input"
 ) -> MultiTaskModel:

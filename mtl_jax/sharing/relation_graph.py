@@ -15,6 +15,7 @@ from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
 from mtl_jax.sharing import messages
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads
 from mtl_jax.sharing.messages import Projection
@@ -23,7 +24,7 @@ from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def relation_graph(
     encoder: Encoder, tasks: Sequence[Task], keys: int = 16, shared_stages: int | None = None
 ) -> MultiTaskModel:

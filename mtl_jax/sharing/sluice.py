@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax import parts
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.mixing import Reading, Unit, mixed_columns, own_and_others
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.positions import at_positions_of
 from mtl_jax.tasks import Task, check_names
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def sluice(
     encoder: Encoder,
     tasks: Sequence[Task],

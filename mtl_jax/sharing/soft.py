@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from mtl_jax import partition, parts
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.hard import trunk_and_branches
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task, check_names
@@ -98,7 +99,7 @@ def check_relations(relations: Any, names: Sequence[str]) -> np.ndarray:
     return matrix
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def soft(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder, layers, values_of, with_values
+from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.passes import Step, behind_stages, task_passes
 from mtl_jax.tasks import Task
@@ -45,7 +46,7 @@ class Told(nn.Module):
         return with_values(x, (1 + scale) * values + shift)
 
 
-@parts.recorded("encoder", "tasks")
+@architecture
 def task_embedding(
     encoder: Encoder, tasks: Sequence[Task], size: int = 8, how: str = "film", scale: float = 0.1
 ) -> MultiTaskModel:

@@ -1,6 +1,6 @@
 """Losses and metrics of a whole split, in one compiled program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -13,20 +13,27 @@ from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions, one_output, readable
 
 
-def make_evaluate(model: MultiTaskModel, tasks: Sequence[Task], members: bool = False) -> Callable:
+def make_evaluate(
+    model: MultiTaskModel, tasks: Sequence[Task], members: bool = False, in_pieces: bool = False
+) -> Callable:
     """`make_measure` of a model: (variables, batches) -> (losses [K], {task: {metric: scalar}})."""
-    return make_measure(lambda variables, batch: forward(model, variables, batch)[0], tasks, members)
+    return make_measure(lambda variables, batch: forward(model, variables, batch)[0], tasks, members, True, in_pieces)
 
 
 def make_measure(
-    outputs_of: Callable, tasks: Sequence[Task], members: bool = False, with_metrics: bool = True
+    outputs_of: Callable,
+    tasks: Sequence[Task],
+    members: bool = False,
+    with_metrics: bool = True,
+    in_pieces: bool = False,
 ) -> Callable:
     """The compiled function (variables, batches) -> (losses [K], {task: {metric: scalar}}).
 
     `outputs_of` is (variables, batch) -> {task: outputs}. `batches` is a `Batch` whose leaves are
     [num_batches, batch, ...] (`data.padded_batches`); rows that pad the last batch have mask False. Where a task has no
     labels, its loss and metrics are nan, and so is a loss that is `Missing`. With `members`, variables have a leading
-    axis of runs, and so have the results.
+    axis of runs, and so have the results. With `in_pieces` it takes an iterable of such `batches` instead, all of one
+    shape (`chunks.batch_pieces`), of which one is held at a time.
     """
     functions = {t.name: metric_functions(t) if with_metrics else () for t in tasks}
 
@@ -50,8 +57,11 @@ def make_measure(
         target, mask, weights = labels_of(batch, task.name)
         return (target, mask) if weights is None else (target, mask & expand(weights > 0, mask), weights)
 
-    def evaluate(variables: Any, batches: Batch) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
-        sums, states = jax.lax.map(lambda batch: measure(variables, batch), batches)
+    def measure_all(variables: Any, batches: Batch) -> tuple[Any, Any]:
+        return jax.lax.map(lambda batch: measure(variables, batch), batches)
+
+    def finish(found: tuple[Any, Any]) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
+        sums, states = found
         total, count = sums.sum(0).T
         metrics = {
             t.name: {m.name: m.compute(m.merge(s)) for m, s in zip(functions[t.name], states[t.name], strict=True)}
@@ -59,7 +69,22 @@ def make_measure(
         }
         return jnp.where(count > 0, total / divisor(count), jnp.nan), metrics
 
-    return jax.jit(jax.vmap(evaluate, in_axes=(0, None)) if members else evaluate)
+    def evaluate(variables: Any, batches: Batch) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
+        return finish(measure_all(variables, batches))
+
+    def compiled(function: Callable, axes: Any) -> Callable:
+        return jax.jit(jax.vmap(function, in_axes=axes) if members else function)
+
+    if not in_pieces:
+        return compiled(evaluate, (0, None))
+    piece, last = compiled(measure_all, (0, None)), compiled(finish, 0)
+
+    def evaluate_pieces(variables: Any, pieces: Iterable[Batch]) -> tuple[Any, Any]:
+        # To the host one by one, so that no piece is held on a device while the next one runs.
+        found = [jax.device_get(piece(variables, batches)) for batches in pieces]
+        return last(jax.tree.map(lambda *x: np.concatenate(x, int(members)), *found))
+
+    return evaluate_pieces
 
 
 def check_weighted(tasks: Sequence[Task], split: Batch, with_metrics: bool = True) -> None:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtl_jax import balancing as methods
 from mtl_jax import parallel as devices
 from mtl_jax import partition, parts, paths
 from mtl_jax.balancing.base import Balancer, Needs
@@ -19,18 +18,19 @@ from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
 from mtl_jax.balancing.side_by_side import side_by_side
 from mtl_jax.batch import PerTask
-from mtl_jax.data.checks import check_dataset, check_no_missing
+from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.data.tables import serving
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import centred
-from mtl_jax.training import identity, loop, saved_folder, selection, state
+from mtl_jax.training import arguments, identity, loop, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
+from mtl_jax.training.averages import check_averages
 from mtl_jax.training.dispatch import Feeds, make_dispatch
 from mtl_jax.training.evaluation import check_weighted, make_evaluate
 from mtl_jax.training.intervals import continued
-from mtl_jax.training.optimizers import build_optimizer, per_owner
+from mtl_jax.training.optimizers import build_optimizer, check_suits, groups, per_owner
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted, initial_variables, resolve_model, small_batch
 from mtl_jax.training.step import make_train_step
@@ -115,6 +115,10 @@ def fit(
       FloatingPointError: naming step and task, or part of the step, that is not finite; the last good checkpoint stays.
     """
     started = time.perf_counter()
+    arguments.check_model(model)
+    arguments.check_data(data)
+    parts.check_whole("batch_size", batch_size)
+    arguments.check_rest(clip_norm, l1, l2, patience, task_schedule, joint_losses, mesh, config)
     adapted = model if isinstance(model, Adapted) else None
     model = adapted.model if adapted else model
     source, own_config = data.spec, config is not None
@@ -125,10 +129,8 @@ def fit(
     if data.val is not None:
         check_weighted(tasks, data.val)
     serving.check_encoder(data, model.encoder)
-    if model.encoder is not None and not model.encoder.reads_missing:
-        check_no_missing(data, f"encoder {model.encoder.spec or 'given'}")
-    seeds = (seed,) if isinstance(seed, int | np.integer) else tuple(int(s) for s in seed)
-    members = not isinstance(seed, int | np.integer)
+    arguments.check_readable(model, data)
+    seeds, members = arguments.read_seeds(seed), np.ndim(seed) > 0
     mesh = devices.make_mesh() if mesh is None else mesh
     devices.check_batch_size(batch_size, mesh)
     if workdir is not None:
@@ -138,15 +140,16 @@ def fit(
              "log_every": log_every}  # fmt: skip
     spans = continued(num_steps, named, None if workdir is None else identity.earlier_settings(workdir))
     several = isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
-    balancers = tuple(
-        methods.build(b) if isinstance(b, str) else b or methods.equal() for b in (balancer if several else [balancer])
-    )
+    if several and not balancer:
+        raise ValueError("balancer is empty; give a method, several, or None for equal weights")
+    balancers = tuple(arguments.read_balancer(b) for b in (balancer if several else [balancer]))
     members = members or several
     seeds_of_members = seeds * len(balancers)
     described = [b.spec for b in balancers] if several else balancers[0].spec
     balancer = side_by_side(balancers, len(seeds), len(names))
-    named_optimizer = optimizer if isinstance(optimizer, str) else None if optimizer else "adam"
-    optimizer = build_optimizer(named_optimizer) if named_optimizer else optimizer
+    named_optimizer = optimizer if isinstance(optimizer, str) else "adam" if optimizer is None else None
+    optimizer = optimizer if named_optimizer is None else build_optimizer(named_optimizer)
+    arguments.check_optimizer(optimizer)
     chosen = schedules.build(task_schedule) if isinstance(task_schedule, str) else task_schedule
     sizes = [int(np.sum(data.train.masks[n])) for n in names]
     active = None if chosen.spec == "joint()" else schedules.bind(chosen, names, sizes)
@@ -216,6 +219,11 @@ def fit(
         return new, selection.start(new.variables, len(names))
 
     trunk_states = len(names) if chosen.optimizer_per_task else 1
+    flat = partition.flatten(shapes["params"])
+    of_one = next(iter(groups({p: flat[p] for p in flat if p in trainable}).values()))
+    check_suits(optimizer, of_one, named_optimizer)
+    on_disk = workdir is not None and data.val is None
+    averages = check_averages(jax.eval_shape(optimizer.init, of_one), trunk_states, not on_disk)
     owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors, trunk_states=trunk_states)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
@@ -235,6 +243,7 @@ def fit(
     dispatch = make_dispatch(step, mesh, parallel, members)
     evaluate = make_evaluate(model, tasks, members)
     by, silent = selection.yardstick(tasks, data.train, data.val)
+    evaluated = loop.make_evaluated(averages, members)
     choose = loop.make_choose(names, patience, members, whole)
     read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
     read = tuple(centred(tasks, split) for split in read)
@@ -248,7 +257,7 @@ def fit(
     run.engine, run.trainable, run.identity, run.without_say = why, trainable, rests_on, silent
     run.columns = data.columns
     job = loop.Job(
-        run, train, best, dispatch, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
+        run, train, best, dispatch, evaluated, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
         nonfinite, workdir, check_workdir, progress, started,
     )  # fmt: skip
     run = loop.train(job)

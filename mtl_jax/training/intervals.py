@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from mtl_jax import parts
+
 NAMES = ("steps_per_dispatch", "eval_every", "checkpoint_every", "log_every")
 
 
@@ -19,8 +21,8 @@ def intervals(
     given = {"num_steps": num_steps, "eval_every": eval_every, "checkpoint_every": checkpoint_every,
              "log_every": log_every}  # fmt: skip
     for key, value in {**given, "steps_per_dispatch": steps_per_dispatch}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{key}={value} must be positive")
+        if value is not None:
+            parts.check_whole(key, value)
     if steps_per_dispatch is None:
         common = np.gcd.reduce([v for v in given.values() if v is not None])
         steps_per_dispatch = max(d for d in range(1, 51) if common % d == 0)

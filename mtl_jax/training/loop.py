@@ -13,6 +13,7 @@ import numpy as np
 from mtl_jax import partition, paths
 from mtl_jax.batch import Batch
 from mtl_jax.training import lock, records, selection
+from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once
 from mtl_jax.training.interrupts import Interrupts
@@ -30,6 +31,7 @@ class Job(NamedTuple):
       state: to start from, where `workdir` holds no checkpoint; with members, they are its first axis.
       best: what is kept of the validations.
       dispatch: (state, splits, rows) -> (state, records) of some steps (`dispatch.make_dispatch`).
+      evaluated: state -> the variables at which it is evaluated (`averages`).
       evaluate: (variables, validation) -> (losses, metrics).
       choose: `make_choose`.
       yardstick: what validation losses are measured by.
@@ -49,6 +51,7 @@ class Job(NamedTuple):
     state: TrainState
     best: selection.Best
     dispatch: Callable
+    evaluated: Callable
     evaluate: Callable
     choose: Callable
     yardstick: selection.Yardstick
@@ -136,8 +139,9 @@ def train(job: Job) -> Run:
                 bar.update(at, run.history[-1]["losses"])
                 waiting = []
             if validate:
-                losses, metrics = job.evaluate(state.variables, job.validation)
-                best = job.choose(best, state.variables, losses, job.yardstick, state.step)
+                variables = job.evaluated(state)
+                losses, metrics = job.evaluate(variables, job.validation)
+                best = job.choose(best, variables, losses, job.yardstick, state.step)
                 log(records.eval_record(at, "val", names, losses, metrics, selection.scores(losses, job.yardstick)))
                 stopped = bool(np.all(np.asarray(best.stopped)))
             if keep or stopped or ends:
@@ -145,8 +149,8 @@ def train(job: Job) -> Run:
                 saved = at
             if ends:
                 break
-    final = best if job.validation is not None and np.isfinite(np.asarray(best.scores)).any() else state
-    run.variables = {"params": final.params, "state": final.state}
+    chosen = job.validation is not None and np.isfinite(np.asarray(best.scores)).any()
+    run.variables = {"params": best.params, "state": best.state} if chosen else job.evaluated(state)
     run.state, run.best = state, best
     run.seconds = time.perf_counter() - started
     if interrupts.caught:
@@ -171,6 +175,13 @@ def check_restored(state: TrainState, step: int, workdir: pathlib.Path) -> None:
                 f"{workdir / 'checkpoints'}: {path} of step {step} is not finite, so training cannot go on from there; "
                 f"remove {workdir / 'checkpoints' / str(step)}, or take another workdir"
             )
+
+
+def make_evaluated(averages: bool, members: bool) -> Callable:
+    """The compiled `averages.evaluated_at` for optimizers that average; for others the state's own variables."""
+    if not averages:
+        return lambda state: state.variables
+    return jax.jit(jax.vmap(evaluated_at) if members else evaluated_at)
 
 
 def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:

@@ -1,6 +1,10 @@
 """Optimizers: any of optax by name, one state per owner, and decay, factors and clipping by path."""
 
+import contextlib
+import functools
 import inspect
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,9 +39,9 @@ class PerOwner(NamedTuple):
     clips: bool = False
 
 
-def groups(leaves: dict[str, Array]) -> dict[str, dict[str, Array]]:
+def groups(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """{owner: {path: leaf}}."""
-    by_owner: dict[str, dict[str, Array]] = {}
+    by_owner: dict[str, dict[str, Any]] = {}
     for path, leaf in leaves.items():
         by_owner.setdefault(partition.owner(path), {})[path] = leaf
     return by_owner
@@ -169,6 +173,46 @@ def where_it_holds(condition: Bool[Array, ""], move: Callable, old: Any, *given:
     return jax.lax.cond(condition, move, lambda old, *_: old, old, *given)
 
 
+def check_suits(optimizer: Any, leaves: dict[str, Any], name: str | None = None) -> None:
+    """An error for an optimizer that cannot be made for, or move, leaves {path: array or shape} by gradients alone.
+
+    Those that search along a line or scale by the loss want its value, or the loss as a function, which nothing here
+    can give them: the trunk and every head are moved apart, each by its own gradient, which may be no loss's.
+    """
+
+    def once(leaves: dict[str, Any]) -> Any:
+        state = whole.init(leaves)
+        _, new = whole.update(leaves, state, leaves)
+        return state, new
+
+    try:
+        whole = optax.with_extra_args_support(optimizer)
+        before, after = jax.eval_shape(once, leaves)
+    except Exception as error:
+        made_by = re.search(r"(\w+)\.<locals>", str(error))
+        shown = name or (made_by.group(1) if made_by else "the given one")
+        raise ValueError(
+            f"optimizer {shown}: it asks for more than gradients and parameters ({error}), which is all that there is "
+            "here: trunk and heads are moved apart, each by its own gradient; use 'adam', 'sgd' or another that needs "
+            "no value or function of the loss"
+        ) from error
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ValueError(f"optimizer {name or 'given'}: its state changes its form at the first step")
+
+
+@functools.cache
+def suited() -> tuple[str, ...]:
+    """Names of the optimizers that gradients suffice for."""
+    leaf = {"shared/kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}
+    found = []
+    for name, function in OPTIMIZERS.items():
+        with contextlib.suppress(ValueError, TypeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_suits(function(1e-3), leaf)
+            found.append(name)
+    return tuple(found)
+
+
 def _takes_learning_rate(function: Any) -> bool:
     try:
         return inspect.isfunction(function) and next(iter(inspect.signature(function).parameters)) == "learning_rate"
@@ -232,10 +276,15 @@ def build_optimizer(
       ValueError: for an unknown name or argument, or decay rules for an optimizer that takes no mask.
     """
     name, positional, given = parts.parse(text, "optimizer")
-    function = parts.lookup(name, OPTIMIZERS, "optimizer")
+    if name not in OPTIMIZERS:
+        raise parts.unknown("optimizer", name, suited())
+    function = OPTIMIZERS[name]
+    takes = inspect.signature(function).parameters
+    for key in given:
+        if key not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            raise parts.unknown(f"argument of optimizer {name!r}", key, takes)
     extra: dict[str, Any] = {} if positional or "learning_rate" in given else {"learning_rate": learning_rate}
     if decay:
-        takes = inspect.signature(function).parameters
         mask = next((m for m in ("mask", "weight_decay_mask") if m in takes), None)
         if mask is None:
             raise ValueError(f"optimizer {name!r} has no weight-decay mask, so decay rules do not apply; use 'adamw'")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,16 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import encoders, files, partition, paths, sharing
-from mtl_jax.batch import Batch, PerTask, map_weights
-from mtl_jax.data.checks import check_split
+from mtl_jax import encoders, files, parts, paths, sharing
+from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.classes import in_order_of
-from mtl_jax.data.sampling import padded_batches
 from mtl_jax.data.tables import serving
 from mtl_jax.data.tables.stored import read as read_columns
+from mtl_jax.encoders.base import check_inputs
+from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Missing, Task, centred, origin_of, prediction
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
+from mtl_jax.training.arguments import check_is_split, check_run, read_labels
+from mtl_jax.training.chunks import batch_pieces, row_pieces
 from mtl_jax.training.evaluation import make_evaluate
 
 
@@ -94,16 +97,18 @@ class Run:
         Args:
           inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`. Of a run on a table also a path, a
             data frame, {column: values} or a list of {column: value}, with columns in any order.
-          batch_size: rows per compiled call; the last call is padded.
+          batch_size: rows per compiled call at most; the last rows are filled up to a power of two, so that few
+            programs are compiled however many rows come.
 
         Returns:
           Arrays [N, ...]; with members [members, N, ...].
 
         Raises:
-          ValueError: if rows are not of the shape that the model was trained on.
+          ValueError: if rows are not of the shape that the model was trained on, or hold what it cannot read: text,
+            nan, inf, a code or token beyond those of its encoder.
         """
-        inputs = serving.inputs_for(self.columns, inputs, self.example.inputs)
-        self._check_inputs(inputs)
+        parts.check_whole("batch_size", batch_size)
+        inputs = self._read(serving.inputs_for(self.columns, inputs, self.example.inputs))
         if "predict" not in self._compiled:
 
             def predict(variables: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -112,27 +117,26 @@ class Run:
 
             self._compiled["predict"] = jax.jit(jax.vmap(predict, (0, None)) if self.members else predict)
         rows_axis = 1 if self.members else 0
-        padded = padded_batches(Batch(inputs, {}, {}), batch_size)
-        count = jax.tree.leaves(padded.inputs)[0].shape[0]
+        # To the host one by one, so that a device holds one piece whatever the number of rows.
         found = [
-            self._compiled["predict"](self.variables, jax.tree.map(lambda x, i=i: x[i], padded)) for i in range(count)
+            jax.device_get(self._compiled["predict"](self.variables, Batch(piece, {}, {})))
+            for piece in row_pieces(inputs, batch_size)
         ]
-        joined = {t.name: np.concatenate([np.asarray(f[t.name]) for f in found], rows_axis) for t in self.tasks}
+        joined = {t.name: np.concatenate([f[t.name] for f in found], rows_axis) for t in self.tasks}
         rows = {
             t.name: len(jax.tree.leaves(inputs[t.name] if isinstance(inputs, PerTask) else inputs)[0])
             for t in self.tasks
         }
         found = {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
+        warn_of_nonfinite(found, rows_axis)
         return found | {t.name: found[t.name] + o for t in self.tasks if (o := origin_of(t)) is not None}
 
-    def _check_inputs(self, inputs: Any) -> None:
-        wanted, given = partition.flatten(self.example.inputs), partition.flatten(inputs)
-        shown = {k: tuple(np.shape(v)[1:]) for k, v in wanted.items()}
-        if wanted.keys() != given.keys() or any(np.shape(given[k])[1:] != s for k, s in shown.items()):
-            got = {k or "inputs": tuple(np.shape(v)) for k, v in given.items()}
-            raise ValueError(
-                f"inputs have shapes {got}; the model takes rows of { {k or 'inputs': s for k, s in shown.items()} }"
-            )  # noqa: E501
+    def _read(self, inputs: Any) -> Any:
+        """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
+        inputs = in_form_of(self.example.inputs, read_inputs(inputs))
+        if self.model.encoder is not None:
+            check_inputs(self.model.encoder, inputs, place())
+        return inputs
 
     def evaluate(self, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
         """{task: {"loss" and each metric: value}} on a split, its rows by their weights; lists with members.
@@ -143,22 +147,24 @@ class Run:
         training, with classes by name.
 
         Raises:
-          ValueError: for a class that the run does not know, or labels that do not fit.
+          ValueError: for what is no split, a class that the run does not know, labels that do not fit, or inputs that
+            the model cannot read (`predict`).
         """
         split = serving.split_for(self.columns, split, self.tasks)
+        check_is_split(split)
+        parts.check_whole("batch_size", batch_size)
         if "evaluate" not in self._compiled:
-            self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None)
-        missing = [t.name for t in self.tasks if t.name not in split.targets]
-        if missing:
-            raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
+            self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None, in_pieces=True)
         names = [t.name for t in self.tasks]
-        named = in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split")
-        targets, masks = ({n: labels[n] for n in names} for labels in (named.targets, named.masks))
-        chosen = Batch(split.inputs, targets, masks, map_weights(lambda _, w: w, split.weights, names))
-        check_split(self.tasks, chosen, "the split")
-        chosen = centred(self.tasks, chosen)
-        losses, metrics = self._compiled["evaluate"](self.variables, padded_batches(chosen, batch_size))
+        split = centred(self.tasks, in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split"))
+        split = read_labels(self.tasks, split)
+        chosen = split._replace(inputs=self._read(split.inputs))
+        losses, metrics = self._compiled["evaluate"](self.variables, batch_pieces(chosen, batch_size))
         losses = np.asarray(losses)
+        for i, n in enumerate(names):
+            if split.masks[n].any() and not np.isfinite(losses[..., i]).all():
+                warnings.warn(f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or "
+                              "the parameters, are not finite", UserWarning, stacklevel=2)  # fmt: skip
         return {
             t.name: ({} if isinstance(t.loss, Missing) else {"loss": _number(losses[..., i])})
             | {m: _number(v) for m, v in metrics[t.name].items()}
@@ -195,6 +201,7 @@ def _number(value: Any) -> Any:
 
 def evaluate(run: Run, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
     """{task: {"loss" and each metric: value}} of a run on a split."""
+    check_run(run)
     return run.evaluate(split, batch_size)
 
 

@@ -10,6 +10,7 @@ from mtl_jax import partition, sharing
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
+from mtl_jax.training.arguments import check_run
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted
 from mtl_jax.transfer.heads import fitting_heads, heads_carried
@@ -37,6 +38,7 @@ def adapt(
       ValueError: if a path to load has another shape in `run`, nothing can be loaded, or a rule matches nothing, or a
         head would come along for other classes than it was trained for.
     """
+    check_run(run)
     tasks, own = tuple(tasks if model is None else model.tasks), model is None
     if model is None:
         if run.model.encoder is None or run.model.spec is None:

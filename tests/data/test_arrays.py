@@ -143,7 +143,9 @@ def test_nan_among_inputs_is_for_encoders_that_read_it():
     options = {"num_steps": 60, "batch_size": 20, "mesh": parallel.make_mesh(1), "optimizer": "adam(0.01)"}
     run = mtl.fit(mtl.sharing.hard(mtl.encoders.tabular(features=(8,)), data.tasks), data, **options)
     assert run.history[-1]["losses"]["y"] < run.history[0]["losses"]["y"] and np.isfinite(run.predict(x)["y"]).all()
-    with pytest.raises(ValueError, match=r"inputs of train hold nan in row 4, and encoder mlp\(.*'tabular' reads nan"):
+    with pytest.raises(
+        ValueError, match=r"inputs of train hold nan in row 4, column 1, and encoder mlp\(.*'tabular' reads nan"
+    ):
         mtl.fit(mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), data.tasks), data, **options)
     x[7, 0] = np.inf
     with pytest.raises(ValueError, match="inputs of train hold inf in row 7"):

@@ -210,7 +210,7 @@ def test_intervals():
     assert intervals(30, None, 10, None, None)["steps_per_dispatch"] == 10
     with pytest.raises(ValueError, match="eval_every=15 is not a multiple of steps_per_dispatch=10"):
         intervals(100, 10, 15, None, None)
-    with pytest.raises(ValueError, match="num_steps=0 must be positive"):
+    with pytest.raises(ValueError, match="num_steps=0 must be a whole number of at least 1"):
         intervals(0, None, None, None, None)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from mtl_jax.training.optimizers import OPTIMIZERS, build_optimizer, build_schedule, per_owner
+from mtl_jax import partition
+from mtl_jax.training.optimizers import OPTIMIZERS, build_optimizer, build_schedule, per_owner, suited
+from tests import tiny
 
 LEAVES = {"shared/w": jnp.ones((2, 2)), "tasks/a/w": jnp.ones(3), "tasks/a/b": jnp.ones(1)}
 GRADIENTS = {p: 0.5 * v for p, v in LEAVES.items()}
@@ -91,3 +93,38 @@ def test_errors():
         build_optimizer("adam(beta1=0.9)")
     with pytest.raises(ValueError, match="unknown schedule 'cosin'"):
         build_schedule("cosin", 0.1, 10)
+
+
+@pytest.mark.parametrize("given, name", [
+    ("lbfgs", "lbfgs"), ("momo", "momo"), ("sophia", "sophia"), (optax.polyak_sgd(), "scale_by_polyak"),
+    (optax.chain(optax.adam(1e-3), optax.contrib.reduce_on_plateau()), "reduce_on_plateau"),
+    (optax.lookahead(optax.sgd(0.1), 5, 0.5), "the given one"),
+], ids=["lbfgs", "momo", "sophia", "polyak_sgd", "reduce_on_plateau", "lookahead"])  # fmt: skip
+def test_what_gradients_do_not_suffice_for_is_refused(given, name):
+    """By name and in a chain, before anything is compiled."""
+    with pytest.raises(ValueError, match=f"optimizer {name}: it asks for more than gradients"):
+        tiny.fit(tiny.model(tiny.data().tasks), optimizer=given)
+
+
+def test_only_what_gradients_suffice_for_is_offered():
+    assert {"adam", "adamw", "sgd", "muon", "schedule_free_adamw"} <= set(suited()) < set(OPTIMIZERS)
+    assert not {"lbfgs", "momo", "momo_adam", "sophia"} & set(suited())
+    with pytest.raises(ValueError, match=r"unknown optimizer 'admw'; did you mean 'adamw'\? \((?!.*(momo|lbfgs))"):
+        build_optimizer("admw")
+
+
+def test_schedule_free_is_kept_and_validated_at_its_average(tmp_path):
+    """x = (y - (1 - b1) z) / b1 by hand, in a chain, for two members; what validation measured is x, too."""
+    optimizer = optax.chain(optax.clip(1.0), optax.contrib.schedule_free_sgd(0.1, b1=0.8))
+    data = tiny.data()
+    run = tiny.fit(tiny.model(data.tasks), optimizer=optimizer, seed=(0, 1), num_steps=10)
+    own = partition.flatten(run.state.params)
+    z = {p: x for owned in run.state.opt_state.values() for p, x in owned[1].z.items()}
+    for path, kept in partition.flatten(run.params).items():
+        np.testing.assert_allclose(kept, (own[path] - 0.2 * z[path]) / 0.8, rtol=1e-5, atol=1e-6, err_msg=path)
+        assert np.abs(kept - own[path]).max() > 1e-5
+    measured = [r for r in run.history if r["split"] == "val"][-1]["losses"]["price"]
+    assert run.evaluate(data.val)["price"]["loss"] == pytest.approx(measured, rel=1e-5)
+    without = type(data)(data.name, data.tasks, data.train)
+    with pytest.raises(ValueError, match="give a validation split, or no workdir"):
+        tiny.fit(tiny.model(data.tasks), without, optimizer="schedule_free_sgd", workdir=tmp_path)

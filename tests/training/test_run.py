@@ -136,7 +136,7 @@ def test_without_validation_data_the_last_variables_count(tmp_path):
 
 def test_errors(run, tmp_path):
     with pytest.raises(
-        ValueError, match=r"inputs have shapes \{'inputs': \(3, 4\)\}; the model takes rows of .*\(5,\)"
+        ValueError, match=r"inputs have the shapes inputs \(3, 4\); the model takes inputs \(rows, 5\)$"
     ):
         run.predict(np.zeros((3, 4), np.float32))
     with pytest.raises(FileNotFoundError, match="holds no run: there is no .*data.json"):

@@ -19,7 +19,7 @@ from mtl_jax.data.tables.cells import MISSING
 from mtl_jax.data.tables.description import rows_of, with_kinds
 from mtl_jax.data.tables.encoding import Encoding, fit_encoding
 from mtl_jax.data.tables.reading import Table, read_table
-from mtl_jax.data.tables.targets import labels_of
+from mtl_jax.data.tables.targets import as_whole, labels_of
 from mtl_jax.data.tables.types import NAMES_OF_KEYS, NO_NAME, Column, Options, as_text, codes_of, read_columns
 from mtl_jax.tasks import Task
 
@@ -159,7 +159,8 @@ def from_table(
     columns = read_columns(wanted, _for(options, wanted, table))
     labels = {task: labels_of(table, columns[task], kinds.get(task)) for task in targets}
     weigh = {task: _weights(table, columns[c]) for task, c in weights.items()}
-    whole_table = read({"row": np.arange(table.num_rows)}, labels, weights=weigh or None)
+    labels, masks = as_whole(labels)
+    whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
     raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split, lambda c: _values(table, c))
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:

@@ -1,7 +1,7 @@
 """Target columns as labels: numbers, text, or the words of a boolean; and those of new rows by names of classes."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -53,6 +53,20 @@ def labels_of(table: Table, column: Column, given: str | Task | None) -> np.ndar
     found = np.empty(len(column.values), object)
     found[:] = column.values.fill_null("").to_list()
     return found
+
+
+def as_whole(labels: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """({task: labels}, {task: mask}) with whole numbers beside gaps as integers, whose classes a split can count."""
+    found, masks = dict(labels), {}
+    for task, values in labels.items():
+        there = ~np.isnan(values) if values.dtype.kind == "f" else None
+        if (
+            there is not None
+            and (values[there] == np.round(values[there])).all()
+            and (np.abs(values[there]) < 2**53).all()
+        ):
+            found[task], masks[task] = np.where(there, values, 0).astype(np.int64), there
+    return found, masks
 
 
 def split_of(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> Batch:

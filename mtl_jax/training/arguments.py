@@ -1,0 +1,167 @@
+"""What `fit`, `describe` and `evaluate` were given, and what was meant: the usual mistakes, each said in one line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from mtl_jax import balancing, encoders, parts
+from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.linearization import JointLoss
+from mtl_jax.batch import Batch, map_weights
+from mtl_jax.data.checks import check_split
+from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.encoders.base import check_inputs
+from mtl_jax.inputs import check_int32, place
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.tasks import KINDS, Task
+from mtl_jax.training.scale import warn_of_scale
+from mtl_jax.training.schedule import Schedule
+from mtl_jax.training.start import Adapted
+
+MODEL = "a model such as mtl.sharing.hard(encoder, data.tasks), or what mtl.transfer.adapt returned"
+DATA = "a data set such as mtl.data.from_arrays(inputs, {task: labels})"
+
+
+def check_model(model: Any) -> None:
+    """An error for what is no model."""
+    if isinstance(model, encoders.Encoder):
+        raise ValueError("model is an encoder; an architecture makes it a model: mtl.sharing.hard(encoder, data.tasks)")
+    if isinstance(model, str):
+        raise ValueError(f"model is the text {model!r}; build it: mtl.sharing.build({model!r}, encoder, data.tasks)")
+    if isinstance(model, Dataset):
+        raise ValueError("model is a data set; the model comes first, then the data")
+    if hasattr(model, "variables") and not isinstance(model, Adapted):
+        raise ValueError(
+            "model is a run; mtl.transfer.adapt(run, tasks) carries it to new tasks, run.model is its model"
+        )
+    if not isinstance(model, MultiTaskModel | Adapted):
+        raise parts.no_such("model", model, MODEL)
+
+
+def check_data(data: Any) -> None:
+    """An error for what is no data set."""
+    if isinstance(data, Batch):
+        raise ValueError("data is one split; give the whole data set, whose splits are data.train, data.val, data.test")
+    if isinstance(data, str):
+        raise ValueError(f"data is the text {data!r}; load it: mtl.data.load({data!r})")
+    if not isinstance(data, Dataset):
+        raise parts.no_such("data", data, DATA)
+
+
+def check_is_split(split: Any) -> None:
+    """An error for what is no split."""
+    if split is None:
+        raise ValueError("the split is None: the data set has none of that name; val= and test= say what is held out")
+    if isinstance(split, Dataset):
+        raise ValueError(f"the split is a data set, {split!r}; give one of its splits, such as data.test")
+    if not isinstance(split, Batch):
+        raise parts.no_such("the split", split, "a split such as data.test, or mtl.Batch(inputs, targets, masks)")
+
+
+def check_run(run: Any) -> None:
+    """An error for what is no run."""
+    if not hasattr(run, "variables") or not hasattr(run, "tasks") or not hasattr(run, "predict"):
+        raise parts.no_such("run", run, "what mtl.fit or mtl.load_run returned; it comes first")
+
+
+def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
+    """A split with labels and masks of these tasks alone, as arrays in the dtypes of their kinds, and checked.
+
+    Raises:
+      ValueError: for a task without labels or masks, and for labels that `data.checks` refuses.
+    """
+    missing = [t.name for t in tasks if t.name not in split.targets]
+    if missing:
+        raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
+    targets, masks = {}, {}
+    for task in tasks:
+        values = np.asarray(split.targets[task.name])
+        if values.dtype.kind in "OSU":
+            raise ValueError(f"task {task.name!r}: labels of the split are text; a data set turns classes into numbers")
+        whole = KINDS[task.kind].labels == "classes"
+        if whole and values.dtype.kind in "iu":
+            check_int32(values, f"task {task.name!r}: labels of the split", "classes are 0, 1, ...")
+            values = values.astype(np.int32, copy=False)
+        targets[task.name] = values if whole else values.astype(np.float32, copy=False)
+        if task.name in split.masks:
+            masks[task.name] = np.asarray(split.masks[task.name])
+    names = {t.name for t in tasks}
+    found = Batch(split.inputs, targets, masks, map_weights(lambda _, w: np.asarray(w), split.weights, names))
+    check_split(tuple(tasks), found, "the split")
+    return found
+
+
+def check_readable(model: MultiTaskModel, data: Dataset) -> None:
+    """An error for inputs that the model's encoder cannot read, in any split; a warning for badly scaled ones."""
+    encoder = model.encoder
+    for name in SPLITS:
+        split = getattr(data, name)
+        if split is not None and encoder is not None:
+            check_inputs(encoder, split.inputs, place(name))
+    # The warning points to who called `fit`.
+    warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel=4)
+
+
+def read_seeds(seed: Any) -> tuple[int, ...]:
+    """The seeds, one or several."""
+    several = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str) and np.ndim(seed) == 1
+    seeds = tuple(seed) if several or isinstance(seed, range) else (seed,)
+    if not seeds:
+        raise ValueError("seed is empty; give a whole number, or several")
+    for each in seeds:
+        parts.check_seed(each)
+    return tuple(int(s) for s in seeds)
+
+
+def read_balancer(balancer: Any) -> Balancer:
+    """The method, built where it is given as text; None is `balancing.equal`."""
+    if balancer is None:
+        return balancing.equal()
+    if isinstance(balancer, str):
+        return balancing.build(balancer)
+    if not isinstance(balancer, Balancer):
+        raise parts.no_such("balancer", balancer, 'a method such as mtl.balancing.upgrad(), or its text, "upgrad"')
+    return balancer
+
+
+def check_numbers(**given: Any) -> None:
+    """An error for a rate that is no finite number of at least 0."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+            raise ValueError(f"{name}={value!r} must be a number of at least 0")
+
+
+def check_rest(
+    clip_norm: Any, l1: Any, l2: Any, patience: Any, task_schedule: Any, joint_losses: Any, mesh: Any, config: Any
+) -> None:
+    """An error for arguments of `fit` that would do something else than they say, or fail where nothing names them."""
+    check_numbers(l1=l1, l2=l2, clip_norm=1.0 if clip_norm is None else clip_norm)
+    if clip_norm == 0:
+        raise ValueError("clip_norm=0 lets nothing move; give None for no bound")
+    if patience is not None:
+        parts.check_whole("patience", patience)
+    if not isinstance(task_schedule, str | Schedule):
+        raise parts.no_such("task_schedule", task_schedule, 'a schedule of mtl.training.schedule, or its text, "joint"')
+    if isinstance(joint_losses, JointLoss) or not hasattr(joint_losses, "__iter__"):
+        raise parts.no_such("joint_losses", joint_losses, "several, (mtl.JointLoss(name, function),)")
+    for joint in joint_losses:
+        if not isinstance(joint, JointLoss):
+            raise parts.no_such("an entry of joint_losses", joint, "mtl.JointLoss(name, function)")
+    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
+        raise parts.no_such("mesh", mesh, "a mesh of devices, such as mtl.parallel.make_mesh(2)")
+    if config is not None and not isinstance(config, Mapping):
+        raise parts.no_such("config", config, "a dict of what identifies the run")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """An error for what is no optimizer."""
+    if isinstance(optimizer, int | float):
+        raise ValueError(f"optimizer={optimizer!r} is a number; a learning rate goes into optax.adam({optimizer!r})")
+    if isinstance(optimizer, optax.GradientTransformation) or (
+        hasattr(optimizer, "init") and hasattr(optimizer, "update") and not isinstance(optimizer, type)
+    ):
+        return
+    raise parts.no_such("optimizer", optimizer, 'an optax optimizer such as optax.adam(1e-3), or its text, "adam"')
