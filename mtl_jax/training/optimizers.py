@@ -130,8 +130,8 @@ def clipping(gradients: dict[str, Array], clip_norm: float) -> Float[Array, ""]:
 CHEAP = frozenset(
     "abs add add_any and broadcast_in_dim cbrt ceil clamp convert_element_type copy custom_jvp_call div eq erf exp "
     "floor ge gt integer_pow iota is_finite jit le log logistic lt max min mul ne neg not or pjit pow reduce_and "
-    "reduce_max reduce_min reduce_or reduce_sum reshape round rsqrt select_n sign sqrt square squeeze stop_gradient sub "
-    "tanh transpose xor".split()
+    "reduce_max reduce_min reduce_or reduce_sum reshape round rsqrt select_n sign sqrt square squeeze stop_gradient "
+    "sub tanh transpose xor".split()
 )
 
 
