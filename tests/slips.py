@@ -28,7 +28,7 @@ SLIPS = {
     "rows for a share": (lambda: mtl.data.from_arrays(g.x, {"y": g.y}, val=20), "val=20 must be a share"),
     "None for a share": (lambda: mtl.data.from_arrays(g.x, {"y": g.y}, val=None), "val=None must be .*0 for none"),
     "half a split": (lambda: mtl.data.from_arrays(g.x, {"y": g.y}, val=(g.x,)), r"val has 1 entries"),
-    "three rows": (lambda: mtl.data.from_arrays(g.x[:3], {"y": g.y[:3]}), "val=0.15 of 3 rows is none"),
+    "three rows": (lambda: mtl.data.from_arrays(g.x[:3], {"y": g.y[:3]}), "val gets none of 3 rows"),
     "a seed below 0": (lambda: mtl.data.from_arrays(g.x, {"y": g.y}, seed=-1), "seed=-1 must be"),
     "kinds as text": (lambda: mtl.data.from_arrays(g.x, {"y": g.y}, kinds="regression"), "kinds is 'regression'"),
     "masks as an array": (lambda: mtl.data.from_arrays(g.x, {"y": g.y}, masks=g.y > 0), "masks is ndarray"),
@@ -93,7 +93,7 @@ SLIPS = {
     "nan to predict": (lambda: g.run.predict(g.x * np.nan), "hold nan in row 0, column 0"),
     "a split that is None": (lambda: mtl.evaluate(g.run, None), "the split is None"),
     "a data set for a split": (lambda: mtl.evaluate(g.run, g.data), "the split is a data set"),
-    "the split in front": (lambda: mtl.evaluate(g.data.test, g.run), "run is a Batch; .* it comes first"),
+    "the split in front": (lambda: mtl.evaluate(g.data.test, g.run), "run is a Split; .* it comes first"),
     "no masks": (lambda: mtl.evaluate(g.run, g.data.test._replace(masks={})), "task 'y' has no masks in the split"),
     "a class beyond": (
         lambda: mtl.evaluate(g.run, mtl.Batch(g.x, {"y": g.y, "k": g.k + 7}, {t: g.y == g.y for t in "yk"})),

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float, Real, UInt32
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Signal
@@ -28,8 +28,8 @@ def linear_oracle(
 
 def aggregate(
     balancer: Balancer,
-    jacobian: Float[Array | np.ndarray, "task param"],
-    losses: Float[Array | np.ndarray, " task"] | None = None,
+    jacobian: Real[Array | np.ndarray, "task param"],
+    losses: Real[Array | np.ndarray, " task"] | None = None,
     mask: Bool[Array | np.ndarray, " task"] | None = None,
     state: Any = None,
     key: Array | None = None,
@@ -40,7 +40,7 @@ def aggregate(
 
     Args:
       balancer: the method.
-      jacobian: a gradient per task.
+      jacobian: a gradient per task; whole numbers count as floats.
       losses: ones by default.
       mask: present tasks; all by default. Rows of absent tasks may hold anything, nan included.
       state: the method's state; by default what its `init` gives.
@@ -55,9 +55,11 @@ def aggregate(
     jacobian = jnp.asarray(jacobian)
     if jacobian.ndim != 2:
         raise ValueError(f"jacobian has shape {jacobian.shape}; it must be [task, param], a gradient per task")
+    if not jnp.issubdtype(jacobian.dtype, jnp.floating):
+        jacobian = jacobian.astype(float)
     count = jacobian.shape[0]
-    mask = jnp.ones(count, bool) if mask is None else jnp.asarray(mask)
-    losses = jnp.ones(count, jacobian.dtype) if losses is None else jnp.asarray(losses)
+    mask = jnp.ones(count, bool) if mask is None else jnp.asarray(mask, bool)
+    losses = jnp.ones(count, jacobian.dtype) if losses is None else jnp.asarray(losses, jacobian.dtype)
     held = {"": jnp.where(mask[:, None], jacobian, 0)}
     state = balancer.init(count, {"": jacobian[0]}) if state is None else state
     signal = Signal(

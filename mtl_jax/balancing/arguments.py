@@ -35,7 +35,7 @@ def check_whole(method: str, least: int, **given: Any) -> None:
             raise ValueError(f"{method}: {argument}={value!r} must be a whole number, {least} or more")
 
 
-def numbers(method: str, argument: str, given: Sequence[float] | None) -> tuple[float, ...] | None:
+def numbers(method: str, argument: str, given: Any) -> tuple[float, ...] | None:
     """A number per task, as floats; None stays None.
 
     Raises:

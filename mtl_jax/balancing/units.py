@@ -54,7 +54,9 @@ def in_range(
     def measure(carry: tuple) -> tuple:
         found = largest()
         top = jnp.where(jnp.isfinite(found), found, 0).max()
-        factor = jnp.exp2(-jnp.clip(jnp.floor(jnp.log2(jnp.where(top > 0, top, 1))), -120, 120)).astype(gram.dtype)
+        exponent = jnp.clip(jnp.floor(jnp.log2(jnp.where(top > 0, top, 1))), -120, 120).astype(jnp.int32)
+        # By its bits, since exp2 is not exact everywhere.
+        factor = jax.lax.bitcast_convert_type((127 - exponent) << 23, jnp.float32).astype(gram.dtype)
         return again(factor).astype(gram.dtype), factor, jnp.zeros((), bool)
 
     # A loop of at most one round, where a branch would be taken by all runs of a `vmap`.

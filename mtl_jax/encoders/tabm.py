@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.encoders.tabular import Columns, check, check_vectors
+from mtl_jax.encoders.tabular import ColumnCheck, Columns, check, check_vectors
 
 
 class ThinStage(nn.Module):

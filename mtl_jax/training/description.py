@@ -101,7 +101,7 @@ def read_task(entry: Any) -> Task:
     for key in ("metrics", "classes", "quantiles", "class_weights"):
         if fields.get(key) is not None:
             fields[key] = tuple(map(own_functions.read, fields[key]))
-    fields["loss"] = own_functions.read(fields["loss"])
+    fields["loss"] = own_functions.read(fields.get("loss"))
     return Task(**fields)
 
 

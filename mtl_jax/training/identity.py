@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_jax import parts
+from mtl_jax import files, parts
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fingerprint import differences as data_differences
 from mtl_jax.data.fingerprint import fingerprint, of_tree
@@ -80,6 +80,7 @@ def check(
     path = directory / "config.json"
     if not path.exists():
         return
+    files.read_object(path, {})  # it is written anew: a folder or garbage in its place is another's, and is said
     stored, said = read(directory), []
     if stored is None:
         found = records.config_differences(path, config, new_keys=False)

@@ -161,8 +161,8 @@ class Run:
         chosen = split._replace(inputs=self._read(split.inputs))
         losses, metrics = self._compiled["evaluate"](self.variables, batch_pieces(chosen, batch_size))
         losses = np.asarray(losses)
-        for i, n in enumerate(names):
-            if split.masks[n].any() and not np.isfinite(losses[..., i]).all():
+        for i, (n, task) in enumerate(zip(names, self.tasks, strict=True)):
+            if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all():
                 warnings.warn(f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or "
                               "the parameters, are not finite", UserWarning, stacklevel=2)  # fmt: skip
         return {

@@ -136,15 +136,15 @@ def test_gradients_of_any_size_give_a_direction(method, size):
 def test_methods_that_are_unit_free(name):
     """The table, by what it claims: the weights for 2^20 J, two steps long, are those for J."""
     draw = np.random.default_rng(0)
-    jacobian, balancer = draw.normal(size=(3, 5)), balancing.build(name)
+    jacobian, balancer = draw.normal(size=(4, 5)), balancing.build(name)
     assert unit_free(balancer) and balancer.needs in (Needs.GRAMIAN, Needs.CROSS)
     found = []
     for factor in (1.0, 2.0**20):
         gram = jnp.asarray(factor**2 * jacobian @ jacobian.T, jnp.float32)
-        state = balancer.init(3, {"w": jnp.zeros(5)})
+        state = balancer.init(4, {"w": jnp.zeros(5)})
         for _ in range(2):
-            signal = Signal(jnp.ones(3), gramian=gram, cross=gram, ids=jnp.arange(3, dtype=jnp.uint32))
-            result, state = balancer.update(signal, state, mask=jnp.ones(3, bool), key=jax.random.key(0))
+            signal = Signal(jnp.ones(4), gramian=gram, cross=gram, ids=jnp.arange(4, dtype=jnp.uint32))
+            result, state = balancer.update(signal, state, mask=jnp.ones(4, bool), key=jax.random.key(0))
         found.append(result.weights)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-6)
 

@@ -102,6 +102,7 @@ def test_a_saved_run_of_an_earlier_version_may_be_replaced(run, tmp_path):
     """Its mark names no files."""
     run.save(tmp_path / "a")
     (tmp_path / "a" / "saved.json").write_text('{"by": "mtl_jax 0.1.0"}')
+    (tmp_path / "a" / "identity.json").unlink()
     (tmp_path / "a" / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="a holds thesis.txt beside"):
         run.save(tmp_path / "a")
