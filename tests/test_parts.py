@@ -23,9 +23,7 @@ def test_a_constructor_writes_the_text_that_rebuilds_it():
 
 
 def test_errors_list_what_there_is():
-    with pytest.raises(
-        ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(linear, mlp, tabular, tabm, "
-    ):
+    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(linear, mlp, tabular, tabm, "):
         encoders.build("mpl")
     with pytest.raises(ValueError, match="unknown argument of encoder 'mlp' 'width'; .*features, norm, dropout"):
         encoders.build("mlp(width=3)")
