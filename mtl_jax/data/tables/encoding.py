@@ -95,7 +95,9 @@ class Encoding:
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """Number of codes of each category column, in the order of the codes' columns."""
+        """Number of codes of each category column, in the order of the codes' columns; () of one matrix."""
+        if self.form == "onehot":
+            return ()
         return tuple(c.buckets or max(1, len(c.values)) for c in self.columns if c.type == "category")
 
     @property
