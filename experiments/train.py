@@ -13,6 +13,7 @@ from experiments import launch
 
 flags.adopt_module_key_flags(launch)
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of experiments/configs, and overrides of its fields.")
+COVERAGE = 0.9  # of the intervals and sets whose share of labels on test is shown
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's records and checkpoints go.")
 
 
@@ -35,18 +36,36 @@ def finished(workdir: pathlib.Path, config: dict[str, Any], data: Any) -> bool:
     return True
 
 
+def calibrate(run: Any, data: Any, workdir: pathlib.Path) -> dict[str, dict[str, float | None]]:
+    """Calibrates a run on val, for who loads it; {task: {"coverage", "size"}} of its intervals and sets on test."""
+    from mtl_jax.training import records
+    from mtl_jax.uncertainty import can_calibrate, coverage_of, of_run
+
+    if run.members or data.val is None or not can_calibrate(run.tasks, data.val):
+        return {}
+    made = run.calibrate(data.val)
+    of_run.write(workdir, made.calibration, made.variables)
+    if data.test is None:
+        return {}
+    return records.plain(coverage_of(run.tasks, made.intervals(data.test.inputs, COVERAGE), data.test))
+
+
 def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
     """Writes summary.json and prints the test metrics."""
     from mtl_jax.reporting.summary import metrics_table, summarize
     from mtl_jax.training import records
+    from mtl_jax.uncertainty import coverage_table
 
     summary = {"num_steps": config["num_steps"], "seed": config["seed"], **summarize(run, data)}
+    summary["coverage"] = calibrate(run, data, workdir)
     records.write_json(workdir / "summary.json", summary)
     for split in ("test", "val"):
         if split in summary:
             shown = metrics_table(summary[split], run.tasks, summary["constant"][split])
             print(f"{split}, best variables by validation:\n{shown}")
             break
+    if summary["coverage"]:
+        print(f"calibrated on val; intervals and sets of test:\n{coverage_table(summary['coverage'], COVERAGE)}")
     for task, why in run.without_say.items():
         print(f"task {task} had no say in which variables are best: {why}")
     print(f"per-task gradients: {run.engine}")

@@ -23,7 +23,7 @@ _FROM = {
     "pareto_front": "analysis.pareto",
 }
 _ROOMS = ("analysis", "balancing", "data", "encoders", "heads", "losses", "metrics", "parallel", "partition",
-          "reporting", "sharing", "tasks", "training", "transfer")  # fmt: skip
+          "reporting", "sharing", "tasks", "training", "transfer", "uncertainty")  # fmt: skip
 
 __all__ = [*_FROM, *_ROOMS]
 

@@ -23,6 +23,8 @@ from mtl_jax.training import description, identity, own_functions, records, save
 from mtl_jax.training.arguments import check_is_split, check_run, read_labels
 from mtl_jax.training.chunks import batch_pieces, row_pieces
 from mtl_jax.training.evaluation import make_evaluate
+from mtl_jax.uncertainty import of_run
+from mtl_jax.uncertainty.calibration import Calibration, regions, softened
 
 
 @dataclasses.dataclass
@@ -48,6 +50,7 @@ class Run:
       engine: how per-task gradients were pulled, and why.
       without_say: {task: why its validation labels had no part in choosing the variables}, see `selection`.
       columns: of a run on a table, how its columns are encoded (`tables.Encoding`).
+      calibration: what held-out labels say of its predictions, where `calibrate` was called.
     """
 
     model: MultiTaskModel
@@ -69,6 +72,7 @@ class Run:
     identity: dict[str, Any] = dataclasses.field(default_factory=dict)
     without_say: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: Any = None
+    calibration: Calibration | None = None
     _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -93,6 +97,8 @@ class Run:
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, np.ndarray]:
         """{task: probabilities, or values in the target's units} of every row.
+
+        Probabilities of a calibrated run are at its temperatures.
 
         Args:
           inputs: as in training: an array [N, ...], a dict of arrays, or `PerTask`. Of a run on a table also a path, a
@@ -129,7 +135,46 @@ class Run:
         }
         found = {n: v[:, : rows[n]] if self.members else v[: rows[n]] for n, v in joined.items()}
         warn_of_nonfinite(found, rows_axis)
+        if self.calibration is not None:
+            found = softened(self.calibration, self.tasks, found)
         return found | {t.name: found[t.name] + o for t in self.tasks if (o := origin_of(t)) is not None}
+
+    def calibrate(self, split: Any, batch_size: int = 1024) -> "Run":
+        """The same run, calibrated: `predict` gives probabilities at their temperature, `intervals` what they promise.
+
+        Args:
+          split: held-out rows with labels, such as data.val; what `evaluate` takes.
+          batch_size: of `predict`.
+
+        Raises:
+          ValueError: for what is no split, a split without labels, or several members.
+        """
+        if self.members:
+            raise ValueError(f"this run has {self.members} members; calibrate one: run.member(i).calibrate(...)")
+        split = serving.split_for(self.columns, split, self.tasks)
+        check_is_split(split)
+        split = in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split")
+        plain = dataclasses.replace(self, calibration=None)
+        made = of_run.make(self.tasks, plain.predict(split.inputs, batch_size), split)
+        return dataclasses.replace(self, calibration=made)
+
+    def intervals(self, inputs: Any, coverage: float = 0.9, batch_size: int = 1024) -> dict[str, Any]:
+        """{task: where its label lies with probability `coverage`}, by split-conformal prediction.
+
+        Args:
+          inputs, batch_size: as `predict` takes them.
+          coverage: the share of labels of rows like the held-out ones that lie inside.
+
+        Returns:
+          `uncertainty.Interval` (low, high) for numbers; bool [N, size] for classes, [N, 2] for binary and [N, size, 2]
+          for multilabel tasks: which classes are in. Tasks of other kinds are left out.
+
+        Raises:
+          ValueError: for a run that is not calibrated, or a coverage outside (0, 1).
+        """
+        if self.calibration is None:
+            raise ValueError("the run is not calibrated; run = run.calibrate(data.val) makes it so")
+        return regions(self.calibration, self.tasks, self.predict(inputs, batch_size), coverage)
 
     def _read(self, inputs: Any) -> Any:
         """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
@@ -142,9 +187,10 @@ class Run:
         """{task: {"loss" and each metric: value}} on a split, its rows by their weights; lists with members.
 
         Labels of a data set's split are matched by class name; of a `Batch`, class numbers are those of the run. A loss
-        or metric that is a Python function is left out of a loaded run that it was not given back to. Of a run on a
-        table, `split` may be a path or a data frame with the target columns: then it is on all its rows, encoded as in
-        training, with classes by name.
+        or metric that is a Python function is left out of a loaded run that it was not given back to. Losses and
+        metrics are those of the outputs, without a calibration's temperatures. Of a run on a table, `split` may be a
+        path or a data frame with the target columns: then it is on all its rows, encoded as in training, with classes
+        by name.
 
         Raises:
           ValueError: for what is no split, a class that the run does not know, labels that do not fit, or inputs that
@@ -190,6 +236,7 @@ class Run:
             description.write_description(draft, self)
             for record in self.history:
                 records.append(draft / "metrics.jsonl", record)
+            of_run.write(draft, self.calibration, self.variables)
             with Checkpoints(draft / "checkpoints") as checkpoints:
                 checkpoints.save(self.steps, {"best": self.variables})
 
@@ -240,7 +287,8 @@ def load_run(
     config = files.read_object(directory / "config.json", {})
     history = records.history_until(directory / "metrics.jsonl", step)
     return Run(model, tasks, variables, history, example, content["data"], config=config,
-               identity=identity.read(directory) or {}, columns=read_columns(directory))  # fmt: skip
+               identity=identity.read(directory) or {}, columns=read_columns(directory),
+               calibration=of_run.read(directory, variables))  # fmt: skip
 
 
 def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:

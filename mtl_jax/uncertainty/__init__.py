@@ -4,10 +4,12 @@ from mtl_jax.uncertainty.calibration import (
     Calibration,
     TaskCalibration,
     calibrate,
+    can_calibrate,
     coverage_of,
     coverage_table,
     regions,
 )
 from mtl_jax.uncertainty.conformal import Interval
 
-__all__ = ["Calibration", "Interval", "TaskCalibration", "calibrate", "coverage_of", "coverage_table", "regions"]
+__all__ = ["Calibration", "Interval", "TaskCalibration", "calibrate", "can_calibrate", "coverage_of",
+           "coverage_table", "regions"]  # fmt: skip

@@ -71,6 +71,11 @@ def calibrate(tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], spli
     })  # fmt: skip
 
 
+def can_calibrate(tasks: Sequence[Task], split: Batch) -> bool:
+    """Whether a split has a label of a task of a kind that has a calibration."""
+    return any(np.asarray(split.masks[t.name]).any() for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS))
+
+
 def columns_of(task: Task, values: np.ndarray) -> list[np.ndarray]:
     """Each label's, or each entry's, values of its own: what has a temperature and scores of its own."""
     many = task.size is not None and task.kind in ("multilabel", "regression")
@@ -187,11 +192,14 @@ def coverage_of(tasks: Sequence[Task], found: Mapping[str, Any], split: Batch) -
     return result
 
 
-def coverage_table(found: Mapping[str, Mapping[str, float]], coverage: float) -> str:
-    """A row per task: what was promised, what is inside, and how large regions are."""
+def coverage_table(found: Mapping[str, Mapping[str, float | None]], coverage: float) -> str:
+    """A row per task: what was promised, what is inside, and how large regions are (nan and None: there is none)."""
+
+    def shown(value: float | None, form: str, none: str) -> str:
+        return none if value is None or math.isnan(value) else format(value, form)
+
     rows = [
-        (name, f"{coverage:.0%}", "no labels" if math.isnan(v["coverage"]) else f"{v['coverage']:.1%}",
-         "" if math.isnan(v["size"]) else f"{v['size']:.4g}")
+        (name, f"{coverage:.0%}", shown(v["coverage"], ".1%", "no labels"), shown(v["size"], ".4g", ""))
         for name, v in found.items()
-    ]  # fmt: skip
+    ]
     return table(rows, ("task", "promised", "inside", "mean width or set"), right=(1, 2, 3))

@@ -11,8 +11,7 @@ from mtl_jax.tasks import KINDS, Task
 def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
     """{column: values [N]} of one task's predictions.
 
-    A class and a probability per class; of numbers the value itself, one per dimension or quantile. Intervals and sets
-    of a calibrated run belong here as well.
+    A class and a probability per class; of numbers the value itself, one per dimension or quantile.
     """
     name = f"{task.name}_predicted"
     labels = KINDS[task.kind].labels
@@ -36,8 +35,33 @@ def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
     raise ValueError(f"task {task.name!r}: predictions of shape {values.shape} are no columns of a table")
 
 
-def beside(rows: Mapping[str, Any], tasks: Sequence[Task], predictions: Mapping[str, np.ndarray]) -> Any:
-    """A polars frame: the columns of `rows`, then those of each task's predictions.
+def region_columns(task: Task, region: Any) -> dict[str, np.ndarray]:
+    """{column: values [N]} of one task's intervals (low and high), or sets (the classes that are in, with "|")."""
+    name = task.name
+    if isinstance(region, tuple):
+        sides = {"low": region.low, "high": region.high}
+        if region.low.ndim == 1:
+            return {f"{name}_{side}": values for side, values in sides.items()}
+        return {f"{name}_{side}_{i}": v[:, i] for i in range(region.low.shape[1]) for side, v in sides.items()}
+    if region.ndim == 3:  # a set of absent and present for every label
+        labels = task.classes or tuple(map(str, range(region.shape[1])))
+        return {f"{name}_set_{c}": texts(region[:, i], ("0", "1")) for i, c in enumerate(labels)}
+    classes = task.classes or tuple(map(str, range(region.shape[1])))
+    return {f"{name}_set": texts(region, classes)}
+
+
+def texts(inside: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """The classes of each row's set in one text, such as ``red|green``."""
+    return np.array(["|".join(c for c, on in zip(classes, row, strict=True) if on) for row in inside.tolist()], object)
+
+
+def beside(
+    rows: Mapping[str, Any],
+    tasks: Sequence[Task],
+    predictions: Mapping[str, np.ndarray],
+    regions: Mapping[str, Any] | None = None,
+) -> Any:
+    """A polars frame: the columns of `rows`, then those of each task's predictions, and regions if there are any.
 
     Raises:
       ValueError: for a column that is there already.
@@ -46,7 +70,10 @@ def beside(rows: Mapping[str, Any], tasks: Sequence[Task], predictions: Mapping[
 
     columns = dict(rows)
     for task in tasks:
-        for name, values in prediction_columns(task, predictions[task.name]).items():
+        found = prediction_columns(task, predictions[task.name])
+        if task.name in (regions or {}):
+            found |= region_columns(task, regions[task.name])
+        for name, values in found.items():
             if name in columns:
                 raise ValueError(f"the rows have a column {name!r} already; rename it")
             kind = pl.String if values.dtype == object else None
