@@ -9,7 +9,7 @@ from mtl_jax.data.dataset import Dataset
 def options_for_table(data: Dataset) -> dict[str, Any]:
     """Arguments of `fit`: ``mtl.fit(model, data, **mtl.training.options_for_table(data))``.
 
-    AdamW at 0.002; batches of an eighth of the rows, 16 to 256; a validation about once an epoch, 20 to 200 steps apart.
+    AdamW at 0.002; batches of an eighth of the rows, 16 to 256; validation about once an epoch, every 20 to 200 steps.
     It ends after 100 of them and at least 4,000 steps, or when 16 in a row, and at least 1,000 steps, have brought
     nothing: few rows are many epochs, and few validation rows say late that something is better.
     """
@@ -22,5 +22,5 @@ def options_for_table(data: Dataset) -> dict[str, Any]:
         "batch_size": batch,
         "num_steps": every * max(100, -(-4000 // every)),
         "eval_every": every,
-        "patience": max(16, 1000 // every),
+        "patience": max(16, -(-1000 // every)),
     }
