@@ -42,8 +42,8 @@ class ThinStage(nn.Module):
 class MembersStage(nn.Module):
     """`Columns`, read by every member with scales of its own.
 
-    The first scales tell members apart, one draw per column: a sign where numbers are plain, else normal, as the
-    paper has it.
+    The first scales tell members apart: a sign per column, drawn at random. (The paper draws normal ones where numbers
+    are embedded. On small tables members then read few columns: with 41 rows of concrete, RRMSE was 0.74, not 0.65.)
     """
 
     columns: Columns
@@ -55,10 +55,9 @@ class MembersStage(nn.Module):
     @nn.compact
     def __call__(self, x: Any, *, train: bool) -> Float[Array, "batch member width"]:
         joined, widths = self.columns.with_widths(x)
-        draw = jax.random.rademacher if self.columns.numbers == "plain" else jax.random.normal
 
         def start(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
-            draws = draw(key, (shape[0], len(widths)), dtype)
+            draws = jax.random.rademacher(key, (shape[0], len(widths)), dtype)
             return jnp.repeat(draws, jnp.array(widths), 1, total_repeat_length=shape[1])
 
         rows = jnp.broadcast_to(joined[:, None], (len(joined), self.members, joined.shape[1]))
