@@ -1,4 +1,4 @@
-"""The encoder for a table, chosen on thirteen sets of real data beside ridge, boosting and forests.
+"""The encoder for a table, chosen on five of thirteen sets of real data beside ridge, boosting and forests.
 
 ``scripts/evidence/tables.txt`` has every score.
 """
