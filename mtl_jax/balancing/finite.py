@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+SMALL = 1024  # numbers in a leaf that is joined with others
+
+
 def all_finite(tree: Any, before: Any = None) -> Bool[Array, ""]:
     """Whether every number in a tree is finite; with `before`, whether each is or has not changed (a bound of inf).
 
@@ -21,15 +24,21 @@ def all_finite(tree: Any, before: Any = None) -> Bool[Array, ""]:
     return jnp.isfinite(total)
 
 
-def squared_length(tree: Any) -> Float[Array, ""]:
-    """The sum of the squares of a tree's numbers, in float32 at least and in one pass, as fast as memory is read.
+def squared_lengths(trees: dict[str, Any]) -> dict[str, Float[Array, ""]]:
+    """{name: the sum of the squares of a tree's numbers}, in float32 at least and in one pass.
 
     Where it is finite, so is every number, and its square, which optimizers form. It is nan where a number is, and inf
     where one is inf or too large for its square.
     """
-
-    def of_leaf(x: Array) -> Array:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return (x * jnp.conj(x)).real.sum()
-
-    return sum(map(of_leaf, jax.tree.leaves(tree)), jnp.zeros((), jnp.float32))
+    lengths, rows = {}, {}
+    for name, tree in trees.items():
+        leaves = [x.ravel().astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree)]
+        lengths[name] = sum((jnp.square(x).sum() for x in leaves if x.size > SMALL), jnp.zeros((), jnp.float32))
+        if small := [x for x in leaves if x.size <= SMALL]:
+            row = jnp.concatenate(small)
+            rows.setdefault((row.size, row.dtype), {})[name] = row
+    # The time of small leaves is that of their operations' number: those of owners alike are one array.
+    for alike in rows.values():
+        for name, x in zip(alike, jnp.square(jnp.stack(list(alike.values()))).sum(1), strict=True):
+            lengths[name] += x
+    return lengths

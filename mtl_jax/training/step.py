@@ -1,5 +1,7 @@
 """One compiled step: model, per-task gradients, balancing, optimizer and records in one program."""
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.engine import JointLoss, linearize
-from mtl_jax.balancing.finite import all_finite, squared_length
+from mtl_jax.balancing.finite import all_finite, squared_lengths
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
 from mtl_jax.balancing.oracle import Oracle, losses_on
 from mtl_jax.batch import Batch
@@ -100,7 +102,7 @@ def make_train_step(
             batch = batch._replace(masks=masks)
         line = linearize(
             model, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable,
-            mode=options.mode, paths=options.paths, tasks=tasks, joint=joint,
+            mode=options.mode, paths=options.paths, tasks=tasks, joint=joint, check_heads=skip,
         )  # fmt: skip
         present = line.labelled & line.finite
         leaves = {p: v for p, v in partition.flatten(state.params).items() if p in trainable}
@@ -121,12 +123,14 @@ def make_train_step(
             if leaves[p].ndim > 1 and (l1 or l2):
                 gradients[p] = gradients[p] + l1 * jnp.sign(leaves[p]) + l2 * leaves[p]
 
-        lengths = {n: squared_length(group) for n, group in groups(gradients).items()}
+        lengths = squared_lengths(groups(gradients))
         fine = {n: jnp.isfinite(x) for n, x in lengths.items()}
         if optimizer.clips:
             fine = finite_if_long(gradients, fine)
-        if skip:
-            present &= jnp.stack([fine.get(n, True) & jnp.ones((), bool) for n in names])
+        not_nan = {n: ~jnp.isnan(x) for n, x in lengths.items()}
+        not_large = {n: fine[n] | jnp.isnan(x) for n, x in lengths.items()}
+        own = fine if skip else not_nan
+        present &= jnp.stack([own.get(n, jnp.ones((), bool)) for n in names])
 
         # Tasks without labels keep head, optimizer state and batch statistics; the trunk waits if there are none.
         moves = {n: present[i] for i, n in enumerate(names)} | {"shared": present.any()}
@@ -134,10 +138,8 @@ def make_train_step(
         before = {"shared": state.state["shared"], **state.state["tasks"]}
 
         def good(of: dict[str, Array], *owners: str) -> Bool[Array, ""]:
-            return jnp.stack([jnp.ones((), bool), *(of[n] | ~moves[n] for n in owners if n in of)]).all()
+            return functools.reduce(operator.and_, (of[n] | ~moves[n] for n in owners if n in of), jnp.ones((), bool))
 
-        not_nan = {n: ~jnp.isnan(x) for n, x in lengths.items()}
-        not_large = {n: fine[n] | jnp.isnan(x) for n, x in lengths.items()}
         sound = [
             good(not_nan, "shared"),
             good(not_large, "shared"),
@@ -149,7 +151,7 @@ def make_train_step(
         ]
         # A step that is not applied moves no one; said here, every leaf is selected once.
         finite = present | ~line.labelled
-        applied = jnp.stack(sound).all() & (True if skip else finite.all())
+        applied = functools.reduce(operator.and_, sound) & (True if skip else finite.all())
         turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
         if skip and optimizer.clips:  # whose norm is that of all leaves
             gradients = {p: jnp.where(moves[partition.owner(p)], g, 0) for p, g in gradients.items()}
