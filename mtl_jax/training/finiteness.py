@@ -79,7 +79,7 @@ def check_steps(
     nonfinite: str,
     good: str,
 ) -> None:
-    """An error that names the first step that was not applied, and what was not finite in it.
+    """An error that names the first step that was not applied in whole, and what was not finite in it.
 
     Where tasks that are not finite are left out ("skip_task") it is a warning, and only of steps that were not applied
     all the same.
@@ -91,9 +91,10 @@ def check_steps(
     count, bad = applied.shape[-1], np.argwhere(~fine)
     first = tuple(bad[np.argmin(bad[:, -1])])
     step = at - count + int(first[-1])
+    kept = "that state was kept as it was before" if applied[first] else "the step was not applied"
     if nonfinite != "stop":
         what = unsound(joined["sound"][first], method)
-        warnings.warn(f"step {step}: {what}; {(~applied).sum()} of the last {applied.size} steps were not applied",
+        warnings.warn(f"step {step}: {what}; {kept}; so it was in {(~fine).sum()} of the last {fine.size} steps",
                       UserWarning, stacklevel=4)  # fmt: skip
         return
     broken = np.flatnonzero(~joined["finite"][first])
@@ -104,7 +105,6 @@ def check_steps(
             what = f"the gradient of task {task!r} is not finite although its loss is {value}"
     else:
         what = unsound(joined["sound"][first], method)
-    kept = "that state was kept as it was before" if applied[first] else "the step was not applied"
     raise FloatingPointError(f"step {step}: {what}; {kept}; {good}")
 
 
