@@ -75,7 +75,8 @@ def training(balancer="equal", source=None, freeze=None, optimizer=None, **argum
     balancer = mtl.balancing.build(balancer) if isinstance(balancer, str) else balancer
     variables = init(made, batch(4, source))
     trainable = partition.trainable_paths(variables["params"], freeze)
-    owners = optimizers.per_owner(optimizer or optimizers.build_optimizer("adamw(weight_decay=0.1)", 0.01))
+    optimizer = optimizer or optimizers.build_optimizer("adamw(weight_decay=0.1)", 0.01)
+    owners = optimizers.per_owner(optimizer, clip_norm=arguments.pop("clip_norm", None))
     options = arguments.pop("options", Options("map"))
     step = make_train_step(made, owners, balancer, trainable, tasks=source.tasks, options=options, **arguments)
     first = state.create(variables, len(made.tasks), owners, balancer, trainable, jax.random.key(1), options)

@@ -17,7 +17,7 @@ class Linearization(NamedTuple):
     Attributes:
       losses: [K], the mean over the labelled elements of the global batch; 0 for a task without labels.
       labelled: [K], whether a task has labels in the batch.
-      finite: [K], whether its loss is finite, and what comes back from it through its head.
+      finite: [K], whether its loss is finite, and (`check_heads`) what comes back from it through its head.
         Tasks that are not labelled or not finite are cut off everywhere below.
       state: the model's state after the pass.
       metrics: what the model reports of itself.

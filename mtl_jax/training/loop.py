@@ -3,24 +3,23 @@
 import contextlib
 import pathlib
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mtl_jax import partition, paths
+from mtl_jax import paths
 from mtl_jax.batch import Batch
 from mtl_jax.training import lock, records, selection
 from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once
+from mtl_jax.training.finiteness import Watch, check_restored, check_steps, last_good, method_of
 from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.progress import Progress
 from mtl_jax.training.run import Run
 from mtl_jax.training.state import TrainState
-from mtl_jax.training.step import PARTS
 
 
 class Job(NamedTuple):
@@ -120,7 +119,7 @@ def train(job: Job) -> Run:
         waiting, saved = [], at if run.resumed_from is not None else None
         stopped = bool(np.all(np.asarray(best.stopped)))
         size = spans["steps_per_dispatch"]
-        compiled = None
+        compiled, watch = None, Watch(state, at)
         while at < job.num_steps and not stopped:
             rows = [feed.rows(at, size) for feed in job.feeds]
             rows = jax.tree.map(lambda *r: np.stack(r), *rows) if members else rows[0]
@@ -134,7 +133,8 @@ def train(job: Job) -> Run:
             keep = checkpoints is not None and at % spans["checkpoint_every"] == 0
             if at % spans["log_every"] == 0 or validate or keep or ends:
                 joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], int(members)) for k in new}
-                check_finite(joined, at, names, method_of(run), job.nonfinite, saved, workdir)
+                watch.check(state, at, last_good(saved, workdir))
+                check_steps(joined, at, names, method_of(run), job.nonfinite, last_good(saved, workdir))
                 log(records.train_record(at, names, joined))
                 bar.update(at, run.history[-1]["losses"])
                 waiting = []
@@ -167,16 +167,6 @@ def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -
     return f"{run.interrupted}: saved at step {run.steps} of {num_steps} in {workdir}; run again to go on"
 
 
-def check_restored(state: TrainState, step: int, workdir: pathlib.Path) -> None:
-    """An error for a checkpoint from which nothing can go on."""
-    for path, leaf in partition.flatten(state.params).items():
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise ValueError(
-                f"{workdir / 'checkpoints'}: {path} of step {step} is not finite, so training cannot go on from there; "
-                f"remove {workdir / 'checkpoints' / str(step)}, or take another workdir"
-            )
-
-
 def make_evaluated(averages: bool, members: bool) -> Callable:
     """The compiled `averages.evaluated_at` for optimizers that average; for others the state's own variables."""
     if not averages:
@@ -191,56 +181,3 @@ def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sha
         return selection.update(best, variables, losses, yardstick, step, names=names, patience=patience)
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)) if members else choose, out_shardings=sharding)
-
-
-def check_finite(
-    joined: dict[str, np.ndarray],
-    at: int,
-    names: Sequence[str],
-    method: str,
-    nonfinite: str,
-    saved: int | None,
-    workdir: pathlib.Path | None,
-) -> None:
-    """An error that names the first step that was not applied, and what was not finite in it.
-
-    Where tasks that are not finite are left out ("skip_task") it is a warning, and only of steps that were not applied
-    all the same.
-    """
-    applied = joined["applied"]
-    if applied.all():
-        return
-    count, bad = applied.shape[-1], np.argwhere(~applied)
-    first = tuple(bad[np.argmin(bad[:, -1])])
-    step = at - count + int(first[-1])
-    if nonfinite != "stop":
-        what = unsound(joined["sound"][first], method)
-        warnings.warn(f"step {step}: {what}; {(~applied).sum()} of the last {applied.size} steps were not applied",
-                      UserWarning, stacklevel=4)  # fmt: skip
-        return
-    broken = np.flatnonzero(~joined["finite"][first])
-    if len(broken):
-        task, value = names[broken[0]], joined["losses"][first][broken[0]]
-        what = f"loss of task {task!r} is {value}"
-        if np.isfinite(value):
-            what = f"the gradient of task {task!r} is not finite although its loss is {value}"
-    else:
-        what = unsound(joined["sound"][first], method)
-    where = "no checkpoint was asked for"
-    if workdir is not None:
-        where = "there is no checkpoint yet"
-        if saved is not None:
-            where = f"last good checkpoint is step {saved} in {workdir / 'checkpoints'}"
-    raise FloatingPointError(f"step {step}: {what}; the step was not applied; {where}")
-
-
-def unsound(sound: np.ndarray, method: str) -> str:
-    """What of a step was not finite, from its ``sound`` [len(PARTS)]."""
-    found = [part.format(method) for part, good in zip(PARTS, sound, strict=True) if not good]
-    return f"{found[0]} is not finite although all losses are"
-
-
-def method_of(run: Run) -> str:
-    """The run's balancing method, or methods, as messages name it."""
-    named = (run.config or {}).get("balancer")
-    return ", ".join(map(str, named)) if isinstance(named, list | tuple) else str(named or "given")

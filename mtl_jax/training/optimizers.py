@@ -14,7 +14,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax import partition, parts
-from mtl_jax.balancing.finite import all_finite
 
 
 class PerOwner(NamedTuple):
@@ -27,14 +26,13 @@ class PerOwner(NamedTuple):
       init: ({path: leaf}) -> {owner: state}.
       update: (gradients, state, params, present, turn) -> (new params, new state), all but the state {path: leaf};
         `present` is {owner: bool scalar}, owners that it lacks always move; `turn` says which of the trunk's states.
-      guarded: as `update`, but nothing moves unless all new params and states are finite; returns whether they are too.
       trunk_states: how many states there are for ``shared``, stacked; one per task where tasks take turns.
-      clips: whether gradients are clipped by their norm, so that one owner's tell on the others' updates.
+      clips: whether gradients are clipped by their norm, so that they may be long, and one owner's tell on the others'
+        updates.
     """
 
     init: Callable
     update: Callable
-    guarded: Callable
     trunk_states: int = 1
     clips: bool = False
 
@@ -72,14 +70,13 @@ def per_owner(
             states["shared"] = jax.tree.map(lambda x: jnp.stack([x] * trunk_states), states["shared"])
         return states
 
-    def guarded(
+    def update(
         gradients: dict[str, Array],
         state: dict[str, Any],
         params: dict[str, Array],
         present: dict[str, Bool[Array, ""]],
         turn: Int[Array, ""] | None = None,
-        guard: bool = True,
-    ) -> tuple[dict[str, Array], dict[str, Any], Bool[Array, ""]]:
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
         if clip_norm is not None:
             scale = clipping(gradients, clip_norm)
             gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
@@ -91,29 +88,20 @@ def per_owner(
                 step = {p: u * factor[p] for p, u in step.items()}
             return optax.apply_updates(old[0], step), inner
 
-        old, moves = {}, {}
-        for name, group in groups(gradients).items():
-            several = trunk_states > 1 and name == "shared"
-            before = jax.tree.map(lambda x: x[turn], state[name]) if several else state[name]
-            old[name] = ({p: params[p] for p in group}, before)
-            moves[name] = when_finite(move, old[name], group) if guard else (jnp.ones((), bool), move)
-        sound = jnp.ones((), bool)
-        for name, (finite, _) in moves.items():
-            sound &= finite | ~present[name] if name in present else finite
-
         new_params, new_state = dict(params), {}
         for name, group in groups(gradients).items():
-            condition = sound & present.get(name, True)
-            moved, inner = where_it_holds(condition, moves[name][1], old[name], group)
-            new_params |= moved
+            mine = {p: params[p] for p in group}
             several = trunk_states > 1 and name == "shared"
+            before = jax.tree.map(lambda x: x[turn], state[name]) if several else state[name]
+            if name in present:
+                moved, inner = where_it_holds(present[name], move, (mine, before), group)
+            else:
+                moved, inner = move((mine, before), group)
+            new_params |= moved
             new_state[name] = jax.tree.map(lambda x, new: x.at[turn].set(new), state[name], inner) if several else inner
-        return new_params, new_state, sound
+        return new_params, new_state
 
-    def update(*args: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-        return guarded(*args, guard=False)[:2]
-
-    return PerOwner(init, update, guarded, trunk_states, clip_norm is not None)
+    return PerOwner(init, update, trunk_states, clip_norm is not None)
 
 
 def clipping(gradients: dict[str, Array], clip_norm: float) -> Float[Array, ""]:
@@ -128,33 +116,6 @@ def clipping(gradients: dict[str, Array], clip_norm: float) -> Float[Array, ""]:
 
     norm, unit, _ = jax.lax.while_loop(lambda c: c[2], measure, (norm, one, jnp.isinf(norm)))
     return jnp.minimum(1.0, clip_norm / unit / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
-
-
-# What a step of an optimizer may consist of to be computed twice rather than kept.
-CHEAP = frozenset(
-    "abs add add_any and broadcast_in_dim cbrt ceil clamp convert_element_type copy custom_jvp_call div eq erf exp "
-    "floor ge gt integer_pow iota is_finite jit le log logistic lt max min mul ne neg not or pjit pow reduce_and "
-    "reduce_max reduce_min reduce_or reduce_sum reshape round rsqrt select_n sign sqrt square squeeze stop_gradient "
-    "sub tanh transpose xor".split()
-)
-
-
-def when_finite(move: Callable, old: Any, *given: Any) -> tuple[Bool[Array, ""], Callable]:
-    """(whether what move(old, *given) returns is finite, a function that returns the same as `move`).
-
-    On a CPU a move is a branch that is made in place, so what it would return is looked at before: of elementwise
-    arithmetic no array is made for that. What takes more is computed once, and selected.
-    """
-    traced, shapes = jax.make_jaxpr(move, return_shape=True)(old, *given)
-
-    def again(*args: Any) -> Any:
-        values = jax.core.eval_jaxpr(traced.jaxpr, traced.consts, *jax.tree.leaves(args))
-        return jax.tree.unflatten(jax.tree.structure(shapes), values)
-
-    new = again(old, *given)
-    if jax.default_backend() != "gpu" and {e.primitive.name for e in traced.jaxpr.eqns} <= CHEAP:
-        return all_finite(new, old), again
-    return all_finite(new, old), lambda *_: new
 
 
 def keep_unless(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

@@ -1,16 +1,18 @@
 """One compiled step: model, per-task gradients, balancing, optimizer and records in one program."""
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.engine import JointLoss, linearize
-from mtl_jax.balancing.finite import all_finite
+from mtl_jax.balancing.finite import all_finite, squared_lengths
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
 from mtl_jax.balancing.oracle import Oracle, losses_on
 from mtl_jax.batch import Batch
@@ -22,15 +24,19 @@ from mtl_jax.training.optimizers import PerOwner, groups, keep_unless
 from mtl_jax.training.schedule import Active
 from mtl_jax.training.state import TrainState
 
-# What a step looks at besides the tasks' losses and gradients, as errors name it; {} is the method.
+# What a step looks at besides the tasks' losses and gradients, as errors say what is wrong with it; {} is the method.
+NOT_FINITE = "is not finite although all losses are"
+TOO_LARGE = "is too large although all losses are finite: the sum of its squares is inf (clip_norm brings it down)"
 PARTS = (
-    "the direction of balancer {}",
-    "the gradient of a task's own parameters",
-    "the model's new state (such as batch statistics)",
-    "the state of balancer {}",
-    "the optimizer's update or new state",
-    "the state of balancer {} after the step",
+    f"the direction of balancer {{}} {NOT_FINITE}",
+    f"the direction of balancer {{}} {TOO_LARGE}",
+    f"the gradient of a task's own parameters {NOT_FINITE}",
+    f"the gradient of a task's own parameters {TOO_LARGE}",
+    f"the model's new state (such as batch statistics) {NOT_FINITE}",
+    f"the state of balancer {{}} {NOT_FINITE}",
+    f"the state of balancer {{}} after the step {NOT_FINITE}",
 )
+AFTERWARDS = len(PARTS) - 1  # the one that is known only once the step was applied
 
 
 def make_train_step(
@@ -60,8 +66,9 @@ def make_train_step(
       l1, l2: factors of sum |w| and of half sum w^2 over trainable leaves of more than one axis (kernels).
       joint: losses over several tasks' outputs.
       nonfinite: "stop": a step in which a task's loss or gradient is not finite changes nothing; "skip_task": that task
-        is left out of the step, as if it had no labels. Whichever: a step whose direction, new parameters, new model
-        state or new states of optimizer and balancer are not finite changes nothing.
+        is left out of the step, as if it had no labels. Whichever: a step whose gradients, their squares, new model
+        state or new state of the balancer are not finite changes nothing. What the optimizer makes of finite gradients
+        is not looked at here (`finiteness.check_state`).
       active: which tasks train at a step (`schedule.bind`); the others are left out, as if they had no labels.
 
       tell: called while the step is traced with what the engine could not do as `options` say, and does otherwise.
@@ -69,7 +76,7 @@ def make_train_step(
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
 
     The record holds ``losses``, ``weights`` [K] (nan where a method has none), ``labelled`` and ``finite`` [K] (of a
-    task's loss and gradient), ``sound`` [len(PARTS)] (whether each of `PARTS` is finite), ``applied`` (a scalar), and,
+    task's loss and gradient), ``sound`` [len(PARTS)] (whether each of `PARTS` is not so), ``applied`` (a scalar), and,
     where a Gramian exists, ``norms`` [K], ``cosines`` [K, K] and ``conflict``: the share of task pairs with a negative
     cosine.
     """
@@ -95,7 +102,7 @@ def make_train_step(
             batch = batch._replace(masks=masks)
         line = linearize(
             model, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable,
-            mode=options.mode, paths=options.paths, tasks=tasks, joint=joint,
+            mode=options.mode, paths=options.paths, tasks=tasks, joint=joint, check_heads=skip,
         )  # fmt: skip
         present = line.labelled & line.finite
         leaves = {p: v for p, v in partition.flatten(state.params).items() if p in trainable}
@@ -116,54 +123,52 @@ def make_train_step(
             if leaves[p].ndim > 1 and (l1 or l2):
                 gradients[p] = gradients[p] + l1 * jnp.sign(leaves[p]) + l2 * leaves[p]
 
-        fine = {n: all_finite(group) for n, group in groups(gradients).items()}
-        if skip:
-            present &= jnp.stack([fine.get(n, True) & jnp.ones((), bool) for n in names])
-        heads = [fine[n] | ~present[i] for i, n in enumerate(names) if n in fine]
+        lengths = squared_lengths(groups(gradients))
+        fine = {n: jnp.isfinite(x) for n, x in lengths.items()}
+        if optimizer.clips:
+            fine = finite_if_long(gradients, fine)
+        not_nan = {n: ~jnp.isnan(x) for n, x in lengths.items()}
+        not_large = {n: fine[n] | jnp.isnan(x) for n, x in lengths.items()}
+        own = fine if skip else not_nan
+        present &= jnp.stack([own.get(n, jnp.ones((), bool)) for n in names])
 
         # Tasks without labels keep head, optimizer state and batch statistics; the trunk waits if there are none.
         moves = {n: present[i] for i, n in enumerate(names)} | {"shared": present.any()}
         changed = {"shared": line.state["shared"], **line.state["tasks"]}
         before = {"shared": state.state["shared"], **state.state["tasks"]}
-        statistics = [all_finite(s, before[n]) | ~moves[n] for n, s in changed.items()]
+
+        def good(of: dict[str, Array], *owners: str) -> Bool[Array, ""]:
+            return functools.reduce(operator.and_, (of[n] | ~moves[n] for n in owners if n in of), jnp.ones((), bool))
+
         sound = [
-            fine.get("shared", jnp.ones((), bool)) | ~moves["shared"],
-            jnp.stack(heads).all() if heads else jnp.ones((), bool),
-            jnp.stack(statistics).all(),
+            good(not_nan, "shared"),
+            good(not_large, "shared"),
+            good(not_nan, *names),
+            good(not_large, *names),
+            good({n: all_finite(s, before[n]) for n, s in changed.items()}, *changed),
             all_finite(balancer_state, state.balancer_state),
+            jnp.ones((), bool),
         ]
         # A step that is not applied moves no one; said here, every leaf is selected once.
-        applied = jnp.stack(sound).all()
         finite = present | ~line.labelled
-        applied &= True if skip else finite.all()
+        applied = functools.reduce(operator.and_, sound) & (True if skip else finite.all())
         turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
         if skip and optimizer.clips:  # whose norm is that of all leaves
             gradients = {p: jnp.where(moves[partition.owner(p)], g, 0) for p, g in gradients.items()}
-        here = {n: moving & applied for n, moving in moves.items()}
-        updated, opt_state, sound_update = optimizer.guarded(gradients, state.opt_state, leaves, here, turn)
-        applied &= sound_update
         moves = {n: moving & applied for n, moving in moves.items()}
+        updated, opt_state = optimizer.update(gradients, state.opt_state, leaves, moves, turn)
         params = partition.unflatten(updated, state.params)
         model_state = {
             "shared": keep_unless(moves["shared"], line.state["shared"], state.state["shared"]),
             "tasks": {n: keep_unless(moves[n], s, state.state["tasks"][n]) for n, s in line.state["tasks"].items()},
         }
-        sound += [sound_update, jnp.ones((), bool)]
-        if balancer.after is None:
-            balancer_state = keep_unless(applied, balancer_state, state.balancer_state)
-            new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
-        else:
+        balancer_state = keep_unless(applied, balancer_state, state.balancer_state)
+        if balancer.after is not None:
             later = jnp.where(present, losses_at(params, model_state, batch, model_key), 0)
-            balancer_state = after(
-                balancer, jnp.where(present, line.losses, 0), later, balancer_state, present, options
-            )
-            new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
-            sound[-1] = all_finite(balancer_state, state.balancer_state) | ~applied
-            applied &= sound[-1]
-            new = new._replace(**{
-                name: keep_unless(applied, getattr(new, name), getattr(state, name))
-                for name in ("params", "state", "opt_state", "balancer_state")
-            })  # fmt: skip
+            last = after(balancer, jnp.where(present, line.losses, 0), later, balancer_state, present, options)
+            sound[AFTERWARDS] = all_finite(last, balancer_state) | ~applied
+            balancer_state = keep_unless(applied & sound[AFTERWARDS], last, balancer_state)
+        new = state._replace(params=params, state=model_state, opt_state=opt_state, balancer_state=balancer_state)
         record |= {"losses": line.losses, "labelled": line.labelled, "finite": finite}
         record |= {"sound": jnp.stack(sound), "applied": applied}
         if tell is not None:
@@ -178,3 +183,13 @@ def make_train_step(
         return global_sum(sums) / divisor(counts)
 
     return step
+
+
+def finite_if_long(gradients: dict[str, Array], fine: dict[str, Bool[Array, ""]]) -> dict[str, Bool[Array, ""]]:
+    """{owner: whether its gradient is finite}, from whether its squares are: where some are not, by a second look."""
+
+    def look(_: tuple) -> tuple:
+        return {n: all_finite(group) for n, group in groups(gradients).items()}, jnp.zeros((), bool)
+
+    # A loop of at most one round, where a branch would be taken by all runs of a `vmap`.
+    return jax.lax.while_loop(lambda carry: carry[1], look, (fine, ~jnp.stack(list(fine.values())).all()))[0]

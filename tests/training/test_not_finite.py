@@ -12,11 +12,11 @@ import mtl_jax as mtl
 from mtl_jax import balancing
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
 from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.finite import all_finite
+from mtl_jax.balancing.finite import all_finite, squared_lengths
 from mtl_jax.balancing.gramian import gramian
 from mtl_jax.balancing.units import UNIT_FREE, in_range, largest_entries, times, unit_free
 from mtl_jax.training.optimizers import per_owner
-from mtl_jax.training.step import PARTS
+from mtl_jax.training.step import AFTERWARDS, PARTS
 from tests import tiny
 
 
@@ -46,10 +46,6 @@ def nan_afterwards():
     )
 
 
-def broken_update():
-    return optax.chain(optax.sgd(0.1), optax.stateless(lambda u, p: jax.tree.map(lambda x: x / 0, u)))
-
-
 def overflowing_state():
     """Its update is finite, its state is not."""
     return optax.GradientTransformation(
@@ -58,36 +54,61 @@ def overflowing_state():
     )
 
 
-def joint_by_products():
-    """An optimizer that computes more than elementwise."""
+def weights_of(size):
+    """A method whose direction is of a size."""
 
-    def update(u, s, p=None):
-        return jax.tree.map(lambda x: x @ jnp.ones((x.shape[-1],) * 2) / 0 if x.ndim == 2 else x, u), s
+    def update(signal, state, *, mask, key):
+        return Result(size * mask.astype(signal.losses.dtype)), state
 
-    return optax.GradientTransformation(lambda p: (), update)
+    return Balancer(lambda num_tasks, template: (), update, Needs.LOSSES)
 
 
 @pytest.mark.parametrize("nonfinite", ["stop", "skip_task"])
 @pytest.mark.parametrize(
-    "balancer, optimizer, part",
-    [(nan_state, None, 3), (nan_afterwards, None, 5), (None, broken_update, 4), (None, overflowing_state, 4),
-     (None, joint_by_products, 4)],
-)  # fmt: skip
-def test_a_part_that_is_not_finite_stops_the_step(balancer, optimizer, part, nonfinite):
-    step, first = tiny.training(
-        balancer() if balancer else "equal", optimizer=optimizer and optimizer(), nonfinite=nonfinite
-    )
+    "balancer, part", [(nan_state, 5), (lambda: weights_of(jnp.nan), 0), (lambda: weights_of(1e25), 1)]
+)
+def test_a_part_that_is_not_finite_stops_the_step(balancer, part, nonfinite):
+    step, first = tiny.training(balancer(), nonfinite=nonfinite)
     after, record = jax.jit(step)(first, tiny.batch())
     tiny.assert_same(after._replace(step=first.step), first)
     assert np.flatnonzero(~np.asarray(record["sound"])).tolist() == [part]
     assert not record["applied"] and record["finite"].all()
 
 
+def test_a_state_that_breaks_after_the_step_is_kept():
+    step, first = tiny.training(nan_afterwards())
+    after, record = jax.jit(step)(first, tiny.batch())
+    tiny.assert_same(after.balancer_state, first.balancer_state)
+    assert np.flatnonzero(~np.asarray(record["sound"])).tolist() == [AFTERWARDS] and record["applied"]
+    assert "after the step" in PARTS[AFTERWARDS]
+
+
+@pytest.mark.parametrize("size", [1e25, jnp.inf])
+def test_clipped_gradients_may_be_long(size):
+    """With clip_norm only what is not finite stops a step."""
+    step, first = tiny.training(weights_of(size), clip_norm=0.5)
+    after, record = jax.jit(step)(first, tiny.batch())
+    assert bool(record["applied"]) == bool(jnp.isfinite(size))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.params, after.opt_state)))
+
+
+@pytest.mark.parametrize("nonfinite", ["stop", "skip_task"])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(overflowing_state, marks=pytest.mark.slow), lambda: optax.sgd(1e38)]
+)
+def test_what_the_optimizer_breaks_is_in_no_checkpoint(optimizer, nonfinite, tmp_path):
+    data = tiny.data()
+    with pytest.raises(FloatingPointError, match=r"the optimizer made \S+ not finite.*; there is no checkpoint yet"):
+        tiny.fit(tiny.model(data.tasks), data, optimizer=optimizer(), num_steps=4, steps_per_dispatch=1, log_every=2,
+                 eval_every=2, nonfinite=nonfinite, workdir=tmp_path / "run")  # fmt: skip
+    assert not list((tmp_path / "run").glob("checkpoints/[0-9]*"))
+
+
 def test_an_optimizer_that_starts_at_infinity():
     """A bound that is still inf is no fault."""
     keeps = optax.GradientTransformation(lambda p: jnp.asarray(jnp.inf), lambda u, s, p=None: (u, s))
-    step, first = tiny.training("equal", optimizer=optax.chain(keeps, optax.sgd(0.1)))
-    assert jax.jit(step)(first, tiny.batch())[1]["applied"]
+    run = tiny.fit(tiny.model(tiny.data().tasks), optimizer=optax.chain(keeps, optax.sgd(0.1)), num_steps=5)
+    assert run.steps == 5
 
 
 def test_a_direction_that_is_not_finite(tmp_path):
@@ -105,14 +126,18 @@ def test_a_direction_that_is_not_finite(tmp_path):
 
 def test_steps_that_are_not_applied_are_counted_and_said():
     data = tiny.data()
-    with pytest.warns(UserWarning, match="step 3: the direction of balancer broken.*; 2 of the last 5 steps were not"):
+    with pytest.warns(
+        UserWarning, match="step 3: the direction of balancer broken.* not applied; so it was in 2 of the last 5 steps"
+    ):
         run = tiny.fit(tiny.model(data.tasks), data, balancer=nan_direction(), nonfinite="skip_task", num_steps=5,
                        config={"balancer": "broken"})  # fmt: skip
     assert [r["not_applied"] for r in run.history if r["split"] == "train"] == [2.0]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.state.params))
 
 
-@pytest.mark.parametrize("method", ["upgrad", "mgda", "aligned_mtl"])
+@pytest.mark.parametrize(
+    "method", ["upgrad", *(pytest.param(m, marks=pytest.mark.slow) for m in ("mgda", "aligned_mtl"))]
+)
 @pytest.mark.parametrize("size", [1e-24, 1e22])
 def test_gradients_of_any_size_give_a_direction(method, size):
     """Losses times a factor give weights as without it: squares of what is there leave float32's range."""
@@ -132,6 +157,7 @@ def test_gradients_of_any_size_give_a_direction(method, size):
     np.testing.assert_allclose(found, plain, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(UNIT_FREE))
 def test_methods_that_are_unit_free(name):
     """The table, by what it claims: the weights for 2^20 J, two steps long, are those for J."""
@@ -149,7 +175,7 @@ def test_methods_that_are_unit_free(name):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["map", "layers", "columns"])
+@pytest.mark.parametrize("mode", [pytest.param("map", marks=pytest.mark.slow), "layers", "columns"])
 def test_the_engine_measures_in_any_unit(mode):
     """Gramian, two samples and largest entries in a unit, against those without."""
     model = tiny.model(tiny.data().tasks, encoder="mlp(features=(48, 40))")
@@ -212,6 +238,21 @@ def test_all_finite():
         assert not check(good | {"b": x.at[4, 3].set(bad)}) and not check(good | {"d": jnp.asarray(bad)})
     bound = {"a": x.at[0, 0].set(jnp.inf)}
     assert check(bound, bound) and not check(bound, {"a": x})
+
+
+def test_squared_lengths():
+    """Of small leaves, which are joined, and large ones, against NumPy; nan and inf where there is one."""
+    draw = np.random.default_rng(0)
+    trees = {n: {"w": draw.normal(size=size), "b": draw.normal(size=3)} for n, size in
+             {"a": 5, "b": 5, "c": (40, 50)}.items()}  # fmt: skip
+    check = jax.jit(squared_lengths)
+    for name, length in check(trees).items():
+        np.testing.assert_allclose(length, sum((x**2).sum() for x in trees[name].values()), rtol=1e-5)
+    for size in (5, (40, 50)):
+        for bad, found in ((np.nan, np.nan), (np.inf, np.inf), (1e20, np.inf)):
+            lengths = check({"a": {"w": np.full(size, bad), "b": np.ones(3)}, "b": {"w": np.ones(5), "b": np.ones(3)}})
+            np.testing.assert_array_equal(lengths["a"], found)
+            assert lengths["b"] == 8
 
 
 def test_every_part_has_a_name():
