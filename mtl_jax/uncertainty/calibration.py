@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, counted
+from mtl_jax.data.classes import in_order_of
 from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import Task
 from mtl_jax.uncertainty import conformal, temperature
@@ -62,9 +63,11 @@ def calibrate(tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], spli
     Args:
       tasks: of the run; those of kinds without a calibration (dense ones, tags, rankings, boxes) are left out.
       predictions: as `Run.predict` gives them, of the split's rows, uncalibrated.
-      split: with labels. Where it also chose the variables, as validation does, coverage is a little less than
-        promised: look at `coverage_of` on a split that chose nothing.
+      split: with labels; classes of a data set's split are matched by name. Rows of weight 0 are left out, all others
+        count alike: a promise is about rows. Where it also chose the variables, as validation does, coverage is a
+        little less than promised: look at `coverage_of` on a split that chose nothing.
     """
+    split = in_order_of(tasks, split, getattr(split, "tasks", ()), "the split")
     return Calibration({
         t.name: calibrate_task(t, np.asarray(predictions[t.name]), split)
         for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS)
@@ -84,7 +87,7 @@ def columns_of(task: Task, values: np.ndarray) -> list[np.ndarray]:
 
 def calibrate_task(task: Task, predicted: np.ndarray, split: Batch) -> TaskCalibration:
     """The calibration of one task."""
-    targets, mask = np.asarray(split.targets[task.name]), np.asarray(split.masks[task.name])
+    targets, (mask, _) = np.asarray(split.targets[task.name]), counted(split, task.name)
     labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
     temperatures, scores = [], []
     for values, target, there in zip(
@@ -99,7 +102,9 @@ def calibrate_task(task: Task, predicted: np.ndarray, split: Batch) -> TaskCalib
             chances = values if task.kind in CLASSES else temperature.two_sided(values)
             warmth = temperature.fit_temperature(chances, target)
             temperatures.append(warmth)
-            found = conformal.class_scores(temperature.softened(chances, warmth), target.astype(int))
+            # In the digits that predictions have.
+            shown = temperature.softened(chances, warmth).astype(predicted.dtype).astype(np.float64)
+            found = conformal.class_scores(shown, target.astype(int))
         scores.append(tuple(conformal.kept(found).tolist()))
     return TaskCalibration(tuple(temperatures), tuple(scores), int(labelled.sum()))
 
@@ -173,12 +178,12 @@ def coverage_of(tasks: Sequence[Task], found: Mapping[str, Any], split: Batch) -
 
     The size is the mean width of intervals, in the target's units, or the mean number of classes in a set.
     """
-    result = {}
+    result, split = {}, in_order_of(tasks, split, getattr(split, "tasks", ()), "the split")
     for task in tasks:
         if task.name not in found:
             continue
         region, target = found[task.name], np.asarray(split.targets[task.name])
-        mask = np.asarray(split.masks[task.name])
+        mask, _ = counted(split, task.name)
         labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
         if isinstance(region, conformal.Interval):
             inside, size = (region.low <= target) & (target <= region.high), region.high - region.low

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+SLACK = 1e-6  # of a class's score, some units of float32's last digit
 KEPT = 10_000  # scores that are kept of more: every one that a threshold of four digits could ask for
 
 
@@ -68,7 +69,10 @@ def class_scores(
 
 
 def class_set(probabilities: Float[np.ndarray, "*rows classes"], limit: float) -> Bool[np.ndarray, "*rows classes"]:
-    """Which classes are in: those of score at most `limit`, and the likeliest."""
-    # What was 1 - p when the limit was taken is compared as 1 - p again: rounding must not leave it out.
+    """Which classes are in: those of score at most `limit`, and the likeliest.
+
+    Rows that are predicted alike have one score, which the limit may be: a last digit that differs, as programs for
+    other numbers of rows may have it, must not leave them out.
+    """
     best = probabilities == probabilities.max(-1, keepdims=True)
-    return (1 - probabilities <= limit) | best
+    return (1 - probabilities <= limit + SLACK) | best

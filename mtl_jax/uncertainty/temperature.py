@@ -8,20 +8,28 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 TINY = 1e-30  # a float32 probability may be 0; its logarithm may not be
+NEAREST = 6e-8  # how near to 0 or 1 a probability of two sides is told apart in float32, where it ends at 1 exactly
 LOW, HIGH = 0.05, 20.0  # what a temperature may be
 FEWEST = 10  # labels below which a temperature is noise, and left at 1
 
 
+def log_softened(
+    probabilities: Float[np.ndarray, "rows classes"], temperature: float
+) -> Float[np.ndarray, "rows classes"]:
+    """log softmax(log p / temperature), without leaving logarithms."""
+    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), TINY)) / temperature
+    logits -= logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
 def softened(probabilities: Float[np.ndarray, "rows classes"], temperature: float) -> Float[np.ndarray, "rows classes"]:
     """softmax(log p / temperature), which is softmax(logits / temperature)."""
-    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), TINY)) / temperature
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    return np.exp(log_softened(probabilities, temperature))
 
 
 def two_sided(probability: Float[np.ndarray, " *rows"]) -> Float[np.ndarray, "*rows 2"]:
-    """The probabilities of 0 and 1, of that of 1."""
-    probability = np.asarray(probability, np.float64)
+    """The probabilities of 0 and 1, of that of 1; both sides are cut off alike where float32 has no more digits."""
+    probability = np.clip(np.asarray(probability, np.float64), NEAREST, 1 - NEAREST)
     return np.stack([1 - probability, probability], -1)
 
 
@@ -29,14 +37,15 @@ def negative_log_likelihood(
     probabilities: Float[np.ndarray, "rows classes"], labels: Int[np.ndarray, " rows"], temperature: float = 1.0
 ) -> float:
     """The mean over rows of -log p of the label."""
-    chosen = softened(probabilities, temperature)[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(chosen, TINY)).mean())
+    return float(-log_softened(probabilities, temperature)[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(probabilities: Float[np.ndarray, "rows classes"], labels: Shaped[np.ndarray, " rows"]) -> float:
-    """The temperature of least negative log likelihood; 1 where there are fewer than `FEWEST` labels or one class only.
+    """The temperature of least negative log likelihood.
 
-    The likelihood is convex in 1 / temperature, so that a search over an interval finds the minimum.
+    The likelihood is convex in 1 / temperature, so that a search over an interval finds the minimum. It is 1 where
+    there are fewer than `FEWEST` labels or one class only, and where the minimum is at an end of the interval: labels
+    that are all predicted rightly say that any sureness is too little.
     """
     from scipy.optimize import minimize_scalar
 
@@ -47,7 +56,8 @@ def fit_temperature(probabilities: Float[np.ndarray, "rows classes"], labels: Sh
         lambda inverse: negative_log_likelihood(probabilities, labels, 1 / inverse),
         bounds=(1 / HIGH, 1 / LOW), method="bounded", options={"xatol": 1e-4},
     )  # fmt: skip
-    return float(1 / found.x)
+    warmth = float(1 / found.x)
+    return warmth if 1.01 * LOW < warmth < HIGH / 1.01 else 1.0
 
 
 def expected_calibration_error(

@@ -130,3 +130,54 @@ def test_it_goes_through_json():
     assert calibration.Calibration.read(json.loads(json.dumps(known.content()))) == known
     with pytest.raises(ValueError, match="no calibration"):
         calibration.Calibration.read({"a": {"temperatures": 1}})
+
+
+def test_a_model_that_is_far_too_sure_is_cooled():
+    """Logits of size 14 with 3% of the labels wrong: the best temperature by a grid over exact likelihoods."""
+    draw = np.random.default_rng(4)
+    labels = (draw.random(1_000) < 0.5).astype(np.float32)
+    wrong = draw.random(1_000) < 0.03
+    logits = np.where((labels > 0) ^ wrong, 1, -1) * draw.normal(14, 1.5, 1_000)
+    seen = scipy.special.expit(logits.astype(np.float32)).astype(np.float32)
+    found = temperature.fit_temperature(temperature.two_sided(seen), labels)
+    signed = np.where(labels > 0, logits, -logits)
+    grid = np.linspace(1, 10, 400)
+    best = grid[np.argmin([np.logaddexp(0, -signed / t).mean() for t in grid])]
+    np.testing.assert_allclose(found, best, rtol=0.1)
+    # All right: any sureness would be too little, so it is left as it is.
+    assert temperature.fit_temperature(temperature.two_sided(np.array([0.6, 0.4] * 8)), np.array([1, 0] * 8)) == 1
+
+
+def test_rows_that_are_predicted_alike_are_in_together():
+    """Three different predictions, 3,000 rows: on the rows themselves coverage is at least what was promised."""
+    for trial in range(4):
+        draw = np.random.default_rng(trial)
+        which = draw.integers(0, 3, 3_000)
+        values = scipy.special.softmax(draw.normal(size=(3, 3)), -1).astype(np.float32)
+        labels = np.array([draw.choice(3, p=p / p.sum()) for p in values[which].astype(np.float64)], np.int32)
+        split = Batch(np.zeros((3_000, 1)), {"kind": labels}, {"kind": np.ones(3_000, bool)})
+        known = calibration.calibrate(TASKS[:1], {"kind": values[which]}, split)
+        shown = calibration.softened(known, TASKS[:1], {"kind": values[which]})
+        for coverage in (0.7, 0.8, 0.9, 0.95):
+            found = calibration.regions(known, TASKS[:1], shown, coverage)
+            assert calibration.coverage_of(TASKS[:1], found, split)["kind"]["coverage"] >= coverage
+
+
+def test_rows_of_no_weight_and_the_names_of_classes_count():
+    predictions, split = drawn(400, 5)
+    odd = np.arange(400) % 2 == 1
+    spoilt = split.targets["price"].copy()
+    spoilt[odd] += 1_000
+    weights = {"price": np.where(odd, 0, 1).astype(np.float32)}
+    weighted = split._replace(targets={**split.targets, "price": spoilt}, weights=weights)
+    masked = split._replace(masks={**split.masks, "price": split.masks["price"] & ~odd})
+    found, plain = (calibration.calibrate(TASKS[3:4], predictions, s) for s in (weighted, masked))
+    assert found == plain
+    named = mtl.Task("kind", "classification", classes=("a", "b", "c"))
+    names = np.array(["a", "b", "c"])[split.targets["kind"]]
+    other = mtl.data.from_arrays(np.zeros((400, 1)), {"kind": np.array([f"{'zyx'['abc'.index(n)]}" for n in names])},
+                                 val=0, test=0)  # fmt: skip
+    renamed = mtl.Task("kind", "classification", classes=("z", "y", "x"))  # the data set's order is x, y, z
+    ours = calibration.calibrate((named,), predictions, split)
+    theirs = calibration.calibrate((renamed,), predictions, other.train)
+    assert ours.tasks["kind"] == theirs.tasks["kind"]
