@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.batch import Batch, PerTask, counted, num_rows
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows, narrow_targets
 from mtl_jax.data.given import by_task, read_weights, stands_for_missing
@@ -169,9 +169,10 @@ def class_labels(split: Batch) -> dict[str, np.ndarray]:
     """{task: class numbers, -1 where there is no label} of tasks whose labels look like classes, one per row."""
     found = {}
     for task, values in split.targets.items():
-        few = values.ndim == 1 and (values.dtype.kind != "f" or np.isin(values[split.masks[task]], (0, 1)).all())
-        if few and split.masks[task].ndim == 1:
-            codes = class_codes(values, split.masks[task])
+        there, _ = counted(split, task)
+        few = values.ndim == 1 and there.ndim == 1
+        if few and (values.dtype.kind != "f" or np.isin(values[there], (0, 1)).all()):
+            codes = class_codes(values, there)
             if codes.max(initial=-1) < max(50, len(codes) // 20):  # more different values are amounts, or names
                 found[task] = codes
     return found

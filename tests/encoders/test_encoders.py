@@ -31,6 +31,7 @@ TABLE_OF_ENCODERS = [
     ("linear(features=3)", IMAGE, (3,)),
     ("mlp(features=(7, 3), norm='batch', dropout=0.1)", TABLE, (3,)),
     ("tabular(features=(6, 3), cardinalities=(2, 3), embedding=2)", MIXED, (3,)),
+    ("tabm(features=(6, 3), cardinalities=(2, 3), members=2, embedding=2, width=3, bins=4)", MIXED, (2, 3)),
     ("cnn(features=(2, 3))", IMAGE, (12,)),
     ("cnn(features=(2, 16), pool='mean', norm='group')", IMAGE, (16,)),
     ("cnn(features=(2, 3), window=1, pool='none')", IMAGE, (8, 8, 3)),
