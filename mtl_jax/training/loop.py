@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import paths
@@ -112,7 +113,10 @@ def train(job: Job) -> Run:
 
         def save() -> None:
             if checkpoints is not None:
-                checkpoints.save(at, {"train": state, "best": best})
+                kept = best
+                if not judged(best):  # on disk as in memory: where the state is evaluated now
+                    kept = best._replace(**job.evaluated(state), steps=jnp.full_like(best.steps, at))
+                checkpoints.save(at, {"train": state, "best": kept})
 
         # --- the loop ----------------------------------------------------------------------------------------------
         bar = stack.enter_context(Progress(job.num_steps, job.progress))
@@ -149,14 +153,18 @@ def train(job: Job) -> Run:
                 saved = at
             if ends:
                 break
-    chosen = job.validation is not None and np.isfinite(np.asarray(best.scores)).any()
-    run.variables = {"params": best.params, "state": best.state} if chosen else job.evaluated(state)
+    run.variables = {"params": best.params, "state": best.state} if judged(best) else job.evaluated(state)
     run.state, run.best = state, best
     run.seconds = time.perf_counter() - started
     if interrupts.caught:
         run.interrupted = interrupts.caught.name
         interrupts.deliver(progress_at_signal(run, job.num_steps, workdir), run)
     return run
+
+
+def judged(best: selection.Best) -> bool:
+    """Whether a validation has found anything better than nothing."""
+    return bool(np.isfinite(np.asarray(best.scores)).any())
 
 
 def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -> str:
