@@ -108,7 +108,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
 def chosen_scaler(task: Task, other: Task, name: str, carried: bool) -> Scaler | None:
     """The scaler of the data, or of the head that came along; a warning where the two are far from each other."""
     if task.scaler is None or other.scaler is None:
-        return task.scaler or other.scaler
+        return task.scaler if carried else task.scaler or other.scaler  # a head without one speaks in own units
     if far_apart(task.scaler, other.scaler):
         whose, why = "data set's", "a scaler of your own goes into the data set's task"
         if carried:

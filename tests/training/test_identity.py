@@ -12,6 +12,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax.training import identity
 from mtl_jax.training.intervals import continued, intervals
+from mtl_jax.training.start import chosen_scaler
 from tests import tiny
 
 
@@ -175,6 +176,11 @@ def test_own_scaler_or_the_datas():
     ):
         run = tiny.fit(tiny.model(far.tasks), data, num_steps=5, eval_every=5)
     assert run.tasks == data.tasks
+    none, own = dataclasses.replace(data.tasks[1], scaler=None), data.tasks[1].scaler
+    assert chosen_scaler(none, data.tasks[1], "data", carried=True) is None  # its head was trained without one
+    assert chosen_scaler(none, data.tasks[1], "data", carried=False) == own == chosen_scaler(
+        data.tasks[1], none, "data", carried=True
+    )
     few = data.take(30)  # near enough for silence
     assert tiny.fit(tiny.model(data.tasks), few, num_steps=5, eval_every=5).tasks == few.tasks
 
