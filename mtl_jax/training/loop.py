@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl_jax import paths
 from mtl_jax.batch import Batch
-from mtl_jax.training import lock, records, selection
+from mtl_jax.training import identity, lock, records, selection
 from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once
@@ -96,6 +96,11 @@ def train(job: Job) -> Run:
                 run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
                 check_restored(state, run.resumed_from, workdir)
+                if job.validation is not None and identity.read(workdir) is None:
+                    # An earlier version, whose scores were on another scale.
+                    losses, _ = job.evaluate({"params": best.params, "state": best.state}, job.validation)
+                    now = selection.scores(losses, job.yardstick)
+                    best = best._replace(scores=jnp.where(best.steps > 0, now, best.scores))
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
             if leads:

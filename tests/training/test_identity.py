@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.training import identity
+from mtl_jax.training import identity, selection
 from mtl_jax.training.intervals import continued, intervals
 from mtl_jax.training.start import chosen_scaler
 from tests import tiny
@@ -120,6 +120,20 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_word(workdir, tmp_path):
     (tmp_path / "identity.json").unlink()
     with pytest.raises(ValueError, match="it differs in l2: 0.0 -> 0.5"):
         fit(tmp_path, l2=0.5)
+
+
+def test_the_best_of_an_earlier_version_is_scored_anew(tmp_path, monkeypatch):
+    """Its scores were on another scale, on which what came later would always or never be better."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(selection, "scores", lambda losses, by: 1000 - losses)
+        assert float(fit(tmp_path).best.scores[0]) > 900
+    (tmp_path / "identity.json").unlink()
+    with pytest.warns(UserWarning, match="was begun by an earlier version"):
+        run = fit(tmp_path)
+    found = [r["losses"] for r in run.history if r["split"] == "val" and r["step"] == int(run.best.steps[0])]
+    by, _ = selection.yardstick(run.tasks, tiny.data().train, tiny.data().val)
+    expected = selection.scores(jnp.array([found[0][t.name] for t in run.tasks]), by)
+    np.testing.assert_allclose(run.best.scores, expected, rtol=1e-5)
 
 
 def test_what_other_versions_left_is_not_compared_by_name(workdir):
