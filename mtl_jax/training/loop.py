@@ -96,11 +96,15 @@ def train(job: Job) -> Run:
                 run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
                 check_restored(state, run.resumed_from, workdir)
-                if job.validation is not None and identity.read(workdir) is None:
-                    # An earlier version, whose scores were on another scale.
+                # Checkpoints of an earlier version keep scores on another scale until a later one is written.
+                stored = identity.read(workdir)
+                until = run.resumed_from if stored is None else stored.get(identity.EARLIER, -1)
+                if until >= 0:
+                    run.identity[identity.EARLIER] = until
+                if run.resumed_from <= until and job.validation is not None:
                     losses, _ = job.evaluate({"params": best.params, "state": best.state}, job.validation)
                     now = selection.scores(losses, job.yardstick)
-                    best = best._replace(scores=jnp.where(best.steps > 0, now, best.scores))
+                    best = best._replace(scores=jnp.where(jnp.isneginf(best.scores), best.scores, now))
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
             if leads:

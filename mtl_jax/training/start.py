@@ -62,13 +62,18 @@ def resolve_model(
         # What a head hands on to others may be read in the scaler's units.
         if model.encoder is not None and model.spec is not None:
             model = sharing.build(model.spec, model.encoder, tasks)
-    splits = {
-        k: in_order_of(tasks, s, selected.tasks, f"{k} of data set {data.name!r}")
-        for k in SPLITS
-        if (s := getattr(selected, k)) is not None
-    }
+    splits = numbered(tasks, selected)
     tasks = tuple(balanced(t, splits["train"]) for t in tasks)
     return model, tasks, dataclasses.replace(selected, tasks=tasks, **splits)
+
+
+def numbered(tasks: Sequence[Task], data: Dataset) -> dict[str, Batch]:
+    """{split: the data set's, with class numbers as the tasks have them}."""
+    return {
+        k: in_order_of(tasks, s, data.tasks, f"{k} of data set {data.name!r}")
+        for k in SPLITS
+        if (s := getattr(data, k)) is not None
+    }
 
 
 def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] = ()) -> tuple[Task, ...]:
