@@ -73,7 +73,7 @@ def check(
       directory: with the files of an earlier run, or without any.
       identity: of the run that is to go on there.
       config: which the run writes to config.json.
-      own_config: whether the caller gave that config, so that it is compared too.
+      own_config: whether the caller gave that config, so that all of it is compared too.
       named: {interval: what the caller gave, or None}; those that follow from the number of steps do not count.
 
     Raises:
@@ -97,6 +97,9 @@ def check(
         found |= intervals_that_differ(stored, identity, named)
         if own_config:
             found |= records.config_differences(path, config)
+        elif not found:  # a config that a caller gave, or changed by hand, is not written over
+            of_file = records.config_differences(path, config, new_keys=False)
+            found = {k: text for k, text in of_file.items() if k not in ("data", *INTERVALS)}
     refuse(directory, list(found.values()))
     for text in said:
         warnings.warn(text, UserWarning, stacklevel=3)

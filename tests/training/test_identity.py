@@ -96,6 +96,8 @@ def test_a_callers_config_does_not_hide_what_differs(tmp_path):
     fit(tmp_path, config={"mine": 1})
     with pytest.raises(ValueError, match="it differs in optimizer: learning_rate 0.001 -> 0.1; mine: 1 -> 2"):
         fit(tmp_path, optimizer=optax.adam(0.1), config={"mine": 2})
+    with pytest.raises(ValueError, match="it differs in mine: 1 -> None"):
+        fit(tmp_path)
 
 
 def test_where_a_run_starts_from_counts(tmp_path):
