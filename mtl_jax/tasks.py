@@ -95,8 +95,8 @@ class Scaler:
     """Mean and standard deviation of a target of numbers, from the training split, in the target's units.
 
     A time in seconds whose spread is a minute has no room in float32. Such targets stay float64 on the host, and what
-    enters a program is relative to `origin` (`centred`): there losses and metrics are the same, and predictions get the
-    origin back in float64.
+    enters a program is relative to `origin` (`centred`): there losses and metrics are the same, but relative errors,
+    which are told it. Predictions get the origin back in float64; metrics of one's own and joint losses, in float32.
 
     Attributes:
       mean, std: an entry for all, or one per dimension.
@@ -267,20 +267,42 @@ def loss_function(task: Task) -> Callable:
 
 
 def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:
-    """The task's metrics but `Missing` ones; they read outputs in the target's units (see `readable`)."""
+    """The task's metrics but `Missing` ones; they read outputs as `readable` gives them, and targets as `centred` does.
+
+    A metric of one's own gets both in the target's own units.
+    """
     chosen = task.metrics if task.metrics is not None else KINDS[task.kind].metrics
     if task.metrics is None and task.kind == "tagging" and is_iob2(task.classes):
         chosen = ("span_f1", *chosen)
-    return tuple(_build(task, m, metrics.NAMES, "metric") for m in chosen if not isinstance(m, Missing))
+    built = [(m, _build(task, m, metrics.NAMES, "metric")) for m in chosen if not isinstance(m, Missing)]
+    return tuple(metric if isinstance(m, str) else _in_own_units(task, metric) for m, metric in built)
+
+
+def own_units(task: Task, values: Array) -> Array:
+    """Values relative to the origin of the task's scaler, as programs hold them, in the target's own units."""
+    origin = origin_of(task)
+    return values if origin is None else values + jnp.asarray(origin, values.dtype)
+
+
+def _in_own_units(task: Task, metric: metrics.Metric) -> metrics.Metric:
+    if origin_of(task) is None:
+        return metric
+
+    def measure(outputs: Array, targets: Array, *more: Array) -> Any:
+        return metric.measure(own_units(task, outputs), own_units(task, targets), *more)
+
+    return metric._replace(measure=measure)
 
 
 def _build(task: Task, part: Any, registry: dict[str, Callable], kind: str) -> Any:
-    """What `part` names, told the task's class names or quantiles where it takes them."""
+    """What `part` names, told the task's class names, quantiles or origin where it takes them."""
     if not isinstance(part, str):
         return part
     kind = f"{kind} of task {task.name!r}:"
     takes = inspect.signature(parts.lookup(parts.parse(part, kind)[0], registry, kind)).parameters
-    known = {k: v for k, v in {"classes": task.classes, "quantiles": task.quantiles}.items() if v and k in takes}
+    origin = () if task.scaler is None else task.scaler.origin
+    told = {"classes": task.classes, "quantiles": task.quantiles, "origin": origin}
+    known = {k: v for k, v in told.items() if v and k in takes}
     return parts.build(part, registry, kind, **known)
 
 

@@ -97,7 +97,7 @@ SLIPS = {
     "no masks": (lambda: mtl.evaluate(g.run, g.data.test._replace(masks={})), "task 'y' has no masks in the split"),
     "a class beyond": (
         lambda: mtl.evaluate(g.run, mtl.Batch(g.x, {"y": g.y, "k": g.k + 7}, {t: g.y == g.y for t in "yk"})),
-        "task 'k': label 7 in row 0 of the split is outside 0..1"),
+        "task 'k': label 7 in row 0 of the split is outside 0..2"),
     "a run to describe": (lambda: mtl.describe(g.run, g.data), "model is a run"),
     "methods as text": (lambda: mtl.compare(g.encoder, g.data, "upgrad"), "methods is 'upgrad'; it must be several"),
     "methods of one part": (lambda: mtl.compare(g.encoder, g.data, {"a": "upgrad"}), r"{name: \(sharing, balancer\)}"),
@@ -114,7 +114,7 @@ def main() -> None:
     """Prints {slip: [type of the error, message]} as JSON."""
     draw = np.random.default_rng(0)
     g.x = draw.normal(size=(60, 5)).astype(np.float32)
-    g.y, g.k = g.x[:, 0], (g.x[:, 1] > 0).astype(int) * (np.arange(60) > 0)
+    g.y, g.k = g.x[:, 0], np.arange(60) % 3
     g.data = mtl.data.from_arrays(g.x, {"y": g.y, "k": g.k})
     g.encoder = mtl.encoders.mlp(features=(4,))
     g.model = mtl.sharing.hard("mlp(features=(4,))", g.data.tasks)

@@ -43,9 +43,11 @@ def numbers(method: str, argument: str, given: Any) -> tuple[float, ...] | None:
     """
     if given is None:
         return None
-    if isinstance(given, Mapping | str) or not hasattr(given, "__iter__"):
+    if isinstance(given, Mapping):
         order = "numbers in the order of the tasks, such as (1.0, 2.0)"
-        raise parts.no_such(f"{method}: {argument}", dict(given) if isinstance(given, Mapping) else given, order)
+        raise parts.no_such(f"{method}: {argument}", dict(given), order)
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise ValueError(f"{method}: {argument}={given!r} must be finite numbers, one per task, such as (1.0, 2.0)")
     found = tuple(x.item() if hasattr(x, "item") else x for x in given)
     if not found or not all(map(is_number, found)):
         raise ValueError(f"{method}: {argument}={found!r} must be finite numbers, one per task")

@@ -26,7 +26,7 @@ from mtl_jax.batch import Batch, PerTask, labels_of
 from mtl_jax.members import Outputs, each
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, divisor, elements, loss_sum, task_losses
+from mtl_jax.tasks import Task, divisor, elements, loss_sum, own_units, task_losses
 
 
 def linearize(
@@ -281,10 +281,12 @@ def linearize(
         return sum(x for losses in found for x in losses.values()) / num_devices()
 
     def joint_gradient() -> Gradient:
+        targets = {t.name: own_units(t, batch.targets[t.name]) for t in tasks}
+
         def value(outputs: dict[str, Outputs]) -> Array:
             total = jnp.zeros((), losses.dtype)
             for loss in joint:
-                part, count = each(lambda o, f=loss.function: f(o, batch.targets, batch.masks), outputs)
+                part, count = each(lambda o, f=loss.function: f(o, targets, batch.masks), outputs)
                 total = total + loss.weight * part / jnp.maximum(global_sum(count), 1)
             return total
 

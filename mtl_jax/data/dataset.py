@@ -133,9 +133,7 @@ def fit_scaler(task: Task, train: Batch) -> Scaler:
     target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is for the checks to say
         mean, std = moments(target, mask)
-        # Relative errors of a depth are of distances from 0 itself.
-        of_zero = task.kind == "depth" or any("abs_rel" in str(m) for m in task.metrics or ())
-        far = (np.abs(mean) > FAR * std) & np.isfinite(mean) & (not of_zero)
+        far = (np.abs(mean) > FAR * std) & np.isfinite(mean)
     repeated = 2 if scaled == "boxes" else 1
     origin = tuple(map(float, np.where(far, np.round(mean), 0))) * repeated if far.any() else ()
     return Scaler(tuple(map(float, mean)) * repeated, tuple(map(float, std)) * repeated, origin)

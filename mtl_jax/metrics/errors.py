@@ -42,18 +42,23 @@ def rmse() -> Metric:
     return _error_metric("rmse", jnp.square, jnp.sqrt)
 
 
-def abs_rel() -> Metric:
+def abs_rel(origin: tuple[float, ...] = ()) -> Metric:
     """Mean of |output - target| / target over labelled elements whose target is above 0 (Eigen et al., 2014).
 
     All pixels of a split count alike; the mean of per-image values is another number.
+
+    Args:
+      origin: what outputs and targets are relative to (`tasks.Scaler`): one number, or one per dimension; () for 0. It
+        enters the divisor alone, as the difference would lose digits in float32.
     """
 
     def measure(
         outputs: Float[Array, "..."], targets: Num[Array, "..."], mask: Bool[Array, "..."], weights: Weights = None
     ) -> Mean:
         check_same_shape("abs_rel", outputs, targets)
-        counted = expand(mask, targets) & (targets > 0)
-        relative = jnp.abs(wide(outputs) - targets) / jnp.where(counted, targets, 1)
+        own = targets if not origin else targets + jnp.asarray(origin[0] if len(origin) == 1 else origin, jnp.float32)
+        counted = expand(mask, targets) & (own > 0)
+        relative = jnp.abs(wide(outputs) - targets) / jnp.where(counted, own, 1)
         each = number(counted, weights).ravel()
         return Mean(total(relative.ravel(), each), each.sum(dtype=each.dtype))
 

@@ -118,12 +118,14 @@ def best_constant(
 def untold(task: Task, split: Batch) -> str | None:
     """Why a split's labels cannot tell a model from a constant: there are none, or all are the same; else None.
 
-    Numbers are the same where they differ by no more than float32 rounds them.
+    Numbers are the same where they differ by no more than float32 rounds them, relative to their origin.
     """
+    given, split = np.asarray(split.targets[task.name]), centred([task], split)
     target, (mask, _) = np.asarray(split.targets[task.name]), counted(split, task.name)
     labelled = labelled_elements(target, mask)
     if not labelled.any():
         return "no labels"
+    first = given[labelled][0]
     # Where the target is a vector, each of its columns has a value of its own.
     vector = isinstance((None, *task.row_axes)[-1], int)
     columns, labelled = (x.reshape(-1, x.shape[-1] if vector else 1) for x in (target, labelled))
@@ -133,5 +135,5 @@ def untold(task: Task, split: Batch) -> str | None:
     low, high = low[there], high[there]
     if (high - low > 1e-6 * np.maximum(np.abs(low), np.abs(high))).any():
         return None
-    shown = task.classes[int(low[0])] if task.classes and KINDS[task.kind].labels == "classes" else f"{low[0]:g}"
+    shown = task.classes[int(first)] if task.classes and KINDS[task.kind].labels == "classes" else f"{first:g}"
     return f"every label is {shown}" if len(low) == 1 else "every label is the same"

@@ -5,6 +5,7 @@ inside objects (an optimizer's rates, a joint loss), all other arguments, and th
 is kept in identity.json, beside the config. What cannot be compared is said.
 """
 
+import dataclasses
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,13 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fingerprint import differences as data_differences
 from mtl_jax.data.fingerprint import fingerprint, of_tree
 from mtl_jax.tasks import KINDS, Task
-from mtl_jax.training import records
+from mtl_jax.training import description, records
 from mtl_jax.training.contents import contents, versions
 from mtl_jax.training.intervals import NAMES as INTERVALS
-from mtl_jax.training.start import Adapted
+from mtl_jax.training.start import Adapted, numbered
 
 FILE = "identity.json"
+EARLIER = "earlier version until"  # the step of the last checkpoint of a version that kept no identity
 SHOWN = 6  # differences in one message
 
 
@@ -71,7 +73,7 @@ def check(
       directory: with the files of an earlier run, or without any.
       identity: of the run that is to go on there.
       config: which the run writes to config.json.
-      own_config: whether the caller gave that config, so that it is compared too.
+      own_config: whether the caller gave that config, so that all of it is compared too.
       named: {interval: what the caller gave, or None}; those that follow from the number of steps do not count.
 
     Raises:
@@ -95,6 +97,9 @@ def check(
         found |= intervals_that_differ(stored, identity, named)
         if own_config:
             found |= records.config_differences(path, config)
+        elif not found:  # a config that a caller gave, or changed by hand, is not written over
+            of_file = records.config_differences(path, config, new_keys=False)
+            found = {k: text for k, text in of_file.items() if k not in ("data", *INTERVALS)}
     refuse(directory, list(found.values()))
     for text in said:
         warnings.warn(text, UserWarning, stacklevel=3)
@@ -219,10 +224,14 @@ def _changed(what: str, old: Any, new: Any) -> str:
 def check_data(directory: pathlib.Path, data: Dataset) -> None:
     """An error that says what differs, if the run in a directory was trained on other data.
 
+    Labels are compared by class name, as a run may number classes otherwise than the data.
+
     Raises:
       ValueError: if it was.
     """
     stored = read(directory)
     if stored is not None and all(t in {t.name for t in data.tasks} for t in stored["order of tasks"]):
-        now = fingerprint(data.select(stored["order of tasks"]))
+        tasks = description.read_description(directory)["tasks"]
+        data = data.select(stored["order of tasks"])
+        now = fingerprint(dataclasses.replace(data, **numbered(tasks, data)))
         refuse(directory, data_differences(stored["data"], now))

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import paths
 from mtl_jax.batch import Batch
-from mtl_jax.training import lock, records, selection
+from mtl_jax.training import identity, lock, records, selection
 from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.description import write_description
 from mtl_jax.training.dispatch import Feeds, compile_once
@@ -95,6 +96,15 @@ def train(job: Job) -> Run:
                 run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
                 check_restored(state, run.resumed_from, workdir)
+                # Checkpoints of an earlier version keep scores on another scale until a later one is written.
+                stored = identity.read(workdir)
+                until = run.resumed_from if stored is None else stored.get(identity.EARLIER, -1)
+                if until >= 0:
+                    run.identity[identity.EARLIER] = until
+                if run.resumed_from <= until and job.validation is not None:
+                    losses, _ = job.evaluate({"params": best.params, "state": best.state}, job.validation)
+                    now = selection.scores(losses, job.yardstick)
+                    best = best._replace(scores=jnp.where(jnp.isneginf(best.scores), best.scores, now))
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
             if leads:
@@ -112,7 +122,10 @@ def train(job: Job) -> Run:
 
         def save() -> None:
             if checkpoints is not None:
-                checkpoints.save(at, {"train": state, "best": best})
+                kept = best
+                if not judged(best):  # on disk as in memory: where the state is evaluated now
+                    kept = best._replace(**job.evaluated(state), steps=jnp.full_like(best.steps, at))
+                checkpoints.save(at, {"train": state, "best": kept})
 
         # --- the loop ----------------------------------------------------------------------------------------------
         bar = stack.enter_context(Progress(job.num_steps, job.progress))
@@ -149,14 +162,18 @@ def train(job: Job) -> Run:
                 saved = at
             if ends:
                 break
-    chosen = job.validation is not None and np.isfinite(np.asarray(best.scores)).any()
-    run.variables = {"params": best.params, "state": best.state} if chosen else job.evaluated(state)
+    run.variables = {"params": best.params, "state": best.state} if judged(best) else job.evaluated(state)
     run.state, run.best = state, best
     run.seconds = time.perf_counter() - started
     if interrupts.caught:
         run.interrupted = interrupts.caught.name
         interrupts.deliver(progress_at_signal(run, job.num_steps, workdir), run)
     return run
+
+
+def judged(best: selection.Best) -> bool:
+    """Whether a validation has found anything better than nothing."""
+    return bool(np.isfinite(np.asarray(best.scores)).any())
 
 
 def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -> str:

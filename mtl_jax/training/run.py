@@ -300,8 +300,8 @@ def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib
     for name in extra:  # selection state of a working directory
         target[name] = jax.ShapeDtypeStruct(stored[name], _dtype(name))
     best = checkpoints.restore(step, {"best": target})["best"]
-    # Without a validation split nothing was selected: the training state's own variables count.
-    if "scores" in extra and not np.isfinite(np.asarray(best["scores"])).any():
+    # Where nothing was selected, earlier versions left the first variables there: the training state's own count.
+    if "steps" in extra and not (np.asarray(best["steps"]) > 0).any():
         best = _last_variables(checkpoints, step, shapes)
     return {"params": best["params"], "state": best["state"]}
 

@@ -62,13 +62,18 @@ def resolve_model(
         # What a head hands on to others may be read in the scaler's units.
         if model.encoder is not None and model.spec is not None:
             model = sharing.build(model.spec, model.encoder, tasks)
-    splits = {
-        k: in_order_of(tasks, s, selected.tasks, f"{k} of data set {data.name!r}")
-        for k in SPLITS
-        if (s := getattr(selected, k)) is not None
-    }
+    splits = numbered(tasks, selected)
     tasks = tuple(balanced(t, splits["train"]) for t in tasks)
     return model, tasks, dataclasses.replace(selected, tasks=tasks, **splits)
+
+
+def numbered(tasks: Sequence[Task], data: Dataset) -> dict[str, Batch]:
+    """{split: the data set's, with class numbers as the tasks have them}."""
+    return {
+        k: in_order_of(tasks, s, data.tasks, f"{k} of data set {data.name!r}")
+        for k in SPLITS
+        if (s := getattr(data, k)) is not None
+    }
 
 
 def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] = ()) -> tuple[Task, ...]:
@@ -108,7 +113,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
 def chosen_scaler(task: Task, other: Task, name: str, carried: bool) -> Scaler | None:
     """The scaler of the data, or of the head that came along; a warning where the two are far from each other."""
     if task.scaler is None or other.scaler is None:
-        return task.scaler or other.scaler
+        return task.scaler if carried else task.scaler or other.scaler  # a head without one speaks in own units
     if far_apart(task.scaler, other.scaler):
         whose, why = "data set's", "a scaler of your own goes into the data set's task"
         if carried:

@@ -1,7 +1,9 @@
 """One rule of kinds for arrays, frames and files, labels that are missing, and targets far from 0."""
 
+import dataclasses
 import decimal
 
+import jax.numpy as jnp
 import numpy as np
 import pandas
 import polars
@@ -143,12 +145,22 @@ def test_offsets_cost_nothing():
 def test_a_run_on_a_far_target_predicts_and_measures_in_its_units():
     small = 60 * (X[:, 0] + 0.5 * X[:, 1]).astype(np.float64)
     data = mtl.data.from_arrays(X, {"time": 1.7e9 + small}, val=0.2, test=0.2)
-    model = mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), data.tasks)
-    run = mtl.fit(model, data, num_steps=300, batch_size=16, optimizer="adam(0.01)", progress=False)
-    error = run.predict(data.test.inputs)["time"] - data.test.targets["time"]
+    own = mtl.metrics.base.mean_metric("own", lambda outputs, targets: jnp.minimum(outputs, targets), False)
+    tasks = [dataclasses.replace(data.tasks[0], metrics=("rmse", "r2", "abs_rel", own))]
+    model = mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), tasks)
+
+    def nan_unless_own(outputs, targets, masks):
+        return jnp.where(targets["time"].min() > 1.6e9, 0, jnp.nan) * outputs["time"].sum(), jnp.float32(1)
+
+    run = mtl.fit(model, data, num_steps=300, batch_size=16, optimizer="adam(0.01)", progress=False,
+                  joint_losses=[mtl.JointLoss("own units", nan_unless_own)])  # fmt: skip
+    predicted, targets = run.predict(data.test.inputs)["time"], data.test.targets["time"]
+    error = predicted - targets
     found = run.evaluate(data.test)["time"]
     np.testing.assert_allclose(found["rmse"], np.sqrt((error**2).mean()), rtol=1e-3)
-    assert found["r2"] > 0.9
+    np.testing.assert_allclose(found["abs_rel"], (np.abs(error) / targets).mean(), rtol=1e-3)
+    np.testing.assert_allclose(found["own"], np.minimum(predicted, targets).mean(), rtol=1e-6)
+    assert found["r2"] > 0.9 and not run.without_say
 
 
 @pytest.mark.parametrize("value", [0.1, 14.62, 1e6 + 0.1])

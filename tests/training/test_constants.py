@@ -66,3 +66,12 @@ def test_labels_that_tell_nothing(task, target, mask, why):
     dtype = np.int32 if task.kind in ("tagging", "classification") else np.float32
     split = Batch(np.zeros((2, 1)), {"t": np.asarray(target, dtype)}, {"t": np.asarray(mask)})
     assert untold(task, split) == why
+
+
+def test_labels_far_from_zero_tell_what_their_spread_tells():
+    """Times in seconds that spread over minutes differ by far less than float32 rounds them, and still tell."""
+    task = mtl.Task("t", "regression", scaler=mtl.tasks.Scaler((1.7e9,), (60.0,), (1.7e9,)))
+    times = 1.7e9 + np.array([0.0, 60.0])
+    split = Batch(np.zeros((2, 1)), {"t": times}, {"t": np.ones(2, bool)})
+    assert untold(task, split) is None
+    assert untold(task, split._replace(masks={"t": np.array([False, True])})) == "every label is 1.7e+09"

@@ -10,8 +10,9 @@ import optax
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.training import identity
+from mtl_jax.training import identity, selection
 from mtl_jax.training.intervals import continued, intervals
+from mtl_jax.training.start import chosen_scaler
 from tests import tiny
 
 
@@ -95,6 +96,8 @@ def test_a_callers_config_does_not_hide_what_differs(tmp_path):
     fit(tmp_path, config={"mine": 1})
     with pytest.raises(ValueError, match="it differs in optimizer: learning_rate 0.001 -> 0.1; mine: 1 -> 2"):
         fit(tmp_path, optimizer=optax.adam(0.1), config={"mine": 2})
+    with pytest.raises(ValueError, match="it differs in mine: 1 -> None"):
+        fit(tmp_path)
 
 
 def test_where_a_run_starts_from_counts(tmp_path):
@@ -119,6 +122,21 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_word(workdir, tmp_path):
     (tmp_path / "identity.json").unlink()
     with pytest.raises(ValueError, match="it differs in l2: 0.0 -> 0.5"):
         fit(tmp_path, l2=0.5)
+
+
+def test_the_best_of_an_earlier_version_is_scored_anew(tmp_path, monkeypatch):
+    """Its scores were on another scale, on which what came later would always or never be better."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(selection, "scores", lambda losses, by: 1000 - losses)
+        assert float(fit(tmp_path).best.scores[0]) > 900
+    (tmp_path / "identity.json").unlink()
+    with pytest.warns(UserWarning, match="was begun by an earlier version"):
+        fit(tmp_path)
+    run = fit(tmp_path)  # from the same checkpoint, as no later one was written
+    found = [r["losses"] for r in run.history if r["split"] == "val" and r["step"] == int(run.best.steps[0])]
+    by, _ = selection.yardstick(run.tasks, tiny.data().train, tiny.data().val)
+    expected = selection.scores(jnp.array([found[0][t.name] for t in run.tasks]), by)
+    np.testing.assert_allclose(run.best.scores, expected, rtol=1e-5)
 
 
 def test_what_other_versions_left_is_not_compared_by_name(workdir):
@@ -175,6 +193,10 @@ def test_own_scaler_or_the_datas():
     ):
         run = tiny.fit(tiny.model(far.tasks), data, num_steps=5, eval_every=5)
     assert run.tasks == data.tasks
+    none, own = dataclasses.replace(data.tasks[1], scaler=None), data.tasks[1].scaler
+    assert chosen_scaler(none, data.tasks[1], "data", carried=True) is None  # its head was trained without one
+    assert chosen_scaler(none, data.tasks[1], "data", carried=False) == own
+    assert chosen_scaler(data.tasks[1], none, "data", carried=True) == own
     few = data.take(30)  # near enough for silence
     assert tiny.fit(tiny.model(data.tasks), few, num_steps=5, eval_every=5).tasks == few.tasks
 
@@ -198,3 +220,18 @@ def test_labels_are_trained_on_by_class_name():
     with pytest.raises(ValueError, match="has the classes red, green, blue in the model, but a, b, c in data set"):
         other = dataclasses.replace(data, tasks=(dataclasses.replace(color, classes=("a", "b", "c")),))
         tiny.fit(model, other)
+
+
+def test_a_finished_run_knows_its_data_whatever_the_order_of_classes(tmp_path):
+    names = np.array(["red", "green", "blue"])
+    data = mtl.data.from_arrays(
+        tiny.data().train.inputs, {"color": names[tiny.data().train.targets["color"]]}, val=0.2, test=0.2
+    )
+    model = tiny.model([mtl.Task("color", "classification", classes=tuple(names))])
+    assert data.tasks[0].classes != model.tasks[0].classes
+    tiny.fit(model, data, num_steps=5, eval_every=5, workdir=tmp_path)
+    identity.check_data(tmp_path, data)
+    split = data.train
+    moved = split._replace(targets={"color": np.roll(split.targets["color"], 1)})
+    with pytest.raises(ValueError, match="labels of task 'color' of train differ"):
+        identity.check_data(tmp_path, dataclasses.replace(data, train=moved))

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mtl_jax as mtl
@@ -165,3 +166,15 @@ def test_a_shared_trunk_is_chosen_by_the_others_and_that_is_said():
     assert np.asarray(run.best.steps).tolist() == [best["step"]] * 2
     constant = selection.yardstick(run.tasks, data.train, data.val)[0].constants[0]
     assert best["scores"]["a"] == pytest.approx(1 - best["losses"]["a"] / float(constant), abs=1e-5)
+
+
+def test_where_nothing_was_judged_disk_and_memory_hold_the_averages(tmp_path):
+    """With a schedule-free optimizer they are others than those that train; so, too, where a run goes on."""
+    data = split_data(np.full(40, 0.1), np.full(20, 0.1)).select(["b"])
+    for num_steps in (20, 30):
+        run = tiny.fit(tiny.model(data.tasks), data, num_steps=num_steps, workdir=tmp_path,
+                       optimizer=optax.contrib.schedule_free_adamw(0.05))  # fmt: skip
+        assert run.without_say and run.steps == num_steps
+        tiny.assert_same(mtl.load_run(tmp_path).variables, run.variables)
+    with pytest.raises(AssertionError):
+        tiny.assert_same(run.params, run.state.params)
