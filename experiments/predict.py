@@ -54,8 +54,12 @@ def with_points(table: Any, known: Any) -> dict[str, Any]:
         found = {name: column.format for name, column in read_columns(table).items()}
     except ValueError:  # a column that the run does not read may hold anything
         found = {}
-    found |= {c.name: c.format for c in known.columns if c.type == "number" and c.format.decimal == ","}
     columns = dict(table.columns)
+    for c in known.columns:
+        if c.type == "number" and c.format.decimal == "," and columns[c.name].dtype == pl.String:
+            cells = spelled.without_missing(columns[c.name].str.strip_chars(), known.missing_words)
+            if not len(spelled.unparsed(cells, spelled.parse_numbers(cells, c.format))):
+                found[c.name] = c.format  # read so by the run, too
     for name, how in found.items():
         cells = columns[name]
         if how.decimal != "," or cells.dtype != pl.String:

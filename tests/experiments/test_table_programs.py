@@ -73,6 +73,20 @@ def test_numbers_with_a_decimal_comma_are_written_with_points(tmp_path):
     assert found["area"][0] == "30.50" and found["area"][2] == "-"
 
 
+def test_a_table_trains_with_the_encoder_and_options_chosen_for_tables(saved):
+    folder, data, _ = saved
+    config = f"--config=experiments/configs/table.py:{folder / 'homes.csv'},price,sold"
+    flags = ["--config.num_steps=40", "--config.encoder=for_table(members=2, features=(4,))"]
+    done = run("train", config, *flags, f"--workdir={folder / 'trained'}")
+    assert done.returncode == 0, done.stderr
+    options = mtl.training.options_for_table(data)
+    found = records.read_json(folder / "trained/config.json")
+    assert found["batch_size"] == options["batch_size"] and found["patience"] == options["patience"]
+    assert mtl.load_run(folder / "trained").model.encoder.spec.endswith("features=(4,), members=2)")
+    done = run("train", "--config=experiments/configs/table.py", f"--workdir={folder / 'other'}")
+    assert done.returncode == 2 and "needs a file and the columns to predict" in done.stderr
+
+
 def test_evaluation_says_that_the_file_has_changed_and_takes_another(saved):
     folder, data, trained = saved
     path, workdir = folder / "homes.csv", f"--workdir={folder / 'run'}"
