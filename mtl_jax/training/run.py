@@ -148,11 +148,14 @@ class Run:
 
         Raises:
           ValueError: for what is no split, a split without labels, or several members.
+
+        A UserWarning says where the rows are those that the run was trained on.
         """
         if self.members:
             raise ValueError(f"this run has {self.members} members; calibrate one: run.member(i).calibrate(...)")
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
+        of_run.warn_of_training_rows(self.identity, split)
         split = in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split")
         plain = dataclasses.replace(self, calibration=None)
         made = of_run.make(self.tasks, plain.predict(split.inputs, batch_size), split)

@@ -57,6 +57,14 @@ def test_it_belongs_to_its_variables(trained, tmp_path):
         mtl.load_run(tmp_path / "run")
 
 
+def test_training_rows_are_told(trained, tmp_path):
+    data, run = trained
+    run.save(tmp_path / "run")
+    for each in (run, mtl.load_run(tmp_path / "run")):
+        with pytest.warns(UserWarning, match="has the rows that the run was trained on"):
+            each.calibrate(data.train)
+
+
 def test_what_cannot_be_calibrated_is_said(trained):
     data, run = trained
     with pytest.raises(ValueError, match="the run is not calibrated"):
