@@ -154,6 +154,7 @@ class Run:
         if self.members:
             raise ValueError(f"this run has {self.members} members; calibrate one: run.member(i).calibrate(...)")
         check_no_name(split)
+        of_run.warn_of_training_file(self.columns, split)
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
         of_run.warn_of_training_rows(self.identity, split)

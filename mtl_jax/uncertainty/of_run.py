@@ -10,6 +10,7 @@ import numpy as np
 from mtl_jax import files
 from mtl_jax.batch import Batch
 from mtl_jax.data.fingerprint import of_split, of_tree
+from mtl_jax.data.tables.files import fingerprint
 from mtl_jax.tasks import Task
 from mtl_jax.training import records
 from mtl_jax.uncertainty.calibration import Calibration, calibrate, can_calibrate
@@ -33,6 +34,16 @@ def warn_of_training_rows(identity: dict[str, Any], split: Batch) -> None:
         warnings.warn("the split to calibrate on has the rows that the run was trained on, of which it is surer than "
                       "of new ones: intervals and sets will be too narrow; calibrate on held-out rows, "
                       "run.calibrate(data.val)", UserWarning, stacklevel=3)  # fmt: skip
+
+
+def warn_of_training_file(columns: Any, split: Any) -> None:
+    """A warning for the very file that holds the rows of training, of a run on a table with `columns`."""
+    known = getattr(columns, "source", {}).get("sha256")
+    path = pathlib.Path(split).expanduser() if known and isinstance(split, str | pathlib.Path) else None
+    if path is not None and path.is_file() and fingerprint(path) == known:
+        warnings.warn(f"{path} holds the rows that the run was trained on, of which it is surer than of new ones: "
+                      "intervals and sets will be too narrow; calibrate on held-out rows, run.calibrate(data.val)",
+                      UserWarning, stacklevel=3)  # fmt: skip
 
 
 def write(directory: pathlib.Path, calibration: Calibration | None, variables: Any) -> None:

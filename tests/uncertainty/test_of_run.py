@@ -95,6 +95,8 @@ def test_a_table_is_written_with_its_intervals(tmp_path):
     run = tiny.fit(mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), data.tasks), data, num_steps=100).calibrate(
         data.val
     )
+    with pytest.warns(UserWarning, match="homes.csv holds the rows that the run was trained on"):
+        run.calibrate(tmp_path / "homes.csv")
     (tmp_path / "new.csv").write_text("area\n50\n150\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
