@@ -53,15 +53,21 @@ def data_of(config: dict[str, Any]) -> mtl.data.Dataset:
     return mtl.data.load(config["data"], data_dir=config["data_dir"])
 
 
-def encoder_of(config: dict[str, Any]) -> mtl.encoders.Encoder:
-    """The encoder that the config names, in its dtype."""
+def encoder_of(config: dict[str, Any], data: mtl.data.Dataset) -> mtl.encoders.Encoder:
+    """The encoder that the config names, in its dtype; "for_table" is the one that suits the data set."""
     dtype = {} if config["dtype"] in ("", "float32") or "dtype=" in config["encoder"] else {"dtype": config["dtype"]}
+    name, positional, given = parts.parse(config["encoder"], "encoder")
+    if name == "for_table":
+        if positional:
+            raise ValueError(f"encoder {config['encoder']!r}: name its arguments, which are those of 'tabm'")
+        chosen = mtl.encoders.for_table(data)
+        return mtl.encoders.build(parts.call("tabm", {**parts.parse(chosen.spec)[2], **given}), **dtype)
     return mtl.encoders.build(config["encoder"], **dtype)
 
 
 def model_of(config: dict[str, Any], data: mtl.data.Dataset) -> Any:
     """The model that the config names, on the data set's tasks."""
-    return mtl.sharing.build(config["sharing"], encoder_of(config), data.tasks)
+    return mtl.sharing.build(config["sharing"], encoder_of(config, data), data.tasks)
 
 
 def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def main() -> int:
 
     config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
     data = assemble.data_of(config)
-    encoder = assemble.encoder_of(config)
+    encoder = assemble.encoder_of(config, data)
     own = ("balancer", "seed", "workdir")
     arguments = {k: v for k, v in assemble.arguments_of_fit(config, None).items() if k not in own}
     if SHARING.value and METHODS.value:

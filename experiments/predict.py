@@ -2,7 +2,8 @@
 
 python -m experiments.predict --workdir=runs/a --csv=new.csv --out=predictions.csv
 
-The rows are encoded as those of training were; columns may come in any order, and further ones are kept. Written are,
+The rows are encoded as those of training were; columns may come in any order, and further ones are kept. A CSV file is
+written with commas between cells and points in numbers, whatever marks were read. Written are,
 for each task, the prediction, and a probability for each class. Of a calibrated run (as `experiments.train` leaves it
 where there are validation rows) also the interval of a number, or the set of classes, that holds the label with
 probability --coverage.
@@ -10,6 +11,7 @@ probability --coverage.
 
 import os
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -19,8 +21,54 @@ flags.adopt_module_key_flags(launch)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run.")
 CSV = flags.DEFINE_string("csv", None, "A CSV or Parquet file of rows to predict for.")
 OUT = flags.DEFINE_string("out", None, "The file to write: CSV, or Parquet if its name ends so.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace --out if it is there.")
 COVERAGE = flags.DEFINE_float("coverage", 0.9, "Of intervals and sets, in (0, 1); 0: write none.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 1024, "Rows per compiled call.", lower_bound=1)
+
+
+def check_out(out: pathlib.Path, read: pathlib.Path, overwrite: bool) -> None:
+    """An error if writing would replace what was read, or what is there and was not said to be replaced."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} to")
+    if out.is_dir():
+        raise IsADirectoryError(f"--out={out} is a folder; name a file")
+    if out.exists() and read.exists() and out.samefile(read):
+        raise ValueError(f"--out={out} is the file of --csv, whose rows would be replaced; name another file")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"--out={out} is there already; name another file, or say --overwrite")
+
+
+def with_points(table: Any, known: Any) -> dict[str, Any]:
+    """The columns of a table; numbers that are spelled with a decimal comma, with a point and without thousands.
+
+    Args:
+      table: the cells of a file.
+      known: the run's encoding, whose columns are spelled as in training.
+    """
+    import polars as pl
+
+    from mtl_jax.data.tables import cells as spelled
+    from mtl_jax.data.tables import read_columns
+
+    try:
+        found = {name: column.format for name, column in read_columns(table).items()}
+    except ValueError:  # a column that the run does not read may hold anything
+        found = {}
+    columns = dict(table.columns)
+    for c in known.columns:
+        if c.type == "number" and c.format.decimal == "," and columns[c.name].dtype == pl.String:
+            cells = spelled.without_missing(columns[c.name].str.strip_chars(), known.missing_words)
+            if not len(spelled.unparsed(cells, spelled.parse_numbers(cells, c.format))):
+                found[c.name] = c.format  # read so by the run, too
+    for name, how in found.items():
+        cells = columns[name]
+        if how.decimal != "," or cells.dtype != pl.String:
+            continue
+        pointed = cells.str.replace_all(spelled.SPACES if how.thousands == " " else r"\.", "")
+        pointed = pointed.str.replace(",", ".", literal=True)
+        read = spelled.parse_numbers(cells.str.strip_chars(), how).is_not_null()
+        columns[name] = pl.select(pl.when(read).then(pointed).otherwise(cells)).to_series()
+    return columns
 
 
 def main() -> int:
@@ -32,12 +80,11 @@ def main() -> int:
     run, out = mtl.load_run(WORKDIR.value), pathlib.Path(OUT.value).expanduser()
     if run.columns is None:
         raise ValueError(f"{WORKDIR.value} was not trained on a table, so that it cannot read {CSV.value}")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} to")
+    check_out(out, pathlib.Path(CSV.value).expanduser(), OVERWRITE.value)
     table = read_table(CSV.value)
     predicted, wanted = run.predict(table, BATCH_SIZE.value), COVERAGE.value
     inside = regions(run.calibration, run.tasks, predicted, wanted) if run.calibration and wanted else None
-    found = beside(table.columns, run.tasks, predicted, inside)
+    found = beside(with_points(table, run.columns), run.tasks, predicted, inside)
     draft = out.with_name(out.name + ".tmp")
     (found.write_parquet if out.suffix in (".parquet", ".pq") else found.write_csv)(draft)
     os.replace(draft, out)
@@ -45,7 +92,10 @@ def main() -> int:
         shown = ", ".join(sorted(set(cells))[:5])
         print(f"column {name!r}: {len(cells)} of {table.num_rows} rows have values that training rows did not have "
               f"({shown}); they count as unknown")  # fmt: skip
-    said = f"with intervals and sets of {wanted:.0%} coverage" if inside else "without intervals: it is not calibrated"
+    said = f"with intervals and sets of {wanted:.0%} coverage" if inside else "without intervals"
+    if not run.calibration:
+        said += (": the run is not calibrated (let experiments.train finish with validation rows, or in Python "
+                 "run.calibrate(data.val).save(folder))")  # fmt: skip
     print(f"{table.num_rows:,} rows with predictions of {', '.join(t.name for t in run.tasks)}, {said}; {out}")
     return 0
 

@@ -9,7 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.data = ""  # a data set's call, such as "multi_digits(num_train=2000)"
     c.data_dir = config_dict.placeholder(str)  # None: the environment's MTL_JAX_DATA
-    c.encoder = "mlp"
+    c.encoder = "mlp"  # or "for_table": `encoders.for_table` of the data
     c.sharing = "hard"
     c.balancer = "equal"
     c.task_schedule = "joint"  # which tasks train at which step, such as "alternating(by='size')"

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,6 +119,8 @@ def pareto_front(
     Raises:
       ValueError: for one task only, a split whose labels do not tell of two, or a method without a preference; the
         message lists those with one.
+
+    A UserWarning says where different preferences gave the same model.
     """
     check_model(model)
     check_data(data)
@@ -151,12 +154,28 @@ def pareto_front(
         raise ValueError(f"a front needs at least two tasks that {split} can tell a model from a constant in; {why}")
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
     run.variables = jax.vmap(evaluated_at)(run.state)
+    _warn_of_alike(run.params, grid, len(seeds), method)
     found = run.evaluate(measured)
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)
     relative = np.full(losses.shape, np.nan)
     relative[:, told] = losses[:, told] / constants[told]
     volume = hypervolume(relative[:, told], np.ones(len(told)))
     return Front(names, method, grid, relative, is_on_front(relative[:, told]), volume, run, left_out)
+
+
+def _warn_of_alike(params: Any, grid: np.ndarray, seeds: int, method: str) -> None:
+    """A warning if preferences that differ ended with the same parameters, to the last bit."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(params)]
+    ends = {tuple(p): tuple(x[m * seeds].tobytes() for x in leaves) for m, p in enumerate(grid.tolist())}
+    models = len(set(ends.values()))
+    if models < len(ends):
+        kept = "all preferences gave the same model" if models == 1 else f"{len(ends)} preferences gave {models} models"
+        warnings.warn(
+            f"method {method!r}: {kept}, so that the points show no trade. If it has a warmup of equal weights, train "
+            "for more num_steps than that, or name a smaller one, such as 'stch(mu=0.1, warmup=10)'",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _relative(loss: float) -> str:

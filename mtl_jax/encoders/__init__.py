@@ -36,6 +36,8 @@ NAMES = {
 
 def build(text: str, **extra) -> Encoder:
     """The encoder that `text` names, such as ``"mlp(features=(64, 64))"``."""
+    if isinstance(text, str) and text.split("(")[0].strip() == "for_table":
+        raise ValueError(f"encoder {text!r} is chosen by the data; call mtl.encoders.for_table(data)")
     return parts.build(text, NAMES, "encoder", **extra)
 
 

@@ -1,5 +1,7 @@
 """What `fit`, `describe` and `evaluate` were given, and what was meant: the usual mistakes, each said in one line."""
 
+import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,13 +9,14 @@ import jax
 import numpy as np
 import optax
 
-from mtl_jax import balancing, encoders, parts
+from mtl_jax import balancing, encoders, partition, parts
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.linearization import JointLoss
-from mtl_jax.batch import Batch, map_weights
+from mtl_jax.batch import Batch, map_weights, num_rows
 from mtl_jax.data.checks import check_split
 from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.encoders.base import check_inputs
+from mtl_jax.encoders.sequences import shown
 from mtl_jax.inputs import check_int32, place
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import KINDS, Task
@@ -22,7 +25,28 @@ from mtl_jax.training.schedule import Schedule
 from mtl_jax.training.start import Adapted
 
 MODEL = "a model such as mtl.sharing.hard(encoder, data.tasks), or what mtl.transfer.adapt returned"
+REPEATS = 4  # times that each row comes in one batch, beyond which it is waste
+SMALL = 128  # rows of a batch that cost little, whatever the data
 DATA = "a data set such as mtl.data.from_arrays(inputs, {task: labels})"
+
+
+# What other libraries call it: {argument: how `fit` has it}.
+ELSEWHERE = {
+    **dict.fromkeys(("learning_rate", "lr"), 'it is the optimizer\'s: optimizer="adam(learning_rate=0.001)"'),
+    "weight_decay": 'it is the optimizer\'s: optimizer="adamw(learning_rate=0.001, weight_decay=0.01)"',
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs", "max_epochs"),
+                    "fit counts steps: num_steps = epochs * rows / batch_size"),
+    **dict.fromkeys(("steps", "max_steps", "iterations"), "it is num_steps"),
+    "verbose": "it is progress",
+}  # fmt: skip
+
+
+def refuse_unknown(others: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """An error for an argument that `fit` does not have, with what it is called here."""
+    for name in others:
+        if name in ELSEWHERE:
+            raise ValueError(f"fit has no argument {name!r}; {ELSEWHERE[name]}")
+        raise parts.unknown("argument of fit", name, allowed)
 
 
 def check_model(model: Any) -> None:
@@ -49,6 +73,12 @@ def check_data(data: Any) -> None:
         raise ValueError(f"data is the text {data!r}; load it: mtl.data.load({data!r})")
     if not isinstance(data, Dataset):
         raise parts.no_such("data", data, DATA)
+
+
+def check_no_name(split: Any) -> None:
+    """An error for the name of a split; a file that is called so stays what it is."""
+    if isinstance(split, str) and split in SPLITS and not pathlib.Path(split).exists():
+        raise ValueError(f"the split is the text {split!r}; give the split itself: data.{split}")
 
 
 def check_is_split(split: Any) -> None:
@@ -103,6 +133,30 @@ def check_readable(model: MultiTaskModel, data: Dataset) -> None:
             check_inputs(encoder, split.inputs, place(name))
     # The warning points to who called `fit`.
     warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel=4)
+
+
+def check_carried(adapted: Adapted, fresh: Any, data: Dataset) -> None:
+    """An error for carried variables of other shapes than the model has on this data set's inputs (`fresh`)."""
+    for kind, carried in adapted.variables.items():
+        new = partition.flatten(fresh[kind])
+        for path, leaf in carried.items():
+            was = leaf.shape[1:] if adapted.members else leaf.shape
+            if path in new and tuple(was) != tuple(new[path].shape):
+                way = "from_csv(..., columns=run.columns) encodes a table as the run's was"
+                raise ValueError(
+                    f"the carried {path} has shape {tuple(was)}, and inputs of data set {data.name!r}, "
+                    f"{shown(data.train.inputs)}, need {tuple(new[path].shape)}; give inputs of the form that the run "
+                    f"was trained on" + (f": {way}" if adapted.columns is not None else "")
+                )
+
+
+def warn_of_repeated_rows(batch_size: int, train: Batch) -> None:
+    """A warning for batches that hold each row many times, which cost as much and tell no more."""
+    rows = num_rows(train)
+    if batch_size > max(SMALL, REPEATS * rows):
+        warnings.warn(f"batch_size={batch_size}, and train has {rows} rows: every step reads each of them about "
+                      f"{batch_size // rows} times, which takes long and tells no more; batch_size={rows} reads all of "
+                      "them once", UserWarning, stacklevel=3)  # fmt: skip
 
 
 def read_seeds(seed: Any) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """`fit`: from a model and a data set to a run; what is checked and made before the first step."""
 
+import inspect
 import pathlib
 import time
 import warnings
@@ -69,6 +70,7 @@ def fit(
     mesh: jax.sharding.Mesh | None = None,
     parallel: str = "jit",
     progress: bool | None = None,
+    **others: Any,
 ) -> Run:
     """Trains a model and keeps the variables that are best on validation (the last ones, without validation data).
 
@@ -107,6 +109,7 @@ def fit(
       mesh: the devices that share each batch; all by default.
       parallel: "jit" or "pmap".
       progress: show a progress line; by default where stderr is a terminal.
+      **others: none; the error for a name of another library says what it is here.
 
     Raises:
       ValueError: for arguments or data that do not fit, or a workdir that is in use or holds another run, saying what
@@ -115,6 +118,7 @@ def fit(
       FloatingPointError: naming step and task, or part of the step, that is not finite; the last good checkpoint stays.
     """
     started = time.perf_counter()
+    arguments.refuse_unknown(others, [n for n in inspect.signature(fit).parameters if n != "others"])
     arguments.check_model(model)
     arguments.check_data(data)
     parts.check_whole("batch_size", batch_size)
@@ -133,6 +137,7 @@ def fit(
     seeds, members = arguments.read_seeds(seed), np.ndim(seed) > 0
     mesh = devices.make_mesh() if mesh is None else mesh
     devices.check_batch_size(batch_size, mesh)
+    arguments.warn_of_repeated_rows(batch_size, data.train)
     if workdir is not None:
         workdir = paths.local_folder(workdir, "workdir")
         saved_folder.check_not_saved(workdir)
@@ -187,6 +192,8 @@ def fit(
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds_of_members, jnp.uint32))
 
     given = adapted.variables if adapted else {}
+    if adapted:
+        arguments.check_carried(adapted, jax.eval_shape(lambda key: model.init(key, example), keys[0]), data)
     shapes = jax.eval_shape(
         lambda key: initial_variables(model, example, key, adapted.member(0) if adapted else {}), keys[0]
     )

@@ -20,7 +20,7 @@ from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Missing, Task, centred, origin_of, prediction
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
-from mtl_jax.training.arguments import check_is_split, check_run, read_labels
+from mtl_jax.training.arguments import check_is_split, check_no_name, check_run, read_labels
 from mtl_jax.training.chunks import batch_pieces, row_pieces
 from mtl_jax.training.evaluation import make_evaluate
 from mtl_jax.uncertainty import of_run
@@ -148,11 +148,16 @@ class Run:
 
         Raises:
           ValueError: for what is no split, a split without labels, or several members.
+
+        A UserWarning says where the rows are those that the run was trained on.
         """
         if self.members:
             raise ValueError(f"this run has {self.members} members; calibrate one: run.member(i).calibrate(...)")
+        check_no_name(split)
+        of_run.warn_of_training_file(self.columns, split)
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
+        of_run.warn_of_training_rows(self.identity, split)
         split = in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split")
         plain = dataclasses.replace(self, calibration=None)
         made = of_run.make(self.tasks, plain.predict(split.inputs, batch_size), split)
@@ -196,6 +201,7 @@ class Run:
           ValueError: for what is no split, a class that the run does not know, labels that do not fit, or inputs that
             the model cannot read (`predict`).
         """
+        check_no_name(split)
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
         parts.check_whole("batch_size", batch_size)

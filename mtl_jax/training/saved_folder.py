@@ -56,6 +56,9 @@ def check_replaceable(folder: pathlib.Path, target: pathlib.Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         return
     if not (target / MARK).exists():
+        if (target / "identity.json").exists() and (target / "checkpoints").is_dir():
+            raise FileExistsError(f"{folder} is the workdir of a fit, which keeps its state there to go on from; save "
+                                  "to another directory, and load the run from that one")  # fmt: skip
         raise FileExistsError(f"{folder} holds something other than a saved run; save to another directory")
     own = files.read_object(target / MARK, {}).get("files")
     if own is None:

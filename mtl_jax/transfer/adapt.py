@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_jax import partition, sharing
+from mtl_jax import partition, parts, sharing
 from mtl_jax.batch import Batch
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
@@ -18,7 +18,7 @@ from mtl_jax.transfer.heads import fitting_heads, heads_carried
 
 def adapt(
     run: Run,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task] | Task,
     *,
     freeze: Any = None,
     load: partition.Rules = (("shared/.*", True),),
@@ -28,8 +28,8 @@ def adapt(
 
     Args:
       run: where the parameters come from; with members, each member hands on its own.
-      tasks: the new tasks; one with a name that `run` has may keep its head if `load` says so, and with it the order
-        of the classes and the scaler that the head was trained with.
+      tasks: the new tasks, or a single one; one with a name that `run` has may keep its head if `load` says so, and
+        with it the order of the classes and the scaler that the head was trained with.
       freeze: regex, several, or (regex, trains) rules for what `fit` leaves as it is.
       load: ordered (regex, bool) rules over the new model's paths: which are taken from `run` if it has them.
       model: the new model, where it is of another make than the run's.
@@ -39,6 +39,9 @@ def adapt(
         head would come along for other classes than it was trained for.
     """
     check_run(run)
+    tasks = (tasks,) if isinstance(tasks, Task) else tasks
+    if model is None and not hasattr(tasks, "__iter__"):
+        raise parts.no_such("tasks", tasks, "the new tasks, such as data.tasks")
     tasks, own = tuple(tasks if model is None else model.tasks), model is None
     if model is None:
         if run.model.encoder is None or run.model.spec is None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from mtl_jax import files
 from mtl_jax.batch import Batch
-from mtl_jax.data.fingerprint import of_tree
+from mtl_jax.data.fingerprint import of_split, of_tree
+from mtl_jax.data.tables.files import fingerprint
 from mtl_jax.tasks import Task
 from mtl_jax.training import records
 from mtl_jax.uncertainty.calibration import Calibration, calibrate, can_calibrate
@@ -23,6 +24,26 @@ def make(tasks: Sequence[Task], predictions: dict[str, np.ndarray], split: Batch
         raise ValueError("the split has no label to calibrate with, of any task of kind classification, binary, "
                          "multilabel, regression or quantile")  # fmt: skip
     return calibrate(tasks, predictions, split)
+
+
+def warn_of_training_rows(identity: dict[str, Any], split: Batch) -> None:
+    """A warning for a split whose inputs are those of the rows that the run was trained on (`training.identity`)."""
+    known = identity.get("data", {}).get("train", {})
+    trained = {k: v for k, v in known.items() if k.split(" ")[0] == "inputs"}
+    if trained and of_split(Batch(split.inputs, {}, {})) == trained:
+        warnings.warn("the split to calibrate on has the rows that the run was trained on, of which it is surer than "
+                      "of new ones: intervals and sets will be too narrow; calibrate on held-out rows, "
+                      "run.calibrate(data.val)", UserWarning, stacklevel=3)  # fmt: skip
+
+
+def warn_of_training_file(columns: Any, split: Any) -> None:
+    """A warning for the very file that holds the rows of training, of a run on a table with `columns`."""
+    known = getattr(columns, "source", {}).get("sha256")
+    path = pathlib.Path(split).expanduser() if known and isinstance(split, str | pathlib.Path) else None
+    if path is not None and path.is_file() and fingerprint(path) == known:
+        warnings.warn(f"{path} holds the rows that the run was trained on, of which it is surer than of new ones: "
+                      "intervals and sets will be too narrow; calibrate on held-out rows, run.calibrate(data.val)",
+                      UserWarning, stacklevel=3)  # fmt: skip
 
 
 def write(directory: pathlib.Path, calibration: Calibration | None, variables: Any) -> None:

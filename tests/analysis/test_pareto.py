@@ -86,3 +86,11 @@ def test_errors():
         mtl.pareto_front(tiny.model(data.tasks), data, "stch", np.ones((2, 2)))
     with pytest.raises(ValueError, match="a front needs at least two tasks"):
         mtl.pareto_front(tiny.model(data.tasks[:1]), data)
+
+
+def test_preferences_that_all_gave_the_same_model_are_told():
+    data = tiny.data().select(("color", "price"))
+    options = {"num_steps": 4, "batch_size": 16, "mesh": parallel.make_mesh(1)}
+    with pytest.warns(UserWarning, match=r"'stch\(warmup=4\)': all preferences gave the same model.*warmup"):
+        front = mtl.pareto_front(tiny.model(data.tasks), data, "stch(warmup=4)", 3, **options)
+    assert (front.losses == front.losses[0]).all()

@@ -83,3 +83,8 @@ def test_gates_read_missing_numbers_as_the_mean():
     model = mtl.sharing.mmoe(mtl.encoders.tabular(features=(4,)), data.tasks, experts=2, gate="input")
     run = mtl.fit(model, data, mesh=mtl.parallel.make_mesh(1), progress=False, num_steps=2)
     assert all(np.isfinite(p).all() for p in run.predict(data.test.inputs).values())
+
+
+def test_its_name_alone_says_that_it_needs_the_data():
+    with pytest.raises(ValueError, match=r"'for_table' is chosen by the data; call mtl.encoders.for_table\(data\)"):
+        mtl.encoders.build("for_table")

@@ -1,11 +1,15 @@
 """The programs on a table: predictions beside rows, evaluation on another file, and a file that has changed."""
 
+import types
+
 import numpy as np
 import polars
 import pytest
 
 import mtl_jax as mtl
+from experiments import predict
 from mtl_jax import parallel
+from mtl_jax.data.tables import read_table
 from mtl_jax.training import records
 from tests.experiments.test_programs import run
 
@@ -39,8 +43,48 @@ def test_predictions_are_written_beside_the_rows(saved):
     right = trained.predict([{"area": 30.5, "city": "Ulm"}, {"area": 100, "city": "Paris"}])
     np.testing.assert_allclose(found["price_predicted"], right["price"], rtol=1e-5)
     np.testing.assert_allclose(found["sold_p_yes"], right["sold"], rtol=1e-5)
+    assert "without intervals: the run is not calibrated (let experiments.train finish" in done.stdout
+    written = (folder / "out.csv").read_bytes()
+    done = run("predict", *flags, f"--out={folder / 'out.csv'}")
+    assert done.returncode == 1 and "is there already; name another file, or say --overwrite" in done.stderr
+    assert (folder / "out.csv").read_bytes() == written
     done = run("predict", *flags, f"--out={folder / 'nowhere' / 'out.csv'}")
     assert done.returncode == 1 and done.stderr.startswith("error: there is no folder") and done.stderr.count("\n") == 1
+
+
+def test_the_file_that_is_read_is_never_written(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("a\n1\n")
+    (tmp_path / "link.csv").symlink_to(path)
+    for out in (path, tmp_path / "link.csv"):
+        with pytest.raises(ValueError, match="is the file of --csv"):
+            predict.check_out(out, path, overwrite=True)
+    (tmp_path / "out.csv").touch()
+    predict.check_out(tmp_path / "out.csv", path, overwrite=True)
+
+
+def test_numbers_with_a_decimal_comma_are_written_with_points(tmp_path):
+    # Of "pages", 1.250 is a number in Germany; "note" holds commas and is no number.
+    (tmp_path / "new.csv").write_text("area;pages;note\n30,50;1.250,0;a,b\n;12,5;1,5 x\n-;7,25;2,0\n")
+    table = read_table(tmp_path / "new.csv")
+    known = types.SimpleNamespace(columns=())
+    found = {name: cells.to_list() for name, cells in predict.with_points(table, known).items()}
+    assert found["pages"] == ["1250.0", "12.5", "7.25"] and found["note"] == ["a,b", "1,5 x", "2,0"]
+    assert found["area"][0] == "30.50" and found["area"][2] == "-"
+
+
+def test_a_table_trains_with_the_encoder_and_options_chosen_for_tables(saved):
+    folder, data, _ = saved
+    config = f"--config=experiments/configs/table.py:{folder / 'homes.csv'},price,sold"
+    flags = ["--config.num_steps=40", "--config.encoder=for_table(members=2, features=(4,))"]
+    done = run("train", config, *flags, f"--workdir={folder / 'trained'}")
+    assert done.returncode == 0, done.stderr
+    options = mtl.training.options_for_table(data)
+    found = records.read_json(folder / "trained/config.json")
+    assert found["batch_size"] == options["batch_size"] and found["patience"] == options["patience"]
+    assert mtl.load_run(folder / "trained").model.encoder.spec.endswith("features=(4,), members=2)")
+    done = run("train", "--config=experiments/configs/table.py", f"--workdir={folder / 'other'}")
+    assert done.returncode == 2 and "needs a file and the columns to predict" in done.stderr
 
 
 def test_evaluation_says_that_the_file_has_changed_and_takes_another(saved):

@@ -13,7 +13,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import parallel
-from mtl_jax.training import identity, loop
+from mtl_jax.training import arguments, identity, loop
 from mtl_jax.training.intervals import intervals
 from tests import tiny
 
@@ -234,3 +234,19 @@ def test_tasks_that_are_not_scheduled_stand_still():
     np.testing.assert_array_equal(turns.state.opt_state["shared"][0].count, [40, 40, 40])
     with pytest.raises(ValueError, match="unknown schedule 'alternate'; did you mean 'alternating'"):
         tiny.fit(model, task_schedule="alternate")
+
+
+def test_arguments_of_other_libraries_are_told_what_they_are_here():
+    model, data = tiny.model(tiny.data().tasks), tiny.data()
+    for name, words in (("learning_rate", r"optimizer=\"adam\(learning_rate="), ("epochs", "num_steps")):
+        with pytest.raises(ValueError, match=f"fit has no argument '{name}'; .*{words}"):
+            mtl.fit(model, data, **{name: 1})
+    with pytest.raises(ValueError, match="unknown argument of fit 'batchsize'; did you mean 'batch_size'"):
+        mtl.fit(model, data, batchsize=8)
+
+
+def test_a_batch_of_many_times_all_rows_is_told():
+    train = tiny.data().train
+    with pytest.warns(UserWarning, match=r"batch_size=1000, and train has 72 rows.*about 13 times"):
+        arguments.warn_of_repeated_rows(1000, train)
+    arguments.warn_of_repeated_rows(288, train)

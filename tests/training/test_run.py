@@ -47,11 +47,21 @@ def test_save_and_load(run, tmp_path):
     assert mtl.evaluate(loaded, tiny.data().test) == mtl.evaluate(run, tiny.data().test)
 
 
+def test_the_name_of_a_split_is_no_split(run):
+    for method in (run.evaluate, run.calibrate):
+        with pytest.raises(ValueError, match="the split is the text 'test'; give the split itself: data.test"):
+            method("test")
+
+
 def test_save_does_not_touch_what_is_no_saved_run(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("four years of work")
     with pytest.raises(FileExistsError, match="holds something other than a saved run"):
         run.save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "four years of work"
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "identity.json").touch()
+    with pytest.raises(FileExistsError, match="run is the workdir of a fit.* save to another directory"):
+        run.save(tmp_path / "run")
 
 
 def test_save_removes_nothing_that_it_did_not_make(run, tmp_path):

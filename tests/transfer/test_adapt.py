@@ -133,3 +133,12 @@ def test_a_carried_head_keeps_its_scaler(source):
         run = tiny.fit(adapted, data, optimizer="sgd(learning_rate=0.0)", num_steps=5, eval_every=5)
     split = data.test
     np.testing.assert_array_equal(run.predict(split.inputs)["price"], source.predict(split.inputs)["price"])
+
+
+def test_a_single_task_is_enough_and_other_inputs_are_refused_in_words(source):
+    adapted = mtl.transfer.adapt(source, NEW[0])
+    assert [t.name for t in adapted.model.tasks] == ["sold"]
+    draw = np.random.default_rng(0)
+    wider = mtl.data.from_arrays(draw.normal(size=(40, 7)), {"sold": draw.integers(0, 2, 40)}, kinds={"sold": "binary"})
+    with pytest.raises(ValueError, match=r"the carried shared/.* has shape \(5, 8\).*need \(7, 8\); give inputs"):
+        tiny.fit(adapted, wider)

@@ -57,6 +57,14 @@ def test_it_belongs_to_its_variables(trained, tmp_path):
         mtl.load_run(tmp_path / "run")
 
 
+def test_training_rows_are_told(trained, tmp_path):
+    data, run = trained
+    run.save(tmp_path / "run")
+    for each in (run, mtl.load_run(tmp_path / "run")):
+        with pytest.warns(UserWarning, match="has the rows that the run was trained on"):
+            each.calibrate(data.train)
+
+
 def test_what_cannot_be_calibrated_is_said(trained):
     data, run = trained
     with pytest.raises(ValueError, match="the run is not calibrated"):
@@ -87,6 +95,8 @@ def test_a_table_is_written_with_its_intervals(tmp_path):
     run = tiny.fit(mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), data.tasks), data, num_steps=100).calibrate(
         data.val
     )
+    with pytest.warns(UserWarning, match="homes.csv holds the rows that the run was trained on"):
+        run.calibrate(tmp_path / "homes.csv")
     (tmp_path / "new.csv").write_text("area\n50\n150\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
