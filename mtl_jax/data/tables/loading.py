@@ -99,25 +99,31 @@ def _spec(given: dict[str, Any]) -> str | None:
 
 def from_dataframe(
     frame: Any,
-    targets: str | Sequence[str],
-    inputs: Sequence[str] | None = None,
-    kinds: Mapping[str, str | Task] | None = None,
+    targets: str | int | Sequence[str | int],
+    inputs: Sequence[str | int] | None = None,
+    kinds: Mapping[str | int, str | Task] | None = None,
     val: float = 0.15,
     test: float = 0.15,
     seed: int = 0,
     name: str = "dataframe",
     *,
-    types: Mapping[str, str] | None = None,
-    missing: Mapping[str, Any] | None = None,
+    types: Mapping[str | int, str] | None = None,
+    missing: Mapping[str | int, Any] | None = None,
     missing_words: Collection[str] = MISSING,
     categories: str = "auto",
     scaling: str = "standard",
     text_width: int = 128,
     columns: Encoding | None = None,
     split: Any = None,
-    weights: str | Mapping[str, str] | None = None,
+    weights: str | int | Mapping[str | int, str] | None = None,
 ) -> Dataset:
-    """A data set from a pandas, polars or pyarrow frame, or {column: values}, with the conventions of `from_csv`."""
+    """A data set from a pandas, polars or pyarrow frame, or {column: values}, with the conventions of `from_csv`.
+
+    Columns whose names are numbers, as pandas numbers them, may be named so; in the data set their names are text.
+    """
+    targets, inputs, kinds, weights, types, missing = (
+        frames.as_names(given, frame) for given in (targets, inputs, kinds, weights, types, missing)
+    )
     options = Options(types or {}, None, None, tuple(missing_words), missing or {})
     how = {"categories": categories, "scale": scaling, "text_width": text_width}
     table = frames.as_table(frame, name)
@@ -128,9 +134,9 @@ def from_dataframe(
 
 def from_table(
     table: Table,
-    targets: str | Sequence[str],
-    inputs: Sequence[str] | None,
-    kinds: Mapping[str, str | Task] | None,
+    targets: str | int | Sequence[str | int],
+    inputs: Sequence[str | int] | None,
+    kinds: Mapping[str | int, str | Task] | None,
     val: float,
     test: float,
     seed: int,
@@ -139,10 +145,10 @@ def from_table(
     how: Mapping[str, Any],
     encoding: Encoding | None = None,
     split: Any = None,
-    weights: str | Mapping[str, str] | None = None,
+    weights: str | Mapping[str | int, str] | None = None,
 ) -> Dataset:
     """A data set from a `Table`; inputs are encoded by the training rows alone, or by `encoding`."""
-    targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    targets = (targets,) if isinstance(targets, str | int) else tuple(targets)
     asked = inputs is not None or encoding is not None
     if encoding is not None:
         inputs = tuple(c.name for c in encoding.columns) if inputs is None else inputs
@@ -211,10 +217,11 @@ def _take(inputs: Any, rows: np.ndarray) -> Any:
     return {k: v[rows] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
 
 
-def _check_names(table: Table, targets: tuple[str, ...], inputs: tuple[str, ...], aside: tuple[str, ...]) -> None:
+def _check_names(table: Table, targets: tuple, inputs: tuple, aside: tuple) -> None:
     for column in (*targets, *inputs, *aside):
         if column not in table.columns:
-            raise ValueError(f"{table.source}: no column {column!r}; columns are {', '.join(table.columns)}")
+            text = "" if isinstance(column, str) else f" (names are text, such as {str(column)!r})"
+            raise ValueError(f"{table.source}: no column {column!r}{text}; columns are {', '.join(table.columns)}")
     both = set(targets) & set(inputs)
     if both:
         raise ValueError(f"{table.source}: column {sorted(both)[0]!r} is both a target and an input")
