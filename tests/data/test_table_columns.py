@@ -8,7 +8,7 @@ import polars
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.data.tables import difference, fit_encoding, stored
+from mtl_jax.data.tables import difference, fit_encoding, serving, stored
 from mtl_jax.data.tables.scaling import fit_scale
 from mtl_jax.data.tables.text import hashed_text
 
@@ -222,3 +222,26 @@ def test_a_damaged_description_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"columns.json.*{words}"):
             stored.from_json({**content, name: value}, "columns.json")
+
+
+@pytest.mark.parametrize(("classes", "new"), [((1, 2, 3), (0, 1, 2)), ((2, 3, 5), (0, 1, 2)), ((1, 2), (1, 0))])
+def test_a_number_in_a_file_is_the_name_of_a_class_or_an_error(tmp_path, classes, new):
+    draw = np.random.default_rng(0)
+    labels = np.array(classes)[draw.integers(0, len(classes), 200)]
+    data = mtl.data.from_dataframe({"x": draw.normal(size=200), "c": labels}, "c", kinds=dict.fromkeys(
+        "c" if len(classes) > 2 else "", "classification"))  # fmt: skip
+    path = tmp_path / "new.csv"
+    path.write_text("x,c\n" + "".join(f"0.5,{c}\n" for c in classes[::-1]))
+    found = serving.split_for(data.columns, path, data.tasks)
+    assert found.targets["c"].tolist() == list(range(len(classes)))[::-1]
+    path.write_text("x,c\n" + "".join(f"0.5,{c}\n" for c in new))
+    wrong = new.index(0)
+    with pytest.raises(ValueError, match=rf"label of task 'c' in line {wrong + 2} of .*new.csv: '0'; \({classes[0]}, "):
+        serving.split_for(data.columns, path, data.tasks)
+    with pytest.raises(ValueError, match=rf"label of task 'c' in row {wrong} of the table: '0'"):
+        serving.split_for(data.columns, {"x": np.zeros(len(new)), "c": np.array(new)}, data.tasks)
+    # So it is where a task is given with its classes.
+    if len(classes) > 2:
+        with pytest.raises(ValueError, match="label of task 'c' in row .* of .*: '0'"):
+            mtl.data.from_dataframe({"x": np.zeros(60), "c": np.tile(new, 20)}, "c", inputs=["x"],
+                                    kinds={"c": data.tasks[0]})  # fmt: skip

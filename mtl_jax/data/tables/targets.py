@@ -8,7 +8,7 @@ import numpy as np
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import read
 from mtl_jax.data.dataset import narrow_targets
-from mtl_jax.data.labels import by_name, encode_labels
+from mtl_jax.data.labels import encode_labels, has_names_of_numbers
 from mtl_jax.data.tables import types as column_types
 from mtl_jax.data.tables.cells import MISSING
 from mtl_jax.data.tables.encoding import Encoding
@@ -85,8 +85,8 @@ def split_of(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> Batch:
     columns = column_types.read_columns(named, Options(words=encoding.missing_words, missing=codes))
     labels = {t.name: _labels_of_new(named, columns[t.name], t) for t in tasks}
     raw = read({"row": np.arange(table.num_rows)}, labels)
-    by_names = frozenset(t.name for t in tasks if by_name(t, {"rows": raw}))
-    encoded = narrow_targets(tasks, encode_labels(tuple(tasks), raw, table.source, by_names))
+    by_names = frozenset(t.name for t in tasks if has_names_of_numbers(t))
+    encoded = narrow_targets(tasks, encode_labels(tuple(tasks), raw, table.source, by_names, table.place))
     return Batch(encoding.encode(table), encoded.targets, encoded.masks)
 
 
