@@ -15,11 +15,11 @@ from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.data.tables import frames, leaks
-from mtl_jax.data.tables.cells import MISSING
+from mtl_jax.data.tables.cells import MISSING, PLAIN
 from mtl_jax.data.tables.description import rows_of, with_kinds
-from mtl_jax.data.tables.encoding import Encoding, fit_encoding
+from mtl_jax.data.tables.encoding import Encoding, fit_encoding, read_as
 from mtl_jax.data.tables.reading import Table, read_table
-from mtl_jax.data.tables.targets import as_whole, labels_of
+from mtl_jax.data.tables.targets import as_it_was_read, as_whole, labels_of, weights_of
 from mtl_jax.data.tables.types import NAMES_OF_KEYS, NO_NAME, Column, Options, as_text, codes_of, read_columns
 from mtl_jax.tasks import Task
 
@@ -162,9 +162,11 @@ def from_table(
     read_here = targets if encoding is not None else (*targets, *inputs)
     read_here = (*read_here, *weights.values())
     wanted = table._replace(columns={c: table.columns[c] for c in table.columns if c in read_here})
-    columns = read_columns(wanted, _for(options, wanted, table))
+    known = {} if encoding is None else _with_known_marks(table, targets, encoding, options)
+    wanted = wanted._replace(columns={c: v for c, v in wanted.columns.items() if c not in known})
+    columns = known | read_columns(wanted, _for(options, wanted, table))
     labels = {task: labels_of(table, columns[task], kinds.get(task)) for task in targets}
-    weigh = {task: _weights(table, columns[c]) for task, c in weights.items()}
+    weigh = {task: weights_of(table, columns[c]) for task, c in weights.items()}
     labels, masks = as_whole(labels)
     whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
     raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split, lambda c: _values(table, c))
@@ -184,10 +186,27 @@ def from_table(
         inputs_of_all = encoding.encode(table)
     whole = {k: Batch(_take(inputs_of_all, rows[k]), s.targets, s.masks, s.weights) for k, s in raw.items()}
     source = {"path": table.source, "sha256": table.sha256, "rows": table.num_rows} if table.sha256 else {}
-    encoding = dataclasses.replace(encoding, source=source)
+    others = tuple(as_it_was_read(columns[c]) for c in dict.fromkeys((*targets, *weights.values())))
+    encoding = dataclasses.replace(encoding, source=source, others=others, weights=weights)
     data = finish(whole, targets, kinds, name, named=True, rows=held)
     encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
     return dataclasses.replace(data, columns=encoding)
+
+
+def _with_known_marks(
+    table: Table, targets: tuple[str, ...], encoding: Encoding, options: Options
+) -> dict[str, Column]:
+    """Targets whose numbers `encoding` knows to be spelled with marks of their own, where no option says others."""
+    if options.decimal is not None or options.thousands is not None:
+        return {}
+    found = {}
+    for column in encoding.others:
+        if column.name in targets and column.name not in options.types and column.format != PLAIN:
+            codes = codes_of(options, column.name) or encoding.codes.get(column.name, ())
+            values = read_as(table, column, encoding.missing_words, codes)
+            found[column.name] = Column(column.name, "number", values, format=column.format,
+                                        missing=values.null_count())  # fmt: skip
+    return found
 
 
 def _values(table: Table, name: str) -> np.ndarray:
@@ -204,13 +223,6 @@ def _values(table: Table, name: str) -> np.ndarray:
     found = np.empty(table.num_rows, object)
     found[:] = as_text(table.columns[name]).fill_null("").to_list()
     return found
-
-
-def _weights(table: Table, column: Column) -> np.ndarray:
-    """A column of row weights."""
-    if not column.values.dtype.is_float() or column.missing:
-        raise ValueError(f"{table.source}: column {column.name!r} of weights must hold a number in every row")
-    return column.values.to_numpy()
 
 
 def _take(inputs: Any, rows: np.ndarray) -> Any:
