@@ -219,6 +219,7 @@ def test_a_damaged_description_is_refused(tmp_path):
         ("columns", [{**content["columns"][0], "type": "os.system"}], "type 'os.system' is none of number"),
         ("columns", [{**content["columns"][0], "scales": {"": {"centre": 0, "scale": 0, "knots": []}}}], "above 0"),
         ("missing_words", "NA", "'missing_words' must be list"),
+        ("weights", {"y": "w"}, "column 'w' of 'weights' is not among 'others'"),
     ):
         with pytest.raises(ValueError, match=f"columns.json.*{words}"):
             stored.from_json({**content, name: value}, "columns.json")
@@ -284,6 +285,8 @@ def test_rows_of_new_files_count_by_their_column_of_weights(tmp_path):
     assert found.weights is None
     with pytest.raises(ValueError, match="column 'w' of weights must hold a number in every row"):
         serving.split_for(both.columns, {**frame, "w": [None, *range(79)]}, both.tasks)
+    with pytest.raises(ValueError, match="task 'y': weights of the table: -1 in row 0 must be finite and at least 0"):
+        serving.split_for(both.columns, {**frame, "w": frame["w"] - 1}, both.tasks)
     # What an older version wrote is read as it was: it knows of no weights.
     older = stored.to_json(both.columns)
     del older["weights"], older["others"]

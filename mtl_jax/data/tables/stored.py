@@ -53,10 +53,13 @@ def from_json(content: Any, where: str) -> Encoding:
     if any(not isinstance(r, list) or len(r) != len(Row._fields) for r in table):
         raise ValueError(f"{where}: a row of 'table' has not the entries {', '.join(Row._fields)}")
     codes = {k: tuple(v) for k, v in content.of("codes", dict).items() if isinstance(v, list)}
+    weights = {str(k): str(v) for k, v in content.of("weights", dict).items()}
+    if unread := set(weights.values()) - {c.name for c in others}:
+        raise ValueError(f"{where}: column {min(unread)!r} of 'weights' is not among 'others'")
     return Encoding(
         columns, form, tuple(map(str, content.of("missing_words", list))), codes, tuple(Row(*r) for r in table),
         content.of("layout", str), content.of("source", dict),
-        others, {str(k): str(v) for k, v in content.of("weights", dict).items()},
+        others, weights,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import read
+from mtl_jax.data.checks import check_weights
 from mtl_jax.data.dataset import narrow_targets
 from mtl_jax.data.labels import encode_labels, has_names_of_numbers
 from mtl_jax.data.tables import types as column_types
@@ -130,6 +131,7 @@ def _weights_of_new(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> 
         if name in table.columns:
             values = read_as(table, marks[name], encoding.missing_words, encoding.codes.get(name, ()))
             found[task] = weights_of(table, Column(name, "number", values, missing=values.null_count()))
+            check_weights(task, found[task], table.num_rows, table.source)
     return found or None
 
 
