@@ -11,7 +11,7 @@ from mtl_jax.batch import Batch, PerTask, counted, num_rows
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows, narrow_targets
 from mtl_jax.data.given import by_task, read_weights, stands_for_missing
-from mtl_jax.data.labels import as_labels, by_name, encode_labels, make_task, squeezed
+from mtl_jax.data.labels import as_labels, by_name, encode_labels, has_names_of_numbers, make_task, squeezed
 from mtl_jax.data.splits import Request, class_codes
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.inputs import read_inputs
@@ -206,7 +206,7 @@ def finish(
     for task in names:
         raw = squeezed(task, kinds.get(task), raw)
     tasks = tuple(make_task(n, kinds.get(n), raw, named) for n in names)
-    by_names = frozenset(t.name for t in tasks if by_name(t, raw))
+    by_names = frozenset(t.name for t in tasks if (has_names_of_numbers(t) if named else by_name(t, raw)))
     splits = {k: encode_labels(tasks, s, k, by_names) for k, s in raw.items()}
     scaled = tuple(
         dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if KINDS[t.kind].scaled and not t.scaler else t

@@ -16,7 +16,7 @@ to mask it, and nothing is trained on it.
 import dataclasses
 import decimal
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -294,23 +294,38 @@ def _refuse_code_below(name: str, values: np.ndarray, counts: np.ndarray) -> Non
 
 def by_name(task: Task, raw: Mapping[str, Batch]) -> bool:
     """Whether numbers in all splits are names of the task's classes rather than places among them."""
+    if not has_names_of_numbers(task):
+        return False
+    names = [float(c) for c in task.classes]
+    splits = [(s.targets[task.name], s.masks[task.name]) for s in raw.values()]
+    return all(not is_text(y) and bool(np.isin(y[m], names).all()) for y, m in splits)
+
+
+def has_names_of_numbers(task: Task) -> bool:
+    """Whether a label is a class whose name is a number other than its place: in a table, a number is the name."""
     if not task.classes or KINDS[task.kind].labels == "numbers":
         return False
     try:
         names = [float(c) for c in task.classes]
     except ValueError:
         return False
-    if names == list(range(len(names))):
-        return False
-    splits = [(s.targets[task.name], s.masks[task.name]) for s in raw.values()]
-    return all(not is_text(y) and bool(np.isin(y[m], names).all()) for y, m in splits)
+    return names != list(range(len(names)))
 
 
-def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str, named: frozenset[str] = frozenset()) -> Batch:
+def encode_labels(
+    tasks: tuple[Task, ...],
+    split: Batch,
+    where: str,
+    named: frozenset[str] = frozenset(),
+    place: Callable[[int], str] = "row {}".format,
+) -> Batch:
     """Labels in the dtype of their kind; a missing one holds 0. Masks lose axes on which they are constant.
 
     Numbers wider than float32 are float64 still, as `finish` scales them before it stores them. `named` are the tasks
-    whose numbers are names of classes.
+    whose numbers are names of classes; `place` says where a row stands.
+
+    Raises:
+      ValueError: naming task, row and label, for one that is no class.
     """
     targets, masks = {}, {}
     for task in tasks:
@@ -320,7 +335,7 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str, named: froz
             mask = mask.all(-1)
         present = np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
         if is_text(values) and (kind.labels == "classes" or task.classes):
-            values = encode_text(task, values, present, where)
+            values = encode_text(task, values, present, where, place)
         elif is_text(values):
             found = np.zeros(values.shape, np.float64)
             numbers_there = numbers_of_text(values[present])
@@ -331,6 +346,14 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str, named: froz
             values = found
         elif task.name in named:
             names = np.array([float(c) for c in task.classes])
+            unknown = present & ~np.isin(values, names)
+            if unknown.any():
+                at = tuple(np.argwhere(unknown)[0])
+                raise parts.unknown(
+                    f"label of task {task.name!r} in {place(int(at[0]))} of {where}:",
+                    spell(values[at].item()),
+                    task.classes,
+                )
             order = np.argsort(names)
             safe = np.where(present, values, names[0])
             values = np.where(present, order[np.searchsorted(names[order], safe)], 0)
@@ -354,14 +377,16 @@ def encode_labels(tasks: tuple[Task, ...], split: Batch, where: str, named: froz
     return Batch(split.inputs, targets, masks, split.weights)
 
 
-def encode_text(task: Task, values: np.ndarray, present: np.ndarray, where: str) -> np.ndarray:
+def encode_text(
+    task: Task, values: np.ndarray, present: np.ndarray, where: str, place: Callable[[int], str] = "row {}".format
+) -> np.ndarray:
     """int32 class numbers of text labels, 0 where there is none."""
     index = {c: i for i, c in enumerate(task.classes)}
     distinct, inverse = np.unique(values[present].astype(str), return_inverse=True)
     for value in distinct:
         if value not in index:
             row = np.argwhere(present & (values.astype(str) == value))[0][0]
-            raise parts.unknown(f"label of task {task.name!r} in row {row} of {where}:", str(value), index)
+            raise parts.unknown(f"label of task {task.name!r} in {place(int(row))} of {where}:", str(value), index)
     found = np.zeros(values.shape, np.int32)
     if len(distinct):
         found[present] = np.array([index[v] for v in distinct], np.int32)[inverse]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.batch import Batch, counted
+from mtl_jax.batch import Batch, labels_of
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import Task
@@ -24,7 +24,7 @@ class TaskCalibration:
     Attributes:
       temperatures: one, or one per label of a multilabel task; () for numbers.
       scores: sorted conformal scores: one tuple, or one per label or entry of a vector.
-      labels: how many held-out labels there were.
+      labels: how many held-out labels there were, without those of rows of weight 0.
     """
 
     temperatures: tuple[float, ...]
@@ -63,9 +63,9 @@ def calibrate(tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], spli
     Args:
       tasks: of the run; those of kinds without a calibration (dense ones, tags, rankings, boxes) are left out.
       predictions: as `Run.predict` gives them, of the split's rows, uncalibrated.
-      split: with labels; classes of a data set's split are matched by name. Rows of weight 0 are left out, all others
-        count alike: a promise is about rows. Where it also chose the variables, as validation does, coverage is a
-        little less than promised: look at `coverage_of` on a split that chose nothing.
+      split: with labels, whose rows count by their weights; classes of a data set's split are matched by name. Where it
+        also chose the variables, as validation does, coverage is a little less than promised: look at `coverage_of` on
+        a split that chose nothing.
     """
     split = in_order_of(tasks, split, getattr(split, "tasks", ()), "the split")
     return Calibration({
@@ -76,7 +76,17 @@ def calibrate(tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], spli
 
 def can_calibrate(tasks: Sequence[Task], split: Batch) -> bool:
     """Whether a split has a label of a task of a kind that has a calibration."""
-    return any(np.asarray(split.masks[t.name]).any() for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS))
+    return any(_labelled(t, split)[0].any() for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS))
+
+
+def _labelled(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which labels count, and what for, in the targets' shape; None where all rows count alike."""
+    targets, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(split, task.name))
+    there = np.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
+    if weights is None:
+        return there, None
+    weights = np.broadcast_to(weights.astype(np.float64).reshape(-1, *(1,) * (targets.ndim - 1)), targets.shape)
+    return there & (weights > 0), weights
 
 
 def columns_of(task: Task, values: np.ndarray) -> list[np.ndarray]:
@@ -87,12 +97,13 @@ def columns_of(task: Task, values: np.ndarray) -> list[np.ndarray]:
 
 def calibrate_task(task: Task, predicted: np.ndarray, split: Batch) -> TaskCalibration:
     """The calibration of one task."""
-    targets, (mask, _) = np.asarray(split.targets[task.name]), counted(split, task.name)
-    labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
+    targets, (labelled, weights) = np.asarray(split.targets[task.name]), _labelled(task, split)
     temperatures, scores = [], []
-    for values, target, there in zip(
-        columns_of(task, predicted), columns_of(task, targets), columns_of(task, labelled), strict=True
+    counts = [None] * len(columns_of(task, targets)) if weights is None else columns_of(task, weights)
+    for values, target, there, count in zip(
+        columns_of(task, predicted), columns_of(task, targets), columns_of(task, labelled), counts, strict=True
     ):
+        count = None if count is None else count[there]
         values, target = values[there].astype(np.float64), target[there].astype(np.float64)
         if task.kind == "quantile":
             found = np.maximum(values[:, 0] - target, target - values[:, -1])
@@ -100,12 +111,12 @@ def calibrate_task(task: Task, predicted: np.ndarray, split: Batch) -> TaskCalib
             found = np.abs(target - values)
         else:
             chances = values if task.kind in CLASSES else temperature.two_sided(values)
-            warmth = temperature.fit_temperature(chances, target)
+            warmth = temperature.fit_temperature(chances, target, count)
             temperatures.append(warmth)
             # In the digits that predictions have.
             shown = temperature.softened(chances, warmth).astype(predicted.dtype).astype(np.float64)
             found = conformal.class_scores(shown, target.astype(int))
-        scores.append(tuple(conformal.kept(found).tolist()))
+        scores.append(tuple(conformal.kept(found, count).tolist()))
     return TaskCalibration(tuple(temperatures), tuple(scores), int(labelled.sum()))
 
 
@@ -183,8 +194,7 @@ def coverage_of(tasks: Sequence[Task], found: Mapping[str, Any], split: Batch) -
         if task.name not in found:
             continue
         region, target = found[task.name], np.asarray(split.targets[task.name])
-        mask, _ = counted(split, task.name)
-        labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+        labelled, weights = _labelled(task, split)
         if isinstance(region, conformal.Interval):
             inside, size = (region.low <= target) & (target <= region.high), region.high - region.low
         else:
@@ -193,7 +203,11 @@ def coverage_of(tasks: Sequence[Task], found: Mapping[str, Any], split: Batch) -
         if not labelled.any():
             result[task.name] = {"coverage": math.nan, "size": math.nan}
             continue
-        result[task.name] = {"coverage": float(inside[labelled].mean()), "size": float(size[labelled].mean())}
+        count = None if weights is None else weights[labelled]
+        result[task.name] = {
+            "coverage": float(np.average(inside[labelled], weights=count)),
+            "size": float(np.average(size[labelled], weights=count)),
+        }
     return result
 
 

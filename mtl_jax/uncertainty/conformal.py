@@ -29,9 +29,21 @@ class Interval(NamedTuple):
     high: Float[np.ndarray, "..."]
 
 
-def kept(scores: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " kept"]:
-    """The scores in order; of very many, evenly spaced ones with the largest."""
-    ordered = np.sort(np.asarray(scores, np.float64))
+def kept(
+    scores: Float[np.ndarray, " rows"], weights: Float[np.ndarray, " rows"] | None = None
+) -> Float[np.ndarray, " kept"]:
+    """The scores in order; of very many, evenly spaced ones with the largest.
+
+    Of rows that count differently, their quantiles by weight: as many as there are rows in effect, which is
+    (sum of weights)^2 / (sum of their squares) (Kish, Survey Sampling, 1965).
+    """
+    order = np.argsort(scores)
+    ordered = np.asarray(scores, np.float64)[order]
+    if weights is not None and len(weights) and not (weights == weights[0]).all():
+        passed = np.cumsum(weights[order] / weights.sum())
+        count = min(KEPT, math.floor(weights.sum() ** 2 / (weights**2).sum() + 1e-9))
+        levels = np.arange(1, count + 1) / count
+        return ordered[np.minimum(np.searchsorted(passed, levels - 1e-12), len(ordered) - 1)]
     if len(ordered) <= KEPT:
         return ordered
     return ordered[np.ceil(np.arange(1, KEPT + 1) * len(ordered) / KEPT).astype(int) - 1]

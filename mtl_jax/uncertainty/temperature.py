@@ -34,13 +34,21 @@ def two_sided(probability: Float[np.ndarray, " *rows"]) -> Float[np.ndarray, "*r
 
 
 def negative_log_likelihood(
-    probabilities: Float[np.ndarray, "rows classes"], labels: Int[np.ndarray, " rows"], temperature: float = 1.0
+    probabilities: Float[np.ndarray, "rows classes"],
+    labels: Int[np.ndarray, " rows"],
+    temperature: float = 1.0,
+    weights: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
-    """The mean over rows of -log p of the label."""
-    return float(-log_softened(probabilities, temperature)[np.arange(len(labels)), labels].mean())
+    """The mean over rows, by their weights, of -log p of the label."""
+    chosen = log_softened(probabilities, temperature)[np.arange(len(labels)), labels]
+    return float(-np.average(chosen, weights=weights))
 
 
-def fit_temperature(probabilities: Float[np.ndarray, "rows classes"], labels: Shaped[np.ndarray, " rows"]) -> float:
+def fit_temperature(
+    probabilities: Float[np.ndarray, "rows classes"],
+    labels: Shaped[np.ndarray, " rows"],
+    weights: Float[np.ndarray, " rows"] | None = None,
+) -> float:
     """The temperature of least negative log likelihood.
 
     The likelihood is convex in 1 / temperature, so that a search over an interval finds the minimum. It is 1 where
@@ -53,7 +61,7 @@ def fit_temperature(probabilities: Float[np.ndarray, "rows classes"], labels: Sh
     if len(labels) < FEWEST or len(np.unique(labels)) < 2:
         return 1.0
     found = minimize_scalar(
-        lambda inverse: negative_log_likelihood(probabilities, labels, 1 / inverse),
+        lambda inverse: negative_log_likelihood(probabilities, labels, 1 / inverse, weights),
         bounds=(1 / HIGH, 1 / LOW), method="bounded", options={"xatol": 1e-4},
     )  # fmt: skip
     warmth = float(1 / found.x)

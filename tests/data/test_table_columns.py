@@ -8,7 +8,7 @@ import polars
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.data.tables import difference, fit_encoding, stored
+from mtl_jax.data.tables import difference, fit_encoding, serving, stored
 from mtl_jax.data.tables.scaling import fit_scale
 from mtl_jax.data.tables.text import hashed_text
 
@@ -219,6 +219,75 @@ def test_a_damaged_description_is_refused(tmp_path):
         ("columns", [{**content["columns"][0], "type": "os.system"}], "type 'os.system' is none of number"),
         ("columns", [{**content["columns"][0], "scales": {"": {"centre": 0, "scale": 0, "knots": []}}}], "above 0"),
         ("missing_words", "NA", "'missing_words' must be list"),
+        ("weights", {"y": "w"}, "column 'w' of 'weights' is not among 'others'"),
     ):
         with pytest.raises(ValueError, match=f"columns.json.*{words}"):
             stored.from_json({**content, name: value}, "columns.json")
+
+
+@pytest.mark.parametrize(("classes", "new"), [((1, 2, 3), (0, 1, 2)), ((2, 3, 5), (0, 1, 2)), ((1, 2), (1, 0))])
+def test_a_number_in_a_file_is_the_name_of_a_class_or_an_error(tmp_path, classes, new):
+    draw = np.random.default_rng(0)
+    labels = np.array(classes)[draw.integers(0, len(classes), 200)]
+    data = mtl.data.from_dataframe({"x": draw.normal(size=200), "c": labels}, "c", kinds=dict.fromkeys(
+        "c" if len(classes) > 2 else "", "classification"))  # fmt: skip
+    path = tmp_path / "new.csv"
+    path.write_text("x,c\n" + "".join(f"0.5,{c}\n" for c in classes[::-1]))
+    found = serving.split_for(data.columns, path, data.tasks)
+    assert found.targets["c"].tolist() == list(range(len(classes)))[::-1]
+    path.write_text("x,c\n" + "".join(f"0.5,{c}\n" for c in new))
+    wrong = new.index(0)
+    with pytest.raises(ValueError, match=rf"label of task 'c' in line {wrong + 2} of .*new.csv: '0'; \({classes[0]}, "):
+        serving.split_for(data.columns, path, data.tasks)
+    with pytest.raises(ValueError, match=rf"label of task 'c' in row {wrong} of the table: '0'"):
+        serving.split_for(data.columns, {"x": np.zeros(len(new)), "c": np.array(new)}, data.tasks)
+    # So it is where a task is given with its classes.
+    if len(classes) > 2:
+        with pytest.raises(ValueError, match="label of task 'c' in row .* of .*: '0'"):
+            mtl.data.from_dataframe({"x": np.zeros(60), "c": np.tile(new, 20)}, "c", inputs=["x"],
+                                    kinds={"c": data.tasks[0]})  # fmt: skip
+
+
+def test_targets_of_new_files_have_the_marks_of_the_training_file(tmp_path):
+    draw = np.random.default_rng(0)
+    german = [f"{v:,.1f}".translate(str.maketrans(",.", ".,")) for v in draw.uniform(1000, 9000, 100)]
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text("x;price\n" + "".join(f"0,{i};{p}\n" for i, p in enumerate(german)))
+    new.write_text("x;price\n0,5;1.234\n0,1;\n0,2;2.500\n")
+    data = mtl.data.from_csv(old, "price", decimal=",", thousands=".")
+    for columns in (data.columns, stored.from_json(stored.to_json(data.columns), "columns.json")):
+        found = serving.split_for(columns, new, data.tasks)
+        assert found.targets["price"].tolist() == [1234, 0, 2500]
+        assert found.masks["price"].tolist() == [True, False, True]
+    again = mtl.data.from_csv(new, "price", columns=data.columns, val=0, test=0)
+    assert again.train.targets["price"].max() == 2500
+    new.write_text("x;price\n0,5;1.234\n0,1;many\n")
+    with pytest.raises(ValueError, match="column 'price' holds 'many' in line 3 .* it held numbers in training"):
+        serving.split_for(data.columns, new, data.tasks)
+
+
+def test_rows_of_new_files_count_by_their_column_of_weights(tmp_path):
+    draw = np.random.default_rng(0)
+    frame = {"x": draw.normal(size=80), "y": draw.normal(size=80), "z": draw.normal(size=80), "w": np.arange(80) / 80}
+    both = mtl.data.from_dataframe(frame, ["y", "z"], weights="w")
+    one = mtl.data.from_dataframe(frame, ["y", "z"], weights={"z": "w"})
+    path = tmp_path / "new.csv"
+    path.write_text("x;y;z;w\n0,1;1;2;0,5\n0,2;3;4;2\n")
+    for data, tasks in ((both, ["y", "z"]), (one, ["z"])):
+        columns = stored.from_json(stored.to_json(data.columns), "columns.json")
+        assert columns == data.columns and dict(columns.weights) == dict.fromkeys(tasks, "w")
+        found = serving.split_for(columns, path, data.tasks).weights
+        assert {k: v.tolist() for k, v in found.items()} == dict.fromkeys(tasks, [0.5, 2])
+        found = serving.split_for(columns, frame, data.tasks)
+        np.testing.assert_array_equal(found.weights["z"], frame["w"].astype(np.float32))
+    with pytest.warns(UserWarning, match="no column 'w', which held the weights of rows in training; .* count alike"):
+        found = serving.split_for(both.columns, {k: frame[k] for k in "xyz"}, both.tasks)
+    assert found.weights is None
+    with pytest.raises(ValueError, match="column 'w' of weights must hold a number in every row"):
+        serving.split_for(both.columns, {**frame, "w": [None, *range(79)]}, both.tasks)
+    with pytest.raises(ValueError, match="task 'y': weights of the table: -1 in row 0 must be finite and at least 0"):
+        serving.split_for(both.columns, {**frame, "w": frame["w"] - 1}, both.tasks)
+    # What an older version wrote is read as it was: it knows of no weights.
+    older = stored.to_json(both.columns)
+    del older["weights"], older["others"]
+    assert serving.split_for(stored.from_json(older, "columns.json"), frame, both.tasks).weights is None

@@ -6,6 +6,7 @@ import io
 import random
 
 import numpy as np
+import pandas
 import polars
 import pytest
 
@@ -159,3 +160,16 @@ def test_a_file_without_a_line_of_names_is_said_to_have_none(tmp_path):
         read_table(tmp_path / "a.csv")
     write(tmp_path / "a.csv", [["0", "1"], ["67.0", "0.0"]])  # as frames without names are written
     assert list(read_table(tmp_path / "a.csv").columns) == ["0", "1"]
+
+
+def test_columns_whose_labels_are_numbers_may_be_named_by_them():
+    draw = np.random.default_rng(0)
+    frame = pandas.DataFrame(draw.normal(size=(60, 4)))
+    data = mtl.data.from_dataframe(frame, targets=[2], inputs=[0, 1], kinds={2: "regression"}, weights=None)
+    named = mtl.data.from_dataframe(frame, targets="2", inputs=["0", "1"])
+    assert [t.name for t in data.tasks] == ["2"] and data.columns.names == ("0", "1")
+    np.testing.assert_array_equal(data.train.targets["2"], named.train.targets["2"])
+    assert mtl.data.from_dataframe(frame, 2).tasks == named.tasks
+    text = frame.rename(columns=str)
+    with pytest.raises(ValueError, match=r"no column 2 \(names are text, such as '2'\); columns are 0, 1, 2, 3"):
+        mtl.data.from_dataframe(text, targets=[2])

@@ -145,3 +145,20 @@ def test_predictions_are_named_columns():
     assert found["b_predicted"].to_list() == ["no", "yes"] and found["c_predicted"].to_list() == ["x", "y"]
     with pytest.raises(ValueError, match="a column 'a_predicted' already"):
         beside({"a_predicted": [1]}, tasks[:1], {"a": np.zeros(1)})
+
+
+def test_rows_of_a_file_count_by_their_weights_in_evaluation_and_calibration(tmp_path):
+    draw = np.random.default_rng(0)
+    x, weight = draw.normal(size=120), np.repeat([0.0, 1.0], 60)
+    frame = pandas.DataFrame({"x": x, "y": np.where(weight > 0, x, 50 * draw.normal(size=120)), "w": weight})
+    frame.sample(frac=1, random_state=0).to_csv(tmp_path / "a.csv", index=False)
+    data = mtl.data.from_csv(tmp_path / "a.csv", "y", weights="w")
+    run = mtl.fit(mtl.sharing.hard(mtl.encoders.mlp(features=(4,)), data.tasks), data, num_steps=5,
+                  mesh=parallel.make_mesh(1), progress=False)  # fmt: skip
+    counted = frame[frame.w > 0]
+    found, right = run.evaluate(tmp_path / "a.csv")["y"]["mae"], run.predict(counted[["x"]])["y"] - counted.y
+    assert found == pytest.approx(np.abs(right).mean(), rel=1e-4)
+    width = [np.ptp(run.calibrate(f).intervals({"x": [0.0]})["y"]) for f in (tmp_path / "a.csv", counted)]
+    assert width[0] == pytest.approx(width[1], rel=1e-5)
+    with pytest.warns(UserWarning, match="no column 'w'.*all rows count alike"):
+        assert run.evaluate(frame.drop(columns="w"))["y"]["mae"] > 5 * found

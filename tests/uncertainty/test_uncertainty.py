@@ -181,3 +181,39 @@ def test_rows_of_no_weight_and_the_names_of_classes_count():
     ours = calibration.calibrate((named,), predictions, split)
     theirs = calibration.calibrate((renamed,), predictions, other.train)
     assert ours.tasks["kind"] == theirs.tasks["kind"]
+
+
+def test_rows_count_by_their_weights():
+    draw = np.random.default_rng(0)
+    scores = draw.exponential(size=400)
+    for weights in (np.ones(400), np.full(400, 0.3)):
+        np.testing.assert_array_equal(conformal.kept(scores, weights), np.sort(scores))
+    some = np.repeat([0.5, 2.0], 200)  # (100 + 400)^2 / (50 + 800) rows in effect
+    found = conformal.kept(scores, some)
+    assert len(found) == 294 and found[-1] == scores.max() and (np.diff(found) >= 0).all()
+    repeated = np.sort(np.concatenate([scores[:200], *[scores[200:]] * 4]))  # weights as so many equal rows
+    np.testing.assert_allclose(np.quantile(found, 0.9), np.quantile(repeated, 0.9), rtol=0.02)
+    # Rows of weight 0 are as if they were not there; others as if they were there so often, for a temperature.
+    tasks = (mtl.Task("y", "regression"), mtl.Task("c", "classification", size=3))
+    chances, y, c = draw.dirichlet(np.ones(3), 60), draw.normal(size=60), draw.integers(0, 3, 60)
+    predictions, weight = {"y": np.zeros(60), "c": chances}, np.repeat([0.0, 1.0, 2.0], 20)
+    there = dict.fromkeys("yc", np.ones(60, bool))
+    split = Batch(np.zeros((60, 1)), {"y": y, "c": c}, there, dict.fromkeys("yc", weight))
+    half = split._replace(weights=dict.fromkeys("yc", np.minimum(weight, 1)))
+    rows = slice(20, None)
+    few = Batch(np.zeros((40, 1)), {"y": y[rows], "c": c[rows]}, {k: v[rows] for k, v in there.items()})
+    alone = {k: v[rows] for k, v in predictions.items()}
+    found, right = calibration.calibrate(tasks, predictions, half), calibration.calibrate(tasks, alone, few)
+    assert found.tasks["y"] == right.tasks["y"] and found.tasks["c"].scores[0] == pytest.approx(
+        right.tasks["c"].scores[0]
+    )
+    often = np.repeat(np.arange(60), weight.astype(int))
+    many = Batch(np.zeros((60, 1)), {"y": y[often], "c": c[often]}, there)
+    repeated = {k: v[often] for k, v in predictions.items()}
+    one, other = calibration.calibrate(tasks, predictions, split), calibration.calibrate(tasks, repeated, many)
+    assert one.tasks["c"].temperatures == pytest.approx(other.tasks["c"].temperatures, rel=1e-3)
+    region = {"y": conformal.interval(np.zeros(60), 1.0)}
+    assert calibration.coverage_of(tasks, region, split)["y"]["coverage"] == pytest.approx(
+        (np.abs(y[often]) <= 1).mean()
+    )
+    assert not calibration.can_calibrate(tasks, split._replace(weights=dict.fromkeys("yc", np.zeros(60))))

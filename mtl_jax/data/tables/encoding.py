@@ -65,6 +65,8 @@ class Encoding:
       table: a row per column of the training table: what it was read as, and why.
       layout: separator, quotes and encoding of the file.
       source: the file's path, its SHA-256 and its rows; empty for a frame.
+      others: how targets and columns of weights were read, beside the inputs; without scales.
+      weights: {task: column of its rows' weights}.
     """
 
     columns: tuple[EncodedColumn, ...]
@@ -74,6 +76,8 @@ class Encoding:
     table: tuple[Row, ...] = ()
     layout: str = ""
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    others: tuple[EncodedColumn, ...] = ()
+    weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         return described(self)

@@ -55,6 +55,23 @@ def as_table(values: Any, source: str = "the table", **layout) -> Table:
                      "{column: value}")  # fmt: skip
 
 
+def as_names(given: Any, frame: Any) -> Any:
+    """Names of columns, or a dict by them, as `as_table` names them: numbers that are labels of the frame as text."""
+    labels = frame if isinstance(frame, Mapping) else getattr(frame, "columns", ())
+    numbers = {int(label) for label in labels if _is_whole(label)}
+
+    def name(value: Any) -> Any:
+        return str(int(value)) if _is_whole(value) and int(value) in numbers else value
+
+    if isinstance(given, Mapping):
+        return {name(k): v for k, v in given.items()}
+    return [name(v) for v in given] if isinstance(given, list | tuple) else name(given)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _columns_of_dict(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     scalars = [k for k, v in values.items() if np.ndim(v) == 0]
     if scalars and len(scalars) == len(values):

@@ -15,11 +15,11 @@ from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.data.tables import frames, leaks
-from mtl_jax.data.tables.cells import MISSING
+from mtl_jax.data.tables.cells import MISSING, PLAIN
 from mtl_jax.data.tables.description import rows_of, with_kinds
-from mtl_jax.data.tables.encoding import Encoding, fit_encoding
+from mtl_jax.data.tables.encoding import Encoding, fit_encoding, read_as
 from mtl_jax.data.tables.reading import Table, read_table
-from mtl_jax.data.tables.targets import as_whole, labels_of
+from mtl_jax.data.tables.targets import as_it_was_read, as_whole, labels_of, weights_of
 from mtl_jax.data.tables.types import NAMES_OF_KEYS, NO_NAME, Column, Options, as_text, codes_of, read_columns
 from mtl_jax.tasks import Task
 
@@ -99,25 +99,31 @@ def _spec(given: dict[str, Any]) -> str | None:
 
 def from_dataframe(
     frame: Any,
-    targets: str | Sequence[str],
-    inputs: Sequence[str] | None = None,
-    kinds: Mapping[str, str | Task] | None = None,
+    targets: str | int | Sequence[str | int],
+    inputs: Sequence[str | int] | None = None,
+    kinds: Mapping[str | int, str | Task] | None = None,
     val: float = 0.15,
     test: float = 0.15,
     seed: int = 0,
     name: str = "dataframe",
     *,
-    types: Mapping[str, str] | None = None,
-    missing: Mapping[str, Any] | None = None,
+    types: Mapping[str | int, str] | None = None,
+    missing: Mapping[str | int, Any] | None = None,
     missing_words: Collection[str] = MISSING,
     categories: str = "auto",
     scaling: str = "standard",
     text_width: int = 128,
     columns: Encoding | None = None,
     split: Any = None,
-    weights: str | Mapping[str, str] | None = None,
+    weights: str | int | Mapping[str | int, str] | None = None,
 ) -> Dataset:
-    """A data set from a pandas, polars or pyarrow frame, or {column: values}, with the conventions of `from_csv`."""
+    """A data set from a pandas, polars or pyarrow frame, or {column: values}, with the conventions of `from_csv`.
+
+    Columns whose names are numbers, as pandas numbers them, may be named so; in the data set their names are text.
+    """
+    targets, inputs, kinds, weights, types, missing = (
+        frames.as_names(given, frame) for given in (targets, inputs, kinds, weights, types, missing)
+    )
     options = Options(types or {}, None, None, tuple(missing_words), missing or {})
     how = {"categories": categories, "scale": scaling, "text_width": text_width}
     table = frames.as_table(frame, name)
@@ -128,9 +134,9 @@ def from_dataframe(
 
 def from_table(
     table: Table,
-    targets: str | Sequence[str],
-    inputs: Sequence[str] | None,
-    kinds: Mapping[str, str | Task] | None,
+    targets: str | int | Sequence[str | int],
+    inputs: Sequence[str | int] | None,
+    kinds: Mapping[str | int, str | Task] | None,
     val: float,
     test: float,
     seed: int,
@@ -139,10 +145,10 @@ def from_table(
     how: Mapping[str, Any],
     encoding: Encoding | None = None,
     split: Any = None,
-    weights: str | Mapping[str, str] | None = None,
+    weights: str | Mapping[str | int, str] | None = None,
 ) -> Dataset:
     """A data set from a `Table`; inputs are encoded by the training rows alone, or by `encoding`."""
-    targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    targets = (targets,) if isinstance(targets, str | int) else tuple(targets)
     asked = inputs is not None or encoding is not None
     if encoding is not None:
         inputs = tuple(c.name for c in encoding.columns) if inputs is None else inputs
@@ -156,9 +162,11 @@ def from_table(
     read_here = targets if encoding is not None else (*targets, *inputs)
     read_here = (*read_here, *weights.values())
     wanted = table._replace(columns={c: table.columns[c] for c in table.columns if c in read_here})
-    columns = read_columns(wanted, _for(options, wanted, table))
+    known = {} if encoding is None else _with_known_marks(table, targets, encoding, options)
+    wanted = wanted._replace(columns={c: v for c, v in wanted.columns.items() if c not in known})
+    columns = known | read_columns(wanted, _for(options, wanted, table))
     labels = {task: labels_of(table, columns[task], kinds.get(task)) for task in targets}
-    weigh = {task: _weights(table, columns[c]) for task, c in weights.items()}
+    weigh = {task: weights_of(table, columns[c]) for task, c in weights.items()}
     labels, masks = as_whole(labels)
     whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
     raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split, lambda c: _values(table, c))
@@ -178,10 +186,27 @@ def from_table(
         inputs_of_all = encoding.encode(table)
     whole = {k: Batch(_take(inputs_of_all, rows[k]), s.targets, s.masks, s.weights) for k, s in raw.items()}
     source = {"path": table.source, "sha256": table.sha256, "rows": table.num_rows} if table.sha256 else {}
-    encoding = dataclasses.replace(encoding, source=source)
+    others = tuple(as_it_was_read(columns[c]) for c in dict.fromkeys((*targets, *weights.values())))
+    encoding = dataclasses.replace(encoding, source=source, others=others, weights=weights)
     data = finish(whole, targets, kinds, name, named=True, rows=held)
     encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
     return dataclasses.replace(data, columns=encoding)
+
+
+def _with_known_marks(
+    table: Table, targets: tuple[str, ...], encoding: Encoding, options: Options
+) -> dict[str, Column]:
+    """Targets whose numbers `encoding` knows to be spelled with marks of their own, where no option says others."""
+    if options.decimal is not None or options.thousands is not None:
+        return {}
+    found = {}
+    for column in encoding.others:
+        if column.name in targets and column.name not in options.types and column.format != PLAIN:
+            codes = codes_of(options, column.name) or encoding.codes.get(column.name, ())
+            values = read_as(table, column, encoding.missing_words, codes)
+            found[column.name] = Column(column.name, "number", values, format=column.format,
+                                        missing=values.null_count())  # fmt: skip
+    return found
 
 
 def _values(table: Table, name: str) -> np.ndarray:
@@ -200,21 +225,15 @@ def _values(table: Table, name: str) -> np.ndarray:
     return found
 
 
-def _weights(table: Table, column: Column) -> np.ndarray:
-    """A column of row weights."""
-    if not column.values.dtype.is_float() or column.missing:
-        raise ValueError(f"{table.source}: column {column.name!r} of weights must hold a number in every row")
-    return column.values.to_numpy()
-
-
 def _take(inputs: Any, rows: np.ndarray) -> Any:
     return {k: v[rows] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
 
 
-def _check_names(table: Table, targets: tuple[str, ...], inputs: tuple[str, ...], aside: tuple[str, ...]) -> None:
+def _check_names(table: Table, targets: tuple, inputs: tuple, aside: tuple) -> None:
     for column in (*targets, *inputs, *aside):
         if column not in table.columns:
-            raise ValueError(f"{table.source}: no column {column!r}; columns are {', '.join(table.columns)}")
+            text = "" if isinstance(column, str) else f" (names are text, such as {str(column)!r})"
+            raise ValueError(f"{table.source}: no column {column!r}{text}; columns are {', '.join(table.columns)}")
     both = set(targets) & set(inputs)
     if both:
         raise ValueError(f"{table.source}: column {sorted(both)[0]!r} is both a target and an input")

@@ -15,23 +15,24 @@ TYPES = ("number", "boolean", "date", "category", "text")
 
 def to_json(encoding: Encoding) -> dict[str, Any]:
     """The encoding as what JSON has."""
-    columns = [
-        {
-            "name": c.name, "type": c.type, "indicated": c.indicated, "values": list(c.values), "buckets": c.buckets,
-            "scales": {k: {"centre": s.centre, "scale": s.scale, "knots": list(s.knots)} for k, s in c.scales.items()},
-            "format": list(c.format), "date": c.date, "words": list(c.words),
-        }
-        for c in encoding.columns
-    ]  # fmt: skip
     return {
         "version": VERSION, "form": encoding.form, "layout": encoding.layout, "source": dict(encoding.source),
         "missing_words": list(encoding.missing_words), "codes": {k: list(v) for k, v in encoding.codes.items()},
-        "columns": columns, "table": [list(row) for row in encoding.table],
+        "columns": list(map(_to_fields, encoding.columns)), "table": [list(row) for row in encoding.table],
+        "others": list(map(_to_fields, encoding.others)), "weights": dict(encoding.weights),
+    }  # fmt: skip
+
+
+def _to_fields(c: EncodedColumn) -> dict[str, Any]:
+    return {
+        "name": c.name, "type": c.type, "indicated": c.indicated, "values": list(c.values), "buckets": c.buckets,
+        "scales": {k: {"centre": s.centre, "scale": s.scale, "knots": list(s.knots)} for k, s in c.scales.items()},
+        "format": list(c.format), "date": c.date, "words": list(c.words),
     }  # fmt: skip
 
 
 def from_json(content: Any, where: str) -> Encoding:
-    """The encoding that `to_json` wrote.
+    """The encoding that `to_json` wrote; older files say nothing of "others" and "weights".
 
     Raises:
       ValueError: naming file and field, for what is not of the form.
@@ -43,14 +44,22 @@ def from_json(content: Any, where: str) -> Encoding:
     form = content.of("form", str)
     if form not in ("onehot", "codes"):
         raise ValueError(f"{where}: form {form!r} is neither 'onehot' nor 'codes'")
-    columns = tuple(_column(_Fields(c, f"{where}, column {i}")) for i, c in enumerate(content.of("columns", list)))
+    content.content = {"others": [], "weights": {}} | content.content
+    columns, others = (
+        tuple(_column(_Fields(c, f"{where}, {what} {i}")) for i, c in enumerate(content.of(field, list)))
+        for what, field in (("column", "columns"), ("other", "others"))
+    )
     table = content.of("table", list)
     if any(not isinstance(r, list) or len(r) != len(Row._fields) for r in table):
         raise ValueError(f"{where}: a row of 'table' has not the entries {', '.join(Row._fields)}")
     codes = {k: tuple(v) for k, v in content.of("codes", dict).items() if isinstance(v, list)}
+    weights = {str(k): str(v) for k, v in content.of("weights", dict).items()}
+    if unread := set(weights.values()) - {c.name for c in others}:
+        raise ValueError(f"{where}: column {min(unread)!r} of 'weights' is not among 'others'")
     return Encoding(
         columns, form, tuple(map(str, content.of("missing_words", list))), codes, tuple(Row(*r) for r in table),
         content.of("layout", str), content.of("source", dict),
+        others, weights,
     )  # fmt: skip
 
 

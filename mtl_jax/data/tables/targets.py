@@ -7,11 +7,12 @@ import numpy as np
 
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import read
+from mtl_jax.data.checks import check_weights
 from mtl_jax.data.dataset import narrow_targets
-from mtl_jax.data.labels import by_name, encode_labels
+from mtl_jax.data.labels import encode_labels, has_names_of_numbers
 from mtl_jax.data.tables import types as column_types
 from mtl_jax.data.tables.cells import MISSING
-from mtl_jax.data.tables.encoding import Encoding
+from mtl_jax.data.tables.encoding import EncodedColumn, Encoding, read_as
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.types import Column, Options
 from mtl_jax.tasks import KINDS, Task
@@ -70,7 +71,7 @@ def as_whole(labels: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], d
 
 
 def split_of(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> Batch:
-    """All rows of a table as a split of a run: inputs as in training, classes by name.
+    """All rows of a table as a split of a run: inputs as in training, classes by name, rows by their weights.
 
     Raises:
       ValueError: for a target column that is absent, or labels that the tasks do not have.
@@ -80,14 +81,69 @@ def split_of(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> Batch:
             raise ValueError(
                 f"{table.source}: no column {task.name!r}, a target; columns are {', '.join(table.columns)}"
             )
-    named = Table({t.name: table.columns[t.name] for t in tasks}, table.source, table.place)
-    codes = {t.name: encoding.codes[t.name] for t in tasks if t.name in encoding.codes}
-    columns = column_types.read_columns(named, Options(words=encoding.missing_words, missing=codes))
-    labels = {t.name: _labels_of_new(named, columns[t.name], t) for t in tasks}
-    raw = read({"row": np.arange(table.num_rows)}, labels)
-    by_names = frozenset(t.name for t in tasks if by_name(t, {"rows": raw}))
-    encoded = narrow_targets(tasks, encode_labels(tuple(tasks), raw, table.source, by_names))
-    return Batch(encoding.encode(table), encoded.targets, encoded.masks)
+    columns = _as_in_training(table, encoding, tasks)
+    labels = {t.name: _labels_of_new(table, columns[t.name], t) for t in tasks}
+    raw = read({"row": np.arange(table.num_rows)}, labels, weights=_weights_of_new(table, encoding, tasks))
+    by_names = frozenset(t.name for t in tasks if has_names_of_numbers(t))
+    encoded = narrow_targets(tasks, encode_labels(tuple(tasks), raw, table.source, by_names, table.place))
+    return Batch(encoding.encode(table), encoded.targets, encoded.masks, encoded.weights)
+
+
+def as_it_was_read(column: Column) -> EncodedColumn:
+    """What is kept of a target or a column of weights, so that those of new rows are read alike."""
+    if column.words[0]:
+        return EncodedColumn(column.name, "boolean", words=column.words)
+    kind = "number" if column.values.dtype.is_float() else "category"
+    return EncodedColumn(column.name, kind, format=column.format)
+
+
+def _as_in_training(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> dict[str, Column]:
+    """Targets of new rows: numbers by the marks of the training table, others by what their cells are.
+
+    The 0 and 1 of a binary task may be spelled otherwise in new rows, as yes and no.
+    """
+    marks = {c.name: c for c in encoding.others if c.type == "number"}
+    numbers = {t.name for t in tasks if t.name in marks and (t.classes or KINDS[t.kind].labels != "zero_one")}
+    found = {}
+    for name in numbers:
+        codes = encoding.codes.get(name, ())
+        found[name] = Column(name, "number", read_as(table, marks[name], encoding.missing_words, codes))
+    sniffed = [t.name for t in tasks if t.name not in numbers]
+    codes = {n: encoding.codes[n] for n in sniffed if n in encoding.codes}
+    rest = table._replace(columns={n: table.columns[n] for n in sniffed})
+    return found | column_types.read_columns(rest, Options(words=encoding.missing_words, missing=codes))
+
+
+def _weights_of_new(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> dict[str, np.ndarray] | None:
+    """{task: weights of new rows} by the columns that held them in training; a warning where one is absent."""
+    wanted = {t.name: encoding.weights[t.name] for t in tasks if t.name in encoding.weights}
+    absent = [c for c in wanted.values() if c not in table.columns]
+    if absent:
+        warnings.warn(
+            f"{table.source}: no column {absent[0]!r}, which held the weights of rows in training; here all rows count "
+            "alike",
+            UserWarning,
+            stacklevel=5,
+        )
+    marks = {c.name: c for c in encoding.others}
+    found = {}
+    for task, name in wanted.items():
+        if name in table.columns:
+            values = read_as(table, marks[name], encoding.missing_words, encoding.codes.get(name, ()))
+            found[task] = weights_of(table, Column(name, "number", values, missing=values.null_count()))
+            check_weights(task, found[task], table.num_rows, table.source)
+    return found or None
+
+
+def weights_of(table: Table, column: Column) -> np.ndarray:
+    """A column of row weights.
+
+    Raises:
+      ValueError: where a row has none.
+    """
+    if not column.values.dtype.is_float() or column.missing:
+        raise ValueError(f"{table.source}: column {column.name!r} of weights must hold a number in every row")
+    return column.values.to_numpy()
 
 
 def _labels_of_new(table: Table, column: Column, task: Task) -> np.ndarray:
@@ -119,4 +175,4 @@ def _all_numbers(classes: tuple[str, ...]) -> bool:
         return False
 
 
-__all__ = ["CLASSES_PERHAPS", "MISSING", "labels_of", "split_of"]
+__all__ = ["CLASSES_PERHAPS", "MISSING", "as_it_was_read", "as_whole", "labels_of", "split_of", "weights_of"]
