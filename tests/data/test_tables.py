@@ -96,9 +96,22 @@ def test_errors_name_file_line_and_column(path, tmp_path):
         loading("a,b\n")
     with pytest.warns(UserWarning, match=r"bad.csv, line 2 is not UTF-8 text; the file is read as cp1252.*ÿ,1"):
         assert loading(b"a,b\n\xff,1\nb,0\n", val=0, test=0).columns.categories["a"] == ("b", "ÿ")
-    packed = gzip.compress(b"a,b\n" + b"1,2\n" * 1000)
+    packed = gzip.compress(b"a,b\n" + b"1,2\n3,5\n4,4\n" * 300)
     assert mtl.data.from_csv.__name__ and loading(packed, "good.csv.gz", kinds={"b": "regression"}).test is not None
     with pytest.raises(ValueError, match="cut.csv.gz is truncated or damaged"):
         loading(packed[:-10], "cut.csv.gz")
     with pytest.raises(ValueError, match="column 'a' has no value in train"):
         loading("a,b\n,1\n,2\n", val=0, test=0)
+
+
+def test_a_column_of_one_value_in_train_is_no_input():
+    """Whether asked for or not: no weight of it would be trained, and new rows need not have it."""
+    draw = np.random.default_rng(0)
+    frame = {"a": draw.normal(size=30), "same": np.full(30, 0.1), "y": draw.normal(size=30)}
+    for inputs in (None, ["a", "same"]):
+        with pytest.warns(UserWarning, match="'same' has one value in train, 0.1, and is left out"):
+            data = mtl.data.from_dataframe(frame, targets="y", inputs=inputs)
+        assert data.columns.names == ("a",) and data.columns.encode({"a": [1.0]}).shape == (1, 1)
+        assert {r.name: r.role for r in data.columns.table}["same"] == "left out"
+    with pytest.raises(ValueError, match="no column is left for inputs; input column 'same' has one value"):
+        mtl.data.from_dataframe(frame, targets="y", inputs=["same"])

@@ -58,7 +58,8 @@ def from_csv(
     Args:
       path: the file.
       targets: columns to predict.
-      inputs: columns to predict from; by default all others but row numbers, keys and empty ones, which is warned of.
+      inputs: columns to predict from; by default all others but row numbers, keys and empty ones. Those of one value
+        in train are left out in any case. What is left out is warned of.
       kinds: {target: kind, or a whole `Task`}.
       val, test: shares of the rows to hold out.
       seed: of the split.
@@ -165,6 +166,7 @@ def from_table(
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:
         used = inputs if asked else _usable(table, columns, inputs, rows["train"], options)
+        used = _varying(table, columns, used, rows["train"])
         _warn_of_leaks(table, {c: columns[c] for c in used}, {t: columns[t] for t in targets})
         roles = {c: "target" if c in targets else "input" if c in used else "left out" for c in columns}
         encoding = fit_encoding({c: columns[c] for c in used}, rows["train"], how["categories"], how["scale"],
@@ -266,6 +268,32 @@ def _usable(
     for words in said:
         _warn(f"{table.source}: {words}")
     return tuple(used)
+
+
+def _varying(
+    table: Table, columns: Mapping[str, Column], inputs: tuple[str, ...], train: np.ndarray
+) -> tuple[str, ...]:
+    """The inputs without columns of one value in train, whose weights nothing would train; they are warned of.
+
+    A column that lacks its value in some rows stays: whether it is there may tell something.
+    """
+    if len(train) < 2:
+        return inputs
+    constant = []
+    for name in inputs:
+        values = columns[name].values.gather(train)
+        if not values.null_count() and bool((values == values[0]).all()):
+            constant.append(name)
+    if len(constant) == len(inputs):
+        raise ValueError(f"{table.source}: no column is left for inputs; input column {constant[0]!r} has one "
+                         "value in train, which tells nothing")  # fmt: skip
+    for name in constant:
+        value = columns[name].values[int(train[0])]
+        value = columns[name].words[int(value)] if columns[name].words[0] else value
+        value = f"{value:g}" if isinstance(value, float) else value
+        _warn(f"{table.source}: input column {name!r} has one value in train, {value}, and is left out; "
+              f"types={{{name!r}: 'ignore'}} says so too")  # fmt: skip
+    return tuple(name for name in inputs if name not in constant)
 
 
 def _warn_of_leaks(table: Table, inputs: Mapping[str, Column], targets: Mapping[str, Column]) -> None:
