@@ -96,7 +96,7 @@ def test_errors_name_file_line_and_column(path, tmp_path):
         loading("a,b\n")
     with pytest.warns(UserWarning, match=r"bad.csv, line 2 is not UTF-8 text; the file is read as cp1252.*ÿ,1"):
         assert loading(b"a,b\n\xff,1\nb,0\n", val=0, test=0).columns.categories["a"] == ("b", "ÿ")
-    packed = gzip.compress(b"a,b\n" + b"1,2\n3,5\n4,4\n" * 300)
+    packed = gzip.compress(b"a,b\n" + b"1,2\n3,5\n1,5\n" * 300)
     assert mtl.data.from_csv.__name__ and loading(packed, "good.csv.gz", kinds={"b": "regression"}).test is not None
     with pytest.raises(ValueError, match="cut.csv.gz is truncated or damaged"):
         loading(packed[:-10], "cut.csv.gz")
@@ -115,3 +115,20 @@ def test_a_column_of_one_value_in_train_is_no_input():
         assert {r.name: r.role for r in data.columns.table}["same"] == "left out"
     with pytest.raises(ValueError, match="no column is left for inputs; input column 'same' has one value"):
         mtl.data.from_dataframe(frame, targets="y", inputs=["same"])
+
+
+def test_what_splits_and_weighs_is_in_the_printed_table():
+    """And a guess at the order of day and month is said where the order of rows hangs on it."""
+    draw = np.random.default_rng(0)
+    days = [f"{a:02d}/{b:02d}/2024" for a, b in zip(draw.integers(1, 13, 30), draw.integers(1, 13, 30), strict=True)]
+    frame = {"a": draw.normal(size=30), "visit": days, "w": np.arange(1, 31) / 10, "y": draw.normal(size=30)}
+    with pytest.warns(UserWarning, match=r"'visit', whose dates such as .* are read as %m/%d/%Y and could also be "
+                                         r"%d/%m/%Y; say types=\{'visit': '%m/%d/%Y'\}"):  # fmt: skip
+        data = mtl.data.from_dataframe(frame, targets="y", split="by_time('visit')", weights="w")
+    assert {r.name: r.role for r in data.columns.table} == {
+        "a": "input", "visit": "split", "w": "weights", "y": "target"
+    }  # fmt: skip
+    for how, key in (("%d/%m/%Y", lambda d: (d[3:5], d[:2])), ("%m/%d/%Y", lambda d: (d[:2], d[3:5]))):
+        data = mtl.data.from_dataframe(frame, "y", split="by_time('visit')", types={"visit": how}, weights="w")
+        assert max(key(days[i]) for i in data.rows["train"]) < min(key(days[i]) for i in data.rows["test"])
+    mtl.data.from_dataframe(frame, targets="y", split="grouped('visit')", weights="w")  # no order, no word

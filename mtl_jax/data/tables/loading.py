@@ -162,18 +162,22 @@ def from_table(
     weigh = {task: _weights(table, columns[c]) for task, c in weights.items()}
     labels, masks = as_whole(labels)
     whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
-    raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split, lambda c: _values(table, c))
+    dividing = {c: _column(table, c, options) for c in build_splitter(split).columns}
+    _warn_of_order(table, split, dividing)
+    raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split,
+                       lambda c: _values(table, dividing[c] if c in dividing else _column(table, c, options)))  # fmt: skip
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:
         used = inputs if asked else _usable(table, columns, inputs, rows["train"], options)
         used = _varying(table, columns, used, rows["train"])
         _warn_of_leaks(table, {c: columns[c] for c in used}, {t: columns[t] for t in targets})
-        roles = {c: "target" if c in targets else "input" if c in used else "left out" for c in columns}
+        read_as = {c: dividing.get(c, columns.get(c)) for c in table.columns if c in columns or c in dividing}
+        roles = {c: _role(c, targets, used, weights.values(), dividing) for c in read_as}
         encoding = fit_encoding({c: columns[c] for c in used}, rows["train"], how["categories"], how["scale"],
                                 how["text_width"])  # fmt: skip
         encoding = dataclasses.replace(
             encoding, missing_words=tuple(options.words), codes={c: codes_of(options, c) for c in options.missing},
-            table=rows_of(columns, roles), layout=table.layout,
+            table=rows_of(read_as, roles), layout=table.layout,
         )  # fmt: skip
         inputs_of_all = encoding.encode_read({c: columns[c].values for c in used})
     else:
@@ -186,19 +190,49 @@ def from_table(
     return dataclasses.replace(data, columns=encoding)
 
 
-def _values(table: Table, name: str) -> np.ndarray:
-    """A column for a split to read: text where a cell is text, "" where it is missing."""
+def _role(
+    name: str,
+    targets: Collection[str],
+    inputs: Collection[str],
+    weights: Collection[str],
+    dividing: Collection[str],
+) -> str:
+    """What a column is for, as the printed table says it."""
+    found = ["target"] if name in targets else ["input"] if name in inputs else []
+    found += ["weights"] if name in weights else []
+    found += ["split"] if name in dividing else []
+    return ", ".join(found) or "left out"
+
+
+def _column(table: Table, name: str, options: Options) -> Column:
+    """A column that a split names, as it is read."""
     if name not in table.columns:
         raise ValueError(
             f"{table.source}: no column {name!r}, which split= names; columns are {', '.join(table.columns)}"
         )
-    column = read_columns(table._replace(columns={name: table.columns[name]}))[name]
+    wanted = table._replace(columns={name: table.columns[name]})
+    return read_columns(wanted, _for(options, wanted, table))[name]
+
+
+def _warn_of_order(table: Table, split: Any, dividing: Mapping[str, Column]) -> None:
+    """A warning where rows are put in order by dates whose day and month could be the other way round."""
+    if not (build_splitter(split).spec or "").startswith("by_time("):
+        return
+    for name, column in dividing.items():
+        if column.type == "date" and column.date_too:
+            _warn(f"{table.source}: split= puts rows in order of column {name!r}, whose dates such as "
+                  f"{table.columns[name].drop_nulls()[0]} are read as {column.date} and could also be "
+                  f"{column.date_too}; say types={{{name!r}: {column.date!r}}} or {column.date_too!r}")  # fmt: skip
+
+
+def _values(table: Table, column: Column) -> np.ndarray:
+    """A column for a split to read: text where a cell is text, "" where it is missing."""
     if column.values.dtype.is_float() and not column.words[0]:
         return column.values.to_numpy()
-    if column.type == "date":
+    if column.values.dtype.is_temporal():
         return column.values.to_numpy()
     found = np.empty(table.num_rows, object)
-    found[:] = as_text(table.columns[name]).fill_null("").to_list()
+    found[:] = as_text(table.columns[column.name]).fill_null("").to_list()
     return found
 
 
