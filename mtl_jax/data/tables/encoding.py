@@ -224,7 +224,9 @@ def read_as(table: Table, column: EncodedColumn | Column, words: tuple[str, ...]
 def _held(column: EncodedColumn | Column) -> str:
     if column.type == "boolean":
         return " and ".join(column.words)
-    return f"dates as {column.date or 'such'}" if column.type == "date" else "numbers"
+    if column.type == "date":
+        return f"dates as {column.date or 'such'}"
+    return f"numbers in {column.format.symbol}" if column.format.symbol else "numbers"
 
 
 def _of_text(cells: Any, column: EncodedColumn | Column) -> Any:
@@ -241,8 +243,11 @@ def _of_text(cells: Any, column: EncodedColumn | Column) -> Any:
         pair = next((p for p in pairs if lowered.drop_nulls().is_in(list(p)).all()), pairs[0])
         return lowered.replace_strict({pair[0]: 0.0, pair[1]: 1.0}, default=None, return_dtype=pl.Float64)
     values = formats.parse_numbers(cells, column.format)
-    if len(formats.unparsed(cells, values)):
+    if column.format.symbol == "%":  # 0.5 may be half of one percent, or a half
+        values = formats.kept(values, cells.str.contains("%", literal=True))
+    if len(formats.unparsed(cells, values)):  # other marks, but no other unit
         fitting = formats.number_formats(cells.drop_nulls().unique())
+        fitting = [f for f in fitting if f.symbol == column.format.symbol]
         if len({f.decimal for f in fitting}) == 1:
             values = formats.parse_numbers(cells, fitting[0])
     return formats.kept(values, values.is_finite())
