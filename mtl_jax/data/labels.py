@@ -190,6 +190,8 @@ def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, te
 def _task_of_codes(name: str, kind: str, observed: np.ndarray, named: bool, asked: bool) -> Task:
     """A task on class numbers: each value a class of its own name, or classes 0 to the largest."""
     values = np.unique(observed)
+    if asked and values.tolist() == [-1, 1]:
+        raise ValueError(_signs(name))
     if asked and len(values) > 1 and (apart := standing_apart(values)) is not None:
         raise ValueError(
             f"task {name!r}: label {apart:g} stands apart from {values[values != apart][0]:g} to "
@@ -255,6 +257,8 @@ def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
     kind = kind_of_whole(values, int(counts.sum()))
     if kind == "regression":
         _refuse_code_below(name, values, counts)
+    if kind is None and values.tolist() == [-1, 1]:
+        raise ValueError(_signs(name))
     if kind is None:
         apart = standing_apart(values)
         code = values[0] if apart is None and values[0] < 0 else apart
@@ -264,6 +268,14 @@ def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
             f"kinds={{{name!r}: 'regression'}}, or 'classification'{masked}"
         )
     return kind
+
+
+def _signs(name: str) -> str:
+    """What is said of labels that are all -1 or 1."""
+    return (
+        f"task {name!r}: labels are -1 and 1, which could be two classes, or amounts; say kinds={{{name!r}: 'binary'}} "
+        "for two classes, or 'regression'"
+    )
 
 
 def kind_of_whole(values: np.ndarray, count: int) -> str | None:

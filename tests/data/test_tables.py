@@ -1,6 +1,7 @@
 """CSV files and data frames: missing cells, categories and numbers, and errors that name file, line and column."""
 
 import gzip
+import re
 
 import numpy as np
 import pandas
@@ -132,3 +133,31 @@ def test_what_splits_and_weighs_is_in_the_printed_table():
         data = mtl.data.from_dataframe(frame, "y", split="by_time('visit')", types={"visit": how}, weights="w")
         assert max(key(days[i]) for i in data.rows["train"]) < min(key(days[i]) for i in data.rows["test"])
     mtl.data.from_dataframe(frame, targets="y", split="grouped('visit')", weights="w")  # no order, no word
+
+
+def test_cells_in_another_unit_than_in_training_are_refused():
+    """32.1% is not 32.1, nor 0.5 one half of a column of percents."""
+    rate, y = np.linspace(0, 1, 30).round(3), np.cos(np.arange(30.0))
+    plain = mtl.data.from_dataframe({"rate": rate, "y": y}, targets="y").columns
+    percent = mtl.data.from_dataframe({"rate": [f"{r:g}%" for r in rate], "y": y}, targets="y").columns
+    for columns, cell, held in ((plain, "32.1%", "numbers in training"), (plain, "$3", "numbers in training"),
+                                (percent, "0.5", "numbers in % in training")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"column 'rate' holds '{re.escape(cell)}' in row 0 .* it held {held}"):
+            columns.encode({"rate": [cell]})
+    np.testing.assert_allclose(percent.encode({"rate": ["0.5 %"]}), plain.encode({"rate": [0.5]}))
+    np.testing.assert_allclose(plain.encode({"rate": ["0,5"]}), plain.encode({"rate": [0.5]}))
+
+
+@pytest.mark.parametrize("kind", [None, "classification"])
+def test_labels_of_signs_and_of_one_value(kind):
+    draw = np.random.default_rng(0)
+    frame = {"a": draw.normal(size=60), "y": np.where(draw.random(60) < 0.5, -1, 1)}
+    kinds = {"y": kind} if kind else None
+    with pytest.raises(ValueError, match=r"labels are -1 and 1, .*; say kinds=\{'y': 'binary'\}"):
+        mtl.data.from_dataframe(frame, targets="y", kinds=kinds)
+    assert mtl.data.from_dataframe(frame, targets="y", kinds={"y": "binary"}).tasks[0].classes == ("-1", "1")
+    for more in ({"y": frame["y"], "missing": {"y": -1}}, {"y": np.full(60, 2.5)}, {"y": ["red"] * 60}):
+        with pytest.warns(UserWarning, match="target 'y' has one value in train"):
+            mtl.data.from_dataframe(
+                frame | {"y": more["y"]}, "y", missing=more.get("missing"), kinds=None if "missing" in more else kinds
+            )

@@ -165,7 +165,7 @@ def from_table(
     dividing = {c: _column(table, c, options) for c in build_splitter(split).columns}
     _warn_of_order(table, split, dividing)
     raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split,
-                       lambda c: _values(table, dividing[c] if c in dividing else _column(table, c, options)))  # fmt: skip
+                       lambda c: _values(table, dividing.get(c) or _column(table, c, options)))  # fmt: skip
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:
         used = inputs if asked else _usable(table, columns, inputs, rows["train"], options)
@@ -186,6 +186,7 @@ def from_table(
     source = {"path": table.source, "sha256": table.sha256, "rows": table.num_rows} if table.sha256 else {}
     encoding = dataclasses.replace(encoding, source=source)
     data = finish(whole, targets, kinds, name, named=True, rows=held)
+    _warn_of_one_label(table, data)
     encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
     return dataclasses.replace(data, columns=encoding)
 
@@ -334,6 +335,16 @@ def _warn_of_leaks(table: Table, inputs: Mapping[str, Column], targets: Mapping[
     for name, task, seen in leaks.find_leaks(inputs, targets):
         _warn(f"{table.source}: input column {name!r} looks like target {task!r} in other words: {seen}; "
               f"types={{{name!r}: 'ignore'}} leaves it out")  # fmt: skip
+
+
+def _warn_of_one_label(table: Table, data: Dataset) -> None:
+    """A warning for a target that has one value in train, which any model predicts and nothing is learned from."""
+    for name, values in data.train.targets.items():
+        labels = values[data.train.masks[name]] if data.train.masks[name].shape == values.shape else values
+        if len(labels) > 1 and bool((labels == labels.flat[0]).all()):
+            there = len(labels)
+            _warn(f"{table.source}: target {name!r} has one value in train, in all {there:,} rows that have one; "
+                  "nothing can be learned from it")  # fmt: skip
 
 
 def _warn(text: str) -> None:
