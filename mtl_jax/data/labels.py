@@ -294,9 +294,16 @@ def kind_of_whole(values: np.ndarray, count: int) -> str | None:
     return None if distinct <= FEW_AMOUNTS and count >= 5 * distinct else "regression"
 
 
+def has_code_below(values: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether amounts of at least 0 stand beside one negative number that comes again and again."""
+    return bool(
+        len(values) > 5 and values[0] in BELOW and values[1] >= 0 and counts[0] > 1 and counts[0] > 3 * counts[1]
+    )
+
+
 def _refuse_code_below(name: str, values: np.ndarray, counts: np.ndarray) -> None:
-    """An error for amounts of at least 0 beside one negative number that comes again and again."""
-    if len(values) > 5 and values[0] in BELOW and values[1] >= 0 and counts[0] > 1 and counts[0] > 3 * counts[1]:
+    """An error for what `has_code_below` says."""
+    if has_code_below(values, counts):
         raise ValueError(
             f"task {name!r}: label {values[0]:g} is there {counts[0]} times, and no other is below 0; if it marks a "
             f"missing "

@@ -20,6 +20,7 @@ from mtl_jax.data.tables.types import FEW, Column
 FORMS = ("auto", "onehot", "codes")
 WIDEST = 1024  # columns of ones and zeros that "auto" makes
 MOST_VALUES = 20_000  # of a category that are known by name; those of more are hashed
+FAR = 10  # times the range of training numbers, from which on a new one is far beyond them
 BUCKETS = 16_384  # that they are hashed to
 
 
@@ -35,6 +36,7 @@ class EncodedColumn:
       values: names of categories, in the order of their codes.
       buckets: of hashed categories, or columns of hashed text.
       format, date, words: how cells of text are read (`types.Column`).
+      range: of numbers, the smallest and the largest in the training rows; () where it is not known.
     """
 
     name: str
@@ -46,6 +48,7 @@ class EncodedColumn:
     format: Format = formats.PLAIN
     date: str = ""
     words: tuple[str, str] = ("", "")
+    range: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +171,24 @@ class Encoding:
                 cells = values.filter((category_codes(c, values) < 0) & values.is_not_null().to_numpy())
                 found |= {c.name: cells.to_list()} if len(cells) else {}
         return found
+
+    def odd(self, columns: Any) -> tuple[dict[str, int], dict[str, tuple[float, float, float]]]:
+        """({column: rows without a value}, of those that never lacked one in training,
+        {column: (the value, smallest and largest in training)} of values that lie `FAR` times that range beyond it).
+        """
+        table, lacking, far = frames.as_table(columns), {}, {}
+        never = {r.name for r in self.table if not r.missing}
+        for c in self.columns:
+            values = self._read(table, c)
+            if values.null_count() and not c.indicated and (c.scales or c.name in never):
+                lacking[c.name] = values.null_count()
+            if len(c.range) == 2 and len(there := values.drop_nulls()):
+                low, high = c.range
+                least = FAR * ((high - low) or abs(high) or 1.0)
+                beyond = max((float(there.min()), float(there.max())), key=lambda v: max(low - v, v - high))
+                if max(low - beyond, beyond - high) > least:
+                    far[c.name] = (beyond, low, high)
+        return lacking, far
 
     def _read(self, table: Table, column: EncodedColumn) -> Any:
         """A column of new rows, read as its training column was."""
@@ -338,7 +359,9 @@ def _fit(column: Column, values: Any, scale: str, text_width: int) -> EncodedCol
         return EncodedColumn(column.name, "date", scales, indicated, **how)
     if there.dtype.is_float():
         kind = "boolean" if column.type == "boolean" or column.words[0] else "number"
-        return EncodedColumn(column.name, kind, {"": scaling.fit_scale(there.to_numpy(), scale)}, indicated, **how)
+        span = (float(there.min()), float(there.max())) if kind == "number" else ()
+        found = {"": scaling.fit_scale(there.to_numpy(), scale)}
+        return EncodedColumn(column.name, kind, found, indicated, range=span, **how)
     if column.type == "text":
         return EncodedColumn(column.name, "text", buckets=text_width)
     distinct = there.unique()
