@@ -159,3 +159,15 @@ def test_a_file_without_a_line_of_names_is_said_to_have_none(tmp_path):
         read_table(tmp_path / "a.csv")
     write(tmp_path / "a.csv", [["0", "1"], ["67.0", "0.0"]])  # as frames without names are written
     assert list(read_table(tmp_path / "a.csv").columns) == ["0", "1"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_separators_at_the_end_of_all_rows_make_no_columns(quote, tmp_path):
+    path = tmp_path / "a.csv"
+    for ends, head in (("\t\t\t", "a\tb"), ("\t", "a\tb"), ("\t\t", "\tb")):
+        path.write_text(f"{head}{ends}\n" + "".join(f"{i}\t{quote}{i / 2}{quote}{ends}\n" for i in range(9)))
+        found = read_csv(path)
+        assert list(found) == head.split("\t") and found["b"].tolist() == [i / 2 for i in range(9)]
+    path.write_text(f"a;b;;\n1;{quote}2{quote};;\n1;2;;3\n")
+    with pytest.raises(ValueError, match="a.csv, line 1: column '' is there twice"):
+        read_csv(path)
