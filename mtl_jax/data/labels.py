@@ -147,6 +147,8 @@ def make_task(name: str, given: str | Task | None, raw: dict[str, Batch], named:
         return given if given.name == name else dataclasses.replace(given, name=name)
     observed = np.concatenate([s.targets[name][s.masks[name]].ravel() for s in raw.values()])
     labels = raw["train"].targets[name]
+    if not observed.size and len(labels):
+        raise ValueError(f"task {name!r} has no label in train or elsewhere; leave it out, or give it labels")
     given_kind, given = given, given or kind_of_labels(name, labels, observed)
     kind = parts.lookup(given, KINDS, f"kind of task {name!r}:")
     text, shape = is_text(labels), labels.shape

@@ -161,3 +161,18 @@ def test_labels_of_signs_and_of_one_value(kind):
             mtl.data.from_dataframe(
                 frame | {"y": more["y"]}, "y", missing=more.get("missing"), kinds=None if "missing" in more else kinds
             )
+
+
+def test_names_in_one_text_and_targets_without_labels():
+    frame = {"a": [0.5, 1.0, 2.0, 4.0], "b": [1.5, 0.0, 1.0, 0.2], "y": [1.0, 3.0, 2.0, 2.5], "none": [None] * 4}
+    assert mtl.data.from_dataframe(frame, "y", inputs="a", val=0, test=0).columns.names == ("a",)
+    for more in ({"targets": "a, y"}, {"targets": "y", "inputs": "a,b"}):
+        with pytest.raises(ValueError, match=r"no column 'a, ?[yb]'; give a list, \['a', '[yb]'\]; columns are"):
+            mtl.data.from_dataframe(frame, **more)
+    for kind in (None, "classification", "regression"):
+        with pytest.raises(ValueError, match="task 'none' has no label in train or elsewhere"):
+            mtl.data.from_dataframe(frame, ["y", "none"], kinds={"none": kind} if kind else None)
+    with pytest.raises(
+        ValueError, match=r"needs size, .* or classes=; kinds=\{'none': 'classification'\} .*; then dataclasses"
+    ):
+        mtl.Task("none", "classification", class_weights="balanced")

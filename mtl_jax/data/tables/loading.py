@@ -27,7 +27,7 @@ from mtl_jax.tasks import Task
 def from_csv(
     path: str | pathlib.Path,
     targets: str | Sequence[str],
-    inputs: Sequence[str] | None = None,
+    inputs: str | Sequence[str] | None = None,
     kinds: Mapping[str, str | Task] | None = None,
     val: float = 0.15,
     test: float = 0.15,
@@ -101,7 +101,7 @@ def _spec(given: dict[str, Any]) -> str | None:
 def from_dataframe(
     frame: Any,
     targets: str | Sequence[str],
-    inputs: Sequence[str] | None = None,
+    inputs: str | Sequence[str] | None = None,
     kinds: Mapping[str, str | Task] | None = None,
     val: float = 0.15,
     test: float = 0.15,
@@ -130,7 +130,7 @@ def from_dataframe(
 def from_table(
     table: Table,
     targets: str | Sequence[str],
-    inputs: Sequence[str] | None,
+    inputs: str | Sequence[str] | None,
     kinds: Mapping[str, str | Task] | None,
     val: float,
     test: float,
@@ -144,6 +144,7 @@ def from_table(
 ) -> Dataset:
     """A data set from a `Table`; inputs are encoded by the training rows alone, or by `encoding`."""
     targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    inputs = (inputs,) if isinstance(inputs, str) else inputs
     asked = inputs is not None or encoding is not None
     if encoding is not None:
         inputs = tuple(c.name for c in encoding.columns) if inputs is None else inputs
@@ -251,7 +252,9 @@ def _take(inputs: Any, rows: np.ndarray) -> Any:
 def _check_names(table: Table, targets: tuple[str, ...], inputs: tuple[str, ...], aside: tuple[str, ...]) -> None:
     for column in (*targets, *inputs, *aside):
         if column not in table.columns:
-            raise ValueError(f"{table.source}: no column {column!r}; columns are {', '.join(table.columns)}")
+            parts_of = [p.strip() for p in str(column).split(",")]
+            hint = f"; give a list, {parts_of}" if len(parts_of) > 1 and set(parts_of) <= set(table.columns) else ""
+            raise ValueError(f"{table.source}: no column {column!r}{hint}; columns are {', '.join(table.columns)}")
     both = set(targets) & set(inputs)
     if both:
         raise ValueError(f"{table.source}: column {sorted(both)[0]!r} is both a target and an input")
