@@ -127,9 +127,11 @@ class Encoding:
         Raises:
           ValueError: for a column that is absent, or one that cannot be read as in training, naming it.
         """
-        table = frames.as_table(columns)
-        values = {c.name: self._read(table, c) for c in self.columns}
-        return self.encode_read(values)
+        return self.encode_read(self.read(frames.as_table(columns)))
+
+    def read(self, table: Table) -> dict[str, Any]:
+        """{column: float64, datetime or text column (polars)} of new rows, read as the training rows were."""
+        return {c.name: self._read(table, c) for c in self.columns}
 
     def encode_read(self, values: Mapping[str, Any]) -> Any:
         """`encode` of {column: float64, datetime or text column (polars)} as `types.read_columns` returns them."""
@@ -172,17 +174,20 @@ class Encoding:
                 found |= {c.name: cells.to_list()} if len(cells) else {}
         return found
 
-    def odd(self, columns: Any) -> tuple[dict[str, int], dict[str, tuple[float, float, float]]]:
-        """({column: rows without a value}, of those that never lacked one in training,
-        {column: (the value, smallest and largest in training)} of values that lie `FAR` times that range beyond it).
+    def odd(self, values: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, tuple[float, float, float]]]:
+        """What of new rows is unlike all training rows, by columns as `read` returns them.
+
+        Returns:
+          {column: rows without a value} of those that never lacked one in training, and {column: (the value, smallest
+          and largest in training)} of values that lie `FAR` times that range beyond it.
         """
-        table, lacking, far = frames.as_table(columns), {}, {}
+        lacking, far = {}, {}
         never = {r.name for r in self.table if not r.missing}
         for c in self.columns:
-            values = self._read(table, c)
-            if values.null_count() and not c.indicated and (c.scales or c.name in never):
-                lacking[c.name] = values.null_count()
-            if len(c.range) == 2 and len(there := values.drop_nulls()):
+            cells = values[c.name]
+            if cells.null_count() and not c.indicated and (c.scales or c.name in never):
+                lacking[c.name] = cells.null_count()
+            if len(c.range) == 2 and len(there := cells.drop_nulls()):
                 low, high = c.range
                 least = FAR * ((high - low) or abs(high) or 1.0)
                 beyond = max((float(there.min()), float(there.max())), key=lambda v: max(low - v, v - high))

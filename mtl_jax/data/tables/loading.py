@@ -15,7 +15,7 @@ from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.data.tables import frames, leaks
-from mtl_jax.data.tables.cells import MISSING
+from mtl_jax.data.tables.cells import MISSING, parse_dates, without_missing
 from mtl_jax.data.tables.description import rows_of, with_kinds
 from mtl_jax.data.tables.encoding import Encoding, fit_encoding
 from mtl_jax.data.tables.reading import Table, read_table
@@ -164,7 +164,7 @@ def from_table(
     labels, masks = as_whole(labels)
     whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
     dividing = {c: _column(table, c, options) for c in build_splitter(split).columns}
-    _warn_of_order(table, split, dividing)
+    _warn_of_order(table, split, dividing, options)
     raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split,
                        lambda c: _values(table, dividing.get(c) or _column(table, c, options)))  # fmt: skip
     rows = {k: s.inputs["row"] for k, s in raw.items()}
@@ -216,14 +216,20 @@ def _column(table: Table, name: str, options: Options) -> Column:
     return read_columns(wanted, _for(options, wanted, table))[name]
 
 
-def _warn_of_order(table: Table, split: Any, dividing: Mapping[str, Column]) -> None:
+def _warn_of_order(table: Table, split: Any, dividing: Mapping[str, Column], options: Options) -> None:
     """A warning where rows are put in order by dates whose day and month could be the other way round."""
     if not (build_splitter(split).spec or "").startswith("by_time("):
         return
     for name, column in dividing.items():
-        if column.type == "date" and column.date_too:
+        if column.type != "date" or not column.date_too:
+            continue
+        cells = without_missing(
+            table.columns[name].str.strip_chars(), {*options.words, *map(str, codes_of(options, name))}
+        )
+        differs = (parse_dates(cells, column.date_too) != column.values).fill_null(False)
+        if bool(differs.any()):
             _warn(f"{table.source}: split= puts rows in order of column {name!r}, whose dates such as "
-                  f"{table.columns[name].drop_nulls()[0]} are read as {column.date} and could also be "
+                  f"{cells[differs.arg_max()]} are read as {column.date} and could also be "
                   f"{column.date_too}; say types={{{name!r}: {column.date!r}}} or {column.date_too!r}")  # fmt: skip
 
 

@@ -46,8 +46,9 @@ def inputs_for(columns: Encoding | None, inputs: Any, example: Any) -> Any:
                          f"arrays as "
                          "in training")  # fmt: skip
     table = frames.as_table(inputs)
-    warn_of_rows(columns, table)
-    return columns.encode(table)
+    values = columns.read(table)
+    warn_of_rows(columns, table, values)
+    return columns.encode_read(values)
 
 
 def split_for(columns: Encoding | None, split: Any, tasks: Sequence[Task]) -> Any:
@@ -62,7 +63,7 @@ def split_for(columns: Encoding | None, split: Any, tasks: Sequence[Task]) -> An
                              f"split "
                              "of a data set")  # fmt: skip
         table = frames.as_table(split)
-        warn_of_rows(columns, table)
+        warn_of_rows(columns, table, columns.read(table))
         split = split_of(table, columns, tasks)
         _check_labels(columns, table, split, tasks)
         return split
@@ -132,13 +133,13 @@ def _check_labels(columns: Encoding, table: Table, split: Batch, tasks: Sequence
                 )
 
 
-def warn_of_rows(columns: Encoding, table: Table) -> None:
+def warn_of_rows(columns: Encoding, table: Table, values: Mapping[str, Any]) -> None:
     """Warnings for new rows unlike training's: values that are missing, far beyond, or spelled otherwise.
 
-    A column is named if it lacks a value and never did in training, or holds numbers that lie `FAR` times the range of
-    training beyond it, or if training rows had not most of its values.
+    A column is named if it lacks a value and never did in training, or holds numbers that lie `encoding.FAR` times the
+    range of training beyond it, or if training rows had not most of its values.
     """
-    lacking, far = columns.odd(table)
+    lacking, far = columns.odd(values)
     if lacking:
         name, rows = next(iter(lacking.items()))
         more = f" (so do {', '.join(map(repr, list(lacking)[1:6]))})" if len(lacking) > 1 else ""
