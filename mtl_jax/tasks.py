@@ -203,7 +203,15 @@ class Task:
         if isinstance(wanted, int) and self.size is None:
             object.__setattr__(self, "size", wanted)
         if wanted == "needed" and self.size is None:
-            raise ValueError(f"task {self.name!r}: kind {self.kind!r} needs size, its number of classes or labels")
+            weighed = (
+                ""
+                if self.class_weights is None
+                else ("; then dataclasses.replace(task, class_weights=...) of data.tasks weighs them")
+            )
+            raise ValueError(
+                f"task {self.name!r}: kind {self.kind!r} needs size, its number of classes or labels, or classes=; "
+                f"kinds={{{self.name!r}: {self.kind!r}}} where data is loaded reads them off the labels{weighed}"
+            )
         if self.kind == "binary" and self.size is not None:
             raise ValueError(f"task {self.name!r}: a binary task has no size; use kind 'multilabel' for several labels")
         if (wanted == "none" and self.size is not None) or (isinstance(wanted, int) and self.size != wanted):

@@ -147,6 +147,8 @@ def make_task(name: str, given: str | Task | None, raw: dict[str, Batch], named:
         return given if given.name == name else dataclasses.replace(given, name=name)
     observed = np.concatenate([s.targets[name][s.masks[name]].ravel() for s in raw.values()])
     labels = raw["train"].targets[name]
+    if not observed.size and len(labels):
+        raise ValueError(f"task {name!r} has no label in train or elsewhere; leave it out, or give it labels")
     given_kind, given = given, given or kind_of_labels(name, labels, observed)
     kind = parts.lookup(given, KINDS, f"kind of task {name!r}:")
     text, shape = is_text(labels), labels.shape
@@ -190,6 +192,8 @@ def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, te
 def _task_of_codes(name: str, kind: str, observed: np.ndarray, named: bool, asked: bool) -> Task:
     """A task on class numbers: each value a class of its own name, or classes 0 to the largest."""
     values = np.unique(observed)
+    if asked and values.tolist() == [-1, 1]:
+        raise ValueError(_signs(name))
     if asked and len(values) > 1 and (apart := standing_apart(values)) is not None:
         raise ValueError(
             f"task {name!r}: label {apart:g} stands apart from {values[values != apart][0]:g} to "
@@ -255,6 +259,8 @@ def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
     kind = kind_of_whole(values, int(counts.sum()))
     if kind == "regression":
         _refuse_code_below(name, values, counts)
+    if kind is None and values.tolist() == [-1, 1]:
+        raise ValueError(_signs(name))
     if kind is None:
         apart = standing_apart(values)
         code = values[0] if apart is None and values[0] < 0 else apart
@@ -264,6 +270,14 @@ def kind_of_labels(name: str, labels: np.ndarray, observed: np.ndarray) -> str:
             f"kinds={{{name!r}: 'regression'}}, or 'classification'{masked}"
         )
     return kind
+
+
+def _signs(name: str) -> str:
+    """What is said of labels that are all -1 or 1."""
+    return (
+        f"task {name!r}: labels are -1 and 1, which could be two classes, or amounts; say kinds={{{name!r}: 'binary'}} "
+        "for two classes, or 'regression'"
+    )
 
 
 def kind_of_whole(values: np.ndarray, count: int) -> str | None:
@@ -282,9 +296,16 @@ def kind_of_whole(values: np.ndarray, count: int) -> str | None:
     return None if distinct <= FEW_AMOUNTS and count >= 5 * distinct else "regression"
 
 
+def has_code_below(values: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether amounts of at least 0 stand beside one negative number that comes again and again."""
+    return bool(
+        len(values) > 5 and values[0] in BELOW and values[1] >= 0 and counts[0] > 1 and counts[0] > 3 * counts[1]
+    )
+
+
 def _refuse_code_below(name: str, values: np.ndarray, counts: np.ndarray) -> None:
-    """An error for amounts of at least 0 beside one negative number that comes again and again."""
-    if len(values) > 5 and values[0] in BELOW and values[1] >= 0 and counts[0] > 1 and counts[0] > 3 * counts[1]:
+    """An error for what `has_code_below` says."""
+    if has_code_below(values, counts):
         raise ValueError(
             f"task {name!r}: label {values[0]:g} is there {counts[0]} times, and no other is below 0; if it marks a "
             f"missing "

@@ -48,11 +48,12 @@ def test_every_oddity_is_read_said_and_kept(odd):
         "id": ("left out", "row number"), "when": ("input", "date"), "name": ("input", "text"),
         "zip": ("input", "category"), "price": ("target", "number"), "area": ("input", "number"),
         "sold": ("target", "boolean"), "city": ("input", "category"), "note": ("input", "text"),
-        "flag": ("input", "boolean"), "const": ("input", "constant"), "empty": ("left out", "empty"),
+        "flag": ("input", "boolean"), "const": ("left out", "constant"), "empty": ("left out", "empty"),
     }  # fmt: skip
     assert [t.kind for t in data.tasks] == ["regression", "binary"] and data.tasks[1].classes == ("nein", "ja")
     assert 1000 < data.tasks[0].scaler.mean[0] < 1300 and not data.train.masks["price"].all()
-    assert len(said) == 2 and "'id' is a row number" in said[0] and "'empty' has no value in train" in said[1]
+    assert len(said) == 3 and "'id' is a row number" in said[0] and "'empty' has no value in train" in said[1]
+    assert "'const' has one value in train, 7," in said[2]
     shown = str(data.columns)
     for words in ("240 rows; utf-8-sig, separated by semicolon", "decimal comma, thousands '.'", "binary, 1 is 'ja'",
                   "dates as %d.%m.%Y", "left out"):  # fmt: skip

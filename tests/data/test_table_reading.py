@@ -173,3 +173,15 @@ def test_columns_whose_labels_are_numbers_may_be_named_by_them():
     text = frame.rename(columns=str)
     with pytest.raises(ValueError, match=r"no column 2 \(names are text, such as '2'\); columns are 0, 1, 2, 3"):
         mtl.data.from_dataframe(text, targets=[2])
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_separators_at_the_end_of_all_rows_make_no_columns(quote, tmp_path):
+    path = tmp_path / "a.csv"
+    for ends, head in (("\t\t\t", "a\tb"), ("\t", "a\tb"), ("\t\t", "\tb")):
+        path.write_text(f"{head}{ends}\n" + "".join(f"{i}\t{quote}{i / 2}{quote}{ends}\n" for i in range(9)))
+        found = read_csv(path)
+        assert list(found) == head.split("\t") and found["b"].tolist() == [i / 2 for i in range(9)]
+    path.write_text(f"a;b;;\n1;{quote}2{quote};;\n1;2;;3\n")
+    with pytest.raises(ValueError, match="a.csv, line 1: column '' is there twice"):
+        read_csv(path)

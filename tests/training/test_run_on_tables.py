@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas
+import polars
 import pytest
 
 import mtl_jax as mtl
@@ -72,6 +73,44 @@ def test_evaluation_on_a_file_is_by_the_training_encoding_and_class_names(traine
         run.evaluate(rows.drop(columns="sold"))
 
 
+def test_rows_unlike_those_of_training_are_said(trained):
+    """What lacks a value that training rows never lacked, lies far beyond them, or is called otherwise in one row."""
+    folder, _, run = trained
+    frame = pandas.read_csv(folder / "old.csv").head(8)
+    with pytest.warns(UserWarning, match=r"column 'area' lacks a value in 2 of 8 rows \(so do 'city'\), and never"):
+        run.predict(frame.assign(area=[None, None] + [70.0] * 6, city=[None] + ["Bonn"] * 7))
+    for value in (1e9, -2000):
+        with pytest.warns(
+            UserWarning, match=r"far beyond .*: column 'area' holds \S+ \(in training 50.* to 1"
+        ) as caught:
+            run.predict(frame.assign(area=value))
+        assert len(caught) == 1
+    run.predict(frame.assign(area=1000))  # not that far
+    rows = frame[["area", "city"]].to_dict("records")
+    rows[3]["areaa"] = rows[3].pop("area")
+    with pytest.warns(UserWarning) as caught:
+        run.predict(rows)
+    said = [str(w.message) for w in caught]
+    assert len(said) == 2 and "column 'area' lacks" in said[1]
+    assert "row 3 has no 'area', which other rows have, but has 'areaa' (mistyped?); it is read as missing" in said[0]
+    for series in (frame["area"], polars.Series("area", [1.0]), frame.iloc[0]):
+        with pytest.raises(
+            ValueError, match=r"a Series is one column or one row .*; give \{column: values\}, or a data"
+        ):
+            run.predict(series)
+
+
+def test_evaluation_says_what_labels_are_not_there(trained):
+    folder, _, run = trained
+    frame = pandas.read_csv(folder / "old.csv").head(20)
+    with pytest.warns(UserWarning, match="no labels of 'sold' in the table; what is measured of it is nan"):
+        found = run.evaluate(frame.assign(sold=None))
+    assert np.isfinite(found["price"]["mae"])
+    frame.loc[:4, "price"] = -999
+    with pytest.raises(ValueError, match=r"label -999 of task 'price' is there 5 times, .* leave these cells empty"):
+        run.evaluate(frame)
+
+
 def test_rows_in_other_units_are_refused_or_encoded_as_the_old_ones(trained):
     folder, data, run = trained
     path = write(folder / "other.csv", 100, 120, 150, ["Bonn", "Kiel", "Zwickau"], seed=3)
@@ -107,7 +146,10 @@ def test_codes_need_an_encoder_that_reads_them(tmp_path):
                   progress=False)  # fmt: skip
     run.save(tmp_path / "run")
     rows = {"city": ["c3", "nowhere"], "x": [0.0, np.nan]}
-    np.testing.assert_allclose(mtl.load_run(tmp_path / "run").predict(rows)["y"], run.predict(rows)["y"], rtol=1e-5)
+    with pytest.warns(UserWarning, match="column 'x' lacks a value in 1 of 2 rows, and never did in training"):
+        found = run.predict(rows)["y"]
+    with pytest.warns(UserWarning, match="column 'x' lacks a value"):
+        np.testing.assert_allclose(mtl.load_run(tmp_path / "run").predict(rows)["y"], found, rtol=1e-5)
     with pytest.raises(ValueError, match="not trained on a table"):
         arrays = mtl.data.from_arrays(np.zeros((40, 2)), {"y": draw.normal(size=40)}, val=0, test=0)
         model = mtl.sharing.hard(mtl.encoders.mlp(features=(4,)), arrays.tasks)

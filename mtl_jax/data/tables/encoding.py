@@ -20,6 +20,7 @@ from mtl_jax.data.tables.types import FEW, Column
 FORMS = ("auto", "onehot", "codes")
 WIDEST = 1024  # columns of ones and zeros that "auto" makes
 MOST_VALUES = 20_000  # of a category that are known by name; those of more are hashed
+FAR = 10  # times the range of training numbers, from which on a new one is far beyond them
 BUCKETS = 16_384  # that they are hashed to
 
 
@@ -35,6 +36,7 @@ class EncodedColumn:
       values: names of categories, in the order of their codes.
       buckets: of hashed categories, or columns of hashed text.
       format, date, words: how cells of text are read (`types.Column`).
+      range: of numbers, the smallest and the largest in the training rows; () where it is not known.
     """
 
     name: str
@@ -46,6 +48,7 @@ class EncodedColumn:
     format: Format = formats.PLAIN
     date: str = ""
     words: tuple[str, str] = ("", "")
+    range: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +131,11 @@ class Encoding:
         Raises:
           ValueError: for a column that is absent, or one that cannot be read as in training, naming it.
         """
-        table = frames.as_table(columns)
-        values = {c.name: self._read(table, c) for c in self.columns}
-        return self.encode_read(values)
+        return self.encode_read(self.read(frames.as_table(columns)))
+
+    def read(self, table: Table) -> dict[str, Any]:
+        """{column: float64, datetime or text column (polars)} of new rows, read as the training rows were."""
+        return {c.name: self._read(table, c) for c in self.columns}
 
     def encode_read(self, values: Mapping[str, Any]) -> Any:
         """`encode` of {column: float64, datetime or text column (polars)} as `types.read_columns` returns them."""
@@ -172,6 +177,27 @@ class Encoding:
                 cells = values.filter((category_codes(c, values) < 0) & values.is_not_null().to_numpy())
                 found |= {c.name: cells.to_list()} if len(cells) else {}
         return found
+
+    def odd(self, values: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, tuple[float, float, float]]]:
+        """What of new rows is unlike all training rows, by columns as `read` returns them.
+
+        Returns:
+          {column: rows without a value} of those that never lacked one in training, and {column: (the value, smallest
+          and largest in training)} of values that lie `FAR` times that range beyond it.
+        """
+        lacking, far = {}, {}
+        never = {r.name for r in self.table if not r.missing}
+        for c in self.columns:
+            cells = values[c.name]
+            if cells.null_count() and not c.indicated and (c.scales or c.name in never):
+                lacking[c.name] = cells.null_count()
+            if len(c.range) == 2 and len(there := cells.drop_nulls()):
+                low, high = c.range
+                least = FAR * ((high - low) or abs(high) or 1.0)
+                beyond = max((float(there.min()), float(there.max())), key=lambda v: max(low - v, v - high))
+                if max(low - beyond, beyond - high) > least:
+                    far[c.name] = (beyond, low, high)
+        return lacking, far
 
     def _read(self, table: Table, column: EncodedColumn) -> Any:
         """A column of new rows, read as its training column was."""
@@ -228,7 +254,9 @@ def read_as(table: Table, column: EncodedColumn | Column, words: tuple[str, ...]
 def _held(column: EncodedColumn | Column) -> str:
     if column.type == "boolean":
         return " and ".join(column.words)
-    return f"dates as {column.date or 'such'}" if column.type == "date" else "numbers"
+    if column.type == "date":
+        return f"dates as {column.date or 'such'}"
+    return f"numbers in {column.format.symbol}" if column.format.symbol else "numbers"
 
 
 def _of_text(cells: Any, column: EncodedColumn | Column) -> Any:
@@ -245,8 +273,11 @@ def _of_text(cells: Any, column: EncodedColumn | Column) -> Any:
         pair = next((p for p in pairs if lowered.drop_nulls().is_in(list(p)).all()), pairs[0])
         return lowered.replace_strict({pair[0]: 0.0, pair[1]: 1.0}, default=None, return_dtype=pl.Float64)
     values = formats.parse_numbers(cells, column.format)
-    if len(formats.unparsed(cells, values)):
+    if column.format.symbol == "%":  # 0.5 may be half of one percent, or a half
+        values = formats.kept(values, cells.str.contains("%", literal=True))
+    if len(formats.unparsed(cells, values)):  # other marks, but no other unit
         fitting = formats.number_formats(cells.drop_nulls().unique())
+        fitting = [f for f in fitting if f.symbol == column.format.symbol]
         if len({f.decimal for f in fitting}) == 1:
             values = formats.parse_numbers(cells, fitting[0])
     return formats.kept(values, values.is_finite())
@@ -337,7 +368,9 @@ def _fit(column: Column, values: Any, scale: str, text_width: int) -> EncodedCol
         return EncodedColumn(column.name, "date", scales, indicated, **how)
     if there.dtype.is_float():
         kind = "boolean" if column.type == "boolean" or column.words[0] else "number"
-        return EncodedColumn(column.name, kind, {"": scaling.fit_scale(there.to_numpy(), scale)}, indicated, **how)
+        span = (float(there.min()), float(there.max())) if kind == "number" else ()
+        found = {"": scaling.fit_scale(there.to_numpy(), scale)}
+        return EncodedColumn(column.name, kind, found, indicated, range=span, **how)
     if column.type == "text":
         return EncodedColumn(column.name, "text", buckets=text_width)
     distinct = there.unique()

@@ -1,8 +1,10 @@
 """Frames, dicts of columns and lists of rows as a `Table`: pandas, polars, pyarrow and what narwhals reads besides."""
 
 import decimal
+import difflib
 import pathlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,10 +45,16 @@ def as_table(values: Any, source: str = "the table", **layout) -> Table:
     if isinstance(values, str | pathlib.Path):
         return read_table(values, **layout)
     if is_frame(values):
+        if not hasattr(values, "columns") and not hasattr(values, "column_names"):
+            raise ValueError(
+                f"a {type(values).__name__} is one column or one row without names; give {{column: values}}, or a data "
+                "frame: series.to_frame() of a column, frame.iloc[[0]] of a row"
+            )
         return Table(_columns_of_frame(values, source), source)
     if isinstance(values, list | tuple) and values and all(isinstance(v, Mapping) for v in values):
         names = dict.fromkeys(str(k) for row in values for k in row)
         rows = [{str(k): v for k, v in row.items()} for row in values]
+        _warn_of_keys(rows, names, source)
         return Table({n: series(n, [row.get(n) for row in rows]) for n in names}, source)
     if isinstance(values, Mapping):
         return Table(_columns_of_dict(values, source), source)
@@ -70,6 +78,29 @@ def as_names(given: Any, frame: Any) -> Any:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _warn_of_keys(rows: list[dict[str, Any]], names: Collection[str], source: str) -> None:
+    """A warning for a row that lacks a key which others have, and for the key in its place that may be mistyped."""
+    lacking = [(i, name) for i, row in enumerate(rows) if len(row) < len(names) for name in names if name not in row]
+    if not lacking:
+        return
+    shared = [set(row) for row in rows]
+    some = [n for n in names if 2 * sum(n in row for row in shared) <= len(rows)]  # as mistyped ones are
+
+    def near(place: tuple[int, str]) -> list[str]:
+        return difflib.get_close_matches(place[1], [n for n in some if n in rows[place[0]] and n != place[1]], 1)
+
+    first = next((p for p in lacking if p[1] not in some and near(p)), lacking[0])
+    found = near(first)
+    hint = f", but has {found[0]!r} (mistyped?)" if found else ""
+    more = len(lacking) - 1
+    warnings.warn(
+        f"{source}: row {first[0]} has no {first[1]!r}, which other rows have{hint}; it is read as missing"
+        + (f" ({more} more such gap{'s' if more > 1 else ''})" if more else ""),
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _columns_of_dict(values: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.data.tables import frames, leaks
-from mtl_jax.data.tables.cells import MISSING, PLAIN
+from mtl_jax.data.tables.cells import MISSING, PLAIN, parse_dates, without_missing
 from mtl_jax.data.tables.description import rows_of, with_kinds
 from mtl_jax.data.tables.encoding import Encoding, fit_encoding, read_as
 from mtl_jax.data.tables.reading import Table, read_table
@@ -27,7 +27,7 @@ from mtl_jax.tasks import Task
 def from_csv(
     path: str | pathlib.Path,
     targets: str | Sequence[str],
-    inputs: Sequence[str] | None = None,
+    inputs: str | Sequence[str] | None = None,
     kinds: Mapping[str, str | Task] | None = None,
     val: float = 0.15,
     test: float = 0.15,
@@ -58,7 +58,8 @@ def from_csv(
     Args:
       path: the file.
       targets: columns to predict.
-      inputs: columns to predict from; by default all others but row numbers, keys and empty ones, which is warned of.
+      inputs: columns to predict from; by default all others but row numbers, keys and empty ones. Those of one value
+        in train are left out in any case. What is left out is warned of.
       kinds: {target: kind, or a whole `Task`}.
       val, test: shares of the rows to hold out.
       seed: of the split.
@@ -100,7 +101,7 @@ def _spec(given: dict[str, Any]) -> str | None:
 def from_dataframe(
     frame: Any,
     targets: str | int | Sequence[str | int],
-    inputs: Sequence[str | int] | None = None,
+    inputs: str | int | Sequence[str | int] | None = None,
     kinds: Mapping[str | int, str | Task] | None = None,
     val: float = 0.15,
     test: float = 0.15,
@@ -135,7 +136,7 @@ def from_dataframe(
 def from_table(
     table: Table,
     targets: str | int | Sequence[str | int],
-    inputs: Sequence[str | int] | None,
+    inputs: str | int | Sequence[str | int] | None,
     kinds: Mapping[str | int, str | Task] | None,
     val: float,
     test: float,
@@ -149,6 +150,7 @@ def from_table(
 ) -> Dataset:
     """A data set from a `Table`; inputs are encoded by the training rows alone, or by `encoding`."""
     targets = (targets,) if isinstance(targets, str | int) else tuple(targets)
+    inputs = (inputs,) if isinstance(inputs, str | int) else inputs
     asked = inputs is not None or encoding is not None
     if encoding is not None:
         inputs = tuple(c.name for c in encoding.columns) if inputs is None else inputs
@@ -169,17 +171,22 @@ def from_table(
     weigh = {task: weights_of(table, columns[c]) for task, c in weights.items()}
     labels, masks = as_whole(labels)
     whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
-    raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split, lambda c: _values(table, c))
+    dividing = {c: _column(table, c, options) for c in build_splitter(split).columns}
+    _warn_of_order(table, split, dividing, options)
+    raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split,
+                       lambda c: _values(table, dividing.get(c) or _column(table, c, options)))  # fmt: skip
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:
         used = inputs if asked else _usable(table, columns, inputs, rows["train"], options)
+        used = _varying(table, columns, used, rows["train"])
         _warn_of_leaks(table, {c: columns[c] for c in used}, {t: columns[t] for t in targets})
-        roles = {c: "target" if c in targets else "input" if c in used else "left out" for c in columns}
+        used_as = {c: dividing.get(c, columns.get(c)) for c in table.columns if c in columns or c in dividing}
+        roles = {c: _role(c, targets, used, weights.values(), dividing) for c in used_as}
         encoding = fit_encoding({c: columns[c] for c in used}, rows["train"], how["categories"], how["scale"],
                                 how["text_width"])  # fmt: skip
         encoding = dataclasses.replace(
             encoding, missing_words=tuple(options.words), codes={c: codes_of(options, c) for c in options.missing},
-            table=rows_of(columns, roles), layout=table.layout,
+            table=rows_of(used_as, roles), layout=table.layout,
         )  # fmt: skip
         inputs_of_all = encoding.encode_read({c: columns[c].values for c in used})
     else:
@@ -189,6 +196,7 @@ def from_table(
     others = tuple(as_it_was_read(columns[c]) for c in dict.fromkeys((*targets, *weights.values())))
     encoding = dataclasses.replace(encoding, source=source, others=others, weights=weights)
     data = finish(whole, targets, kinds, name, named=True, rows=held)
+    _warn_of_one_label(table, data)
     encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
     return dataclasses.replace(data, columns=encoding)
 
@@ -209,19 +217,55 @@ def _with_known_marks(
     return found
 
 
-def _values(table: Table, name: str) -> np.ndarray:
-    """A column for a split to read: text where a cell is text, "" where it is missing."""
+def _role(
+    name: str,
+    targets: Collection[str],
+    inputs: Collection[str],
+    weights: Collection[str],
+    dividing: Collection[str],
+) -> str:
+    """What a column is for, as the printed table says it."""
+    found = ["target"] if name in targets else ["input"] if name in inputs else []
+    found += ["weights"] if name in weights else []
+    found += ["split"] if name in dividing else []
+    return ", ".join(found) or "left out"
+
+
+def _column(table: Table, name: str, options: Options) -> Column:
+    """A column that a split names, as it is read."""
     if name not in table.columns:
         raise ValueError(
             f"{table.source}: no column {name!r}, which split= names; columns are {', '.join(table.columns)}"
         )
-    column = read_columns(table._replace(columns={name: table.columns[name]}))[name]
+    wanted = table._replace(columns={name: table.columns[name]})
+    return read_columns(wanted, _for(options, wanted, table))[name]
+
+
+def _warn_of_order(table: Table, split: Any, dividing: Mapping[str, Column], options: Options) -> None:
+    """A warning where rows are put in order by dates whose day and month could be the other way round."""
+    if not (build_splitter(split).spec or "").startswith("by_time("):
+        return
+    for name, column in dividing.items():
+        if column.type != "date" or not column.date_too:
+            continue
+        cells = without_missing(
+            table.columns[name].str.strip_chars(), {*options.words, *map(str, codes_of(options, name))}
+        )
+        differs = (parse_dates(cells, column.date_too) != column.values).fill_null(False)
+        if bool(differs.any()):
+            _warn(f"{table.source}: split= puts rows in order of column {name!r}, whose dates such as "
+                  f"{cells[differs.arg_max()]} are read as {column.date} and could also be "
+                  f"{column.date_too}; say types={{{name!r}: {column.date!r}}} or {column.date_too!r}")  # fmt: skip
+
+
+def _values(table: Table, column: Column) -> np.ndarray:
+    """A column for a split to read: text where a cell is text, "" where it is missing."""
     if column.values.dtype.is_float() and not column.words[0]:
         return column.values.to_numpy()
-    if column.type == "date":
+    if column.values.dtype.is_temporal():
         return column.values.to_numpy()
     found = np.empty(table.num_rows, object)
-    found[:] = as_text(table.columns[name]).fill_null("").to_list()
+    found[:] = as_text(table.columns[column.name]).fill_null("").to_list()
     return found
 
 
@@ -232,8 +276,10 @@ def _take(inputs: Any, rows: np.ndarray) -> Any:
 def _check_names(table: Table, targets: tuple, inputs: tuple, aside: tuple) -> None:
     for column in (*targets, *inputs, *aside):
         if column not in table.columns:
-            text = "" if isinstance(column, str) else f" (names are text, such as {str(column)!r})"
-            raise ValueError(f"{table.source}: no column {column!r}{text}; columns are {', '.join(table.columns)}")
+            parts_of = [p.strip() for p in str(column).split(",")]
+            hint = f"; give a list, {parts_of}" if len(parts_of) > 1 and set(parts_of) <= set(table.columns) else ""
+            hint = hint if isinstance(column, str) else f" (names are text, such as {str(column)!r})"
+            raise ValueError(f"{table.source}: no column {column!r}{hint}; columns are {', '.join(table.columns)}")
     both = set(targets) & set(inputs)
     if both:
         raise ValueError(f"{table.source}: column {sorted(both)[0]!r} is both a target and an input")
@@ -287,10 +333,46 @@ def _usable(
     return tuple(used)
 
 
+def _varying(
+    table: Table, columns: Mapping[str, Column], inputs: tuple[str, ...], train: np.ndarray
+) -> tuple[str, ...]:
+    """The inputs without columns of one value in train, whose weights nothing would train; they are warned of.
+
+    A column that lacks its value in some rows stays: whether it is there may tell something.
+    """
+    if len(train) < 2:
+        return inputs
+    constant = []
+    for name in inputs:
+        values = columns[name].values.gather(train)
+        if not values.null_count() and bool((values == values[0]).all()):
+            constant.append(name)
+    if len(constant) == len(inputs):
+        raise ValueError(f"{table.source}: no column is left for inputs; input column {constant[0]!r} has one "
+                         "value in train, which tells nothing")  # fmt: skip
+    for name in constant:
+        value = columns[name].values[int(train[0])]
+        value = columns[name].words[int(value)] if columns[name].words[0] else value
+        value = f"{value:g}" if isinstance(value, float) else value
+        _warn(f"{table.source}: input column {name!r} has one value in train, {value}, and is left out; "
+              f"types={{{name!r}: 'ignore'}} says so too")  # fmt: skip
+    return tuple(name for name in inputs if name not in constant)
+
+
 def _warn_of_leaks(table: Table, inputs: Mapping[str, Column], targets: Mapping[str, Column]) -> None:
     for name, task, seen in leaks.find_leaks(inputs, targets):
         _warn(f"{table.source}: input column {name!r} looks like target {task!r} in other words: {seen}; "
               f"types={{{name!r}: 'ignore'}} leaves it out")  # fmt: skip
+
+
+def _warn_of_one_label(table: Table, data: Dataset) -> None:
+    """A warning for a target that has one value in train, which any model predicts and nothing is learned from."""
+    for name, values in data.train.targets.items():
+        labels = values[data.train.masks[name]] if data.train.masks[name].shape == values.shape else values
+        if len(labels) > 1 and bool((labels == labels.flat[0]).all()):
+            there = len(labels)
+            _warn(f"{table.source}: target {name!r} has one value in train, in all {there:,} rows that have one; "
+                  "nothing can be learned from it")  # fmt: skip
 
 
 def _warn(text: str) -> None:

@@ -14,6 +14,8 @@ from mtl_jax.data.tables import dialect as dialects
 from mtl_jax.data.tables import files
 from mtl_jax.data.tables.dialect import Dialect
 
+NO_NAME = "\0"  # what the columns at the end of a header that have no name are called while it is read
+
 
 class Table(NamedTuple):
     """Named columns as they were given, before anything is made of them.
@@ -102,11 +104,11 @@ def _cells(text: files.Text, dialect: Dialect) -> tuple[list[str], list[Any]]:
     header = [name.strip() for name in frame.columns] if not quoted else list(frame.columns)
     stripped = frame.select(pl.all().str.strip_chars())
     stripped = stripped.select(pl.when(pl.all() == "").then(None).otherwise(pl.all()).name.keep())
-    return header, stripped.get_columns()
+    return _trimmed(text, dialect, header, stripped.get_columns())
 
 
 def _header(text: files.Text, dialect: Dialect, names: list[str]) -> list[str]:
-    names = [n.strip() for n in names]
+    names = _numbered([n.strip() for n in names])
     repeated = [n for n in names if names.count(n) > 1] if len(set(names)) < len(names) else []
     if repeated:
         hint = "; is there no line of names?" if _is_number(repeated[0]) else ""
@@ -122,6 +124,25 @@ def _header(text: files.Text, dialect: Dialect, names: list[str]) -> list[str]:
             stacklevel=7,
         )
     return names
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """The names; those of the columns without one at the end are told apart, as `_trimmed` may drop them."""
+    named = max((i + 1 for i, n in enumerate(names) if n), default=0)
+    return [*names[:named], *(f"{NO_NAME}{i}" for i in range(len(names) - named))] if names.count("") > 1 else names
+
+
+def _trimmed(text: files.Text, dialect: Dialect, header: list[str], cells: list[Any]) -> tuple[list[str], list[Any]]:
+    """(header, columns) without those at the end that have neither name nor value: rows ended in separators."""
+    count = len(header)
+    while count > 1 and (not header[count - 1] or header[count - 1].startswith(NO_NAME)):
+        if cells[count - 1].null_count() < len(cells[count - 1]):
+            break
+        count -= 1
+    kept = ["" if n.startswith(NO_NAME) else n for n in header[:count]]
+    if kept.count("") > 1:
+        raise ValueError(f"{text.path}, line {_line_of(text, dialect, -1)}: column '' is there twice")
+    return kept, cells[:count]
 
 
 def _is_number(name: str) -> bool:

@@ -5,13 +5,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mtl_jax.batch import Batch, PerTask
+from mtl_jax.data.labels import has_code_below
 from mtl_jax.data.tables import files, frames, stored
 from mtl_jax.data.tables.difference import difference
 from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.targets import split_of
-from mtl_jax.tasks import Task
+from mtl_jax.data.tables.types import Options, read_columns
+from mtl_jax.tasks import KINDS, Task
 
 MANY = 20  # rows from which on a column of unknown categories is a sign of something wrong
 
@@ -42,8 +46,9 @@ def inputs_for(columns: Encoding | None, inputs: Any, example: Any) -> Any:
                          f"arrays as "
                          "in training")  # fmt: skip
     table = frames.as_table(inputs)
-    warn_of_unseen(columns, table)
-    return columns.encode(table)
+    values = columns.read(table)
+    warn_of_rows(columns, table, values)
+    return columns.encode_read(values)
 
 
 def split_for(columns: Encoding | None, split: Any, tasks: Sequence[Task]) -> Any:
@@ -58,8 +63,10 @@ def split_for(columns: Encoding | None, split: Any, tasks: Sequence[Task]) -> An
                              f"split "
                              "of a data set")  # fmt: skip
         table = frames.as_table(split)
-        warn_of_unseen(columns, table)
-        return split_of(table, columns, tasks)
+        warn_of_rows(columns, table, columns.read(table))
+        split = split_of(table, columns, tasks)
+        _check_labels(columns, table, split, tasks)
+        return split
     other = getattr(split, "columns", None)
     if columns is not None and other is not None and (differs := difference(columns, other)):
         raise ValueError(
@@ -104,8 +111,52 @@ def check_same_file(directory: pathlib.Path, columns: Encoding | None) -> None:
         )
 
 
-def warn_of_unseen(columns: Encoding, table: Table) -> None:
-    """A warning for a column most of whose values training rows did not have: they may be spelled otherwise."""
+def _check_labels(columns: Encoding, table: Table, split: Batch, tasks: Sequence[Task]) -> None:
+    """A warning for a target without labels; an error for a code of "no label" among amounts, as in training."""
+    for task in tasks:
+        name = task.name
+        if not split.masks[name].any():
+            warnings.warn(f"no labels of {name!r} in {table.source}; what is measured of it is nan", UserWarning,
+                          stacklevel=4)  # fmt: skip
+        elif KINDS[task.kind].labels == "numbers":
+            wanted = table._replace(columns={name: table.columns[name]})
+            codes = {name: columns.codes[name]} if name in columns.codes else {}
+            column = read_columns(wanted, Options(words=columns.missing_words, missing=codes))[name]
+            if not column.values.dtype.is_float():
+                continue
+            values, counts = np.unique(column.values.drop_nulls().to_numpy(), return_counts=True)
+            if has_code_below(values, counts):
+                raise ValueError(
+                    f"{table.source}: label {values[0]:g} of task {name!r} is there {counts[0]} times, and no other is "
+                    "below 0; if it marks a missing label, leave these cells empty; if it is an amount, give the split "
+                    f"of from_csv(..., columns=run.columns, kinds={{{name!r}: {task.kind!r}}})"
+                )
+
+
+def warn_of_rows(columns: Encoding, table: Table, values: Mapping[str, Any]) -> None:
+    """Warnings for new rows unlike training's: values that are missing, far beyond, or spelled otherwise.
+
+    A column is named if it lacks a value and never did in training, or holds numbers that lie `encoding.FAR` times the
+    range of training beyond it, or if training rows had not most of its values.
+    """
+    lacking, far = columns.odd(values)
+    if lacking:
+        name, rows = next(iter(lacking.items()))
+        more = f" (so do {', '.join(map(repr, list(lacking)[1:6]))})" if len(lacking) > 1 else ""
+        warnings.warn(
+            f"{table.source}: column {name!r} lacks a value in {rows} of {table.num_rows} rows{more}, and never did in "
+            "training; nothing was learned of a missing one",
+            UserWarning,
+            stacklevel=4,
+        )
+    if far:
+        said = [f"{n!r} holds {v:g} (in training {low:g} to {high:g})" for n, (v, low, high) in list(far.items())[:5]]
+        warnings.warn(
+            f"{table.source}: far beyond what training rows had: column {', column '.join(said)}; predictions for such "
+            "rows are guesses",
+            UserWarning,
+            stacklevel=4,
+        )
     if table.num_rows < MANY:
         return
     for name, cells in columns.unseen(table).items():

@@ -27,7 +27,7 @@ def _to_fields(c: EncodedColumn) -> dict[str, Any]:
     return {
         "name": c.name, "type": c.type, "indicated": c.indicated, "values": list(c.values), "buckets": c.buckets,
         "scales": {k: {"centre": s.centre, "scale": s.scale, "knots": list(s.knots)} for k, s in c.scales.items()},
-        "format": list(c.format), "date": c.date, "words": list(c.words),
+        "format": list(c.format), "date": c.date, "words": list(c.words), "range": list(c.range),
     }  # fmt: skip
 
 
@@ -78,10 +78,14 @@ def _column(content: "_Fields") -> EncodedColumn:
     if len(words) != 2 or len(how) != len(Format._fields):
         raise ValueError(f"{content.where}: words and format have {len(words)} and {len(how)} entries, not 2 and "
                          f"{len(Format._fields)}")  # fmt: skip
+    span = content.of("range", list) if "range" in content.content else []  # older files have none
+    if len(span) not in (0, 2) or not all(isinstance(v, int | float) and v - v == 0 for v in span):
+        raise ValueError(f"{content.where}: range {span} is not the smallest and the largest number of training rows")
     return EncodedColumn(
         content.of("name", str), kind, scales, content.of("indicated", bool),
         tuple(map(str, content.of("values", list))),
         content.of("buckets", int), Format(*map(str, how)), content.of("date", str), tuple(map(str, words)),
+        tuple(map(float, span)),
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Column:
       why: what speaks for the type, in words.
       format: how numbers were spelled.
       date: the format of dates, "" if they were given as such.
+      date_too: a format that all of the dates have as well, with day and month the other way round; "" for none.
       words: of a boolean, the spelling of (no, yes).
       missing: rows without a value.
       distinct: different values.
@@ -48,6 +49,7 @@ class Column:
     missing: int = 0
     distinct: int = 0
     example: str = ""
+    date_too: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,11 +333,10 @@ def _date(table: Table, name: str, cells: Any, how: str, others: Collection[str]
         raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {cells[row]!r}, which is no date "
                          f"of "
                          f"the format {how!r}")  # fmt: skip
-    why = f"dates as {how}"
-    for pair in formats.AMBIGUOUS:
-        if how.startswith(pair) and any(o.startswith(pair) for o in others):
-            why += f", which could also be {next(o for o in others if o.startswith(pair))}"
-    return dataclasses.replace(_summed(name, "date", values, why), date=how)
+    pairs = [pair for pair in formats.AMBIGUOUS if how.startswith(pair)]
+    too = next((o for pair in pairs for o in others if o.startswith(pair)), "")
+    why = f"dates as {how}" + (f", which could also be {too}" if too else "")
+    return dataclasses.replace(_summed(name, "date", values, why), date=how, date_too=too)
 
 
 def _words(name: str, cells: Any, values: Any, given: str | None) -> Column:
