@@ -245,7 +245,7 @@ def test_a_number_in_a_file_is_the_name_of_a_class_or_an_error(tmp_path, classes
     # So it is where a task is given with its classes.
     if len(classes) > 2:
         with pytest.raises(ValueError, match="label of task 'c' in row .* of .*: '0'"):
-            mtl.data.from_dataframe({"x": np.zeros(60), "c": np.tile(new, 20)}, "c", inputs=["x"],
+            mtl.data.from_dataframe({"x": np.arange(60) % 7 / 8, "c": np.tile(new, 20)}, "c", inputs=["x"],
                                     kinds={"c": data.tasks[0]})  # fmt: skip
 
 

@@ -64,11 +64,13 @@ def uninterrupted(tmp_path_factory):
 
 def test_a_run_leaves_what_the_design_lists(uninterrupted):
     assert {p.name for p in uninterrupted.iterdir()} == {
-        "config.json", "environment.json", "data.json", "identity.json", "metrics.jsonl", "summary.json", "checkpoints"
+        "config.json", "environment.json", "data.json", "identity.json", "metrics.jsonl", "summary.json", "checkpoints",
+        "calibration.json",
     }  # fmt: skip
     summary = json.loads((uninterrupted / "summary.json").read_text())
     assert set(summary) >= {"val", "test", "parameters", "flops", "peak_bytes", "seconds", "steps"}
     assert summary["test"]["left"]["accuracy"] > 0.5
+    assert 0.8 < summary["coverage"]["left"]["coverage"] <= 1
     config = json.loads((uninterrupted / "config.json").read_text())
     for field in ("data", "data_dir", "encoder", "sharing", "balancer", "optimizer", "learning_rate", "schedule",
                   "batch_size", "num_steps", "steps_per_dispatch", "eval_every", "checkpoint_every", "seed", "mesh",
