@@ -78,18 +78,20 @@ def test_a_forked_copy_holds_nothing(tmp_path):
 import os, pathlib, sys
 from mtl_jax.training import lock
 folder = pathlib.Path({str(tmp_path)!r})
+ready, tell = os.pipe()
 with lock.held(folder):
     child = os.fork()
     if child:
+        os.read(ready, 1)  # the copy runs by now
         os.kill(os.getpid(), 9)
+    os.write(tell, b"x")
     sys.stdin.read()  # until the test has looked
 os._exit(0)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE)
-    process.wait()
-    with lock.held(tmp_path):
-        pass
-    process.stdin.close()
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE) as process:
+        process.wait()
+        with lock.held(tmp_path):
+            pass
 
 
 def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch):
