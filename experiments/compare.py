@@ -37,8 +37,7 @@ PLOT = flags.DEFINE_bool("plot", False, "Also write comparison.png.")
 def main() -> int:
     import mtl_jax as mtl
     from experiments import architectures, assemble
-    from mtl_jax import paths
-    from mtl_jax.training import records
+    from mtl_jax import files, paths
     from mtl_jax.training.description import environment
 
     config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
@@ -57,7 +56,7 @@ def main() -> int:
         side_by_side=SIDE_BY_SIDE.value,
         report_progress=lambda known: print(f"{known.table()}\n", flush=True), **arguments,
     )  # fmt: skip
-    records.write_json(workdir / "summary.json", {**found.content(), "config": config, "environment": environment()})
+    files.write_json(workdir / "summary.json", {**found.content(), "config": config, "environment": environment()})
     for method, how in found.chosen.items():
         print(f"{method}: {how}")
     if PLOT.value:

@@ -41,7 +41,7 @@ def data_of(run: Any) -> tuple[str, Any]:
 
 def main() -> int:
     import mtl_jax as mtl
-    from mtl_jax import paths
+    from mtl_jax import files, paths
     from mtl_jax.reporting.summary import metrics_table
     from mtl_jax.training import records
     from mtl_jax.training.constants import constant_results
@@ -57,7 +57,7 @@ def main() -> int:
     found = records.plain(run.evaluate(split))
     print(f"{title}:\n{metrics_table(found, run.tasks, constant)}")
     if OUTPUT.value:
-        records.write_json(paths.local(OUTPUT.value, "--output"), found)
+        files.write_json(paths.local(OUTPUT.value, "--output"), found)
     return 0
 
 

@@ -22,8 +22,7 @@ SEEDS = flags.DEFINE_integer("seeds", 1, "Runs per preference.", lower_bound=1)
 def main() -> int:
     import mtl_jax as mtl
     from experiments import assemble
-    from mtl_jax import paths
-    from mtl_jax.training import records
+    from mtl_jax import files, paths
     from mtl_jax.training.description import environment
 
     config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
@@ -36,7 +35,7 @@ def main() -> int:
         **arguments,
     )  # fmt: skip
     print(front.table())
-    records.write_json(workdir / "front.json", {**front.content(), "config": config, "environment": environment()})
+    files.write_json(workdir / "front.json", {**front.content(), "config": config, "environment": environment()})
     try:
         front.plot(workdir / "front.png")
     except ImportError as error:

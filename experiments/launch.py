@@ -44,7 +44,7 @@ def run(main: Callable[[], int | None], required: Sequence[str] = (), fields: Se
             if len(left) > 1:
                 raise ValueError(f"unexpected argument {left[1]!r}; all arguments are flags, --name=value")
         except (flags.Error, *USER_ERRORS) as error:
-            fail(error, 2)
+            fail(error if "--traceback" in argv else ValueError(last_of_traceback(str(error))), 2)
         return left
 
     def guarded(argv: list[str]) -> int | None:
@@ -79,6 +79,16 @@ def check_config_flags(argv: Sequence[str], fields: Sequence[str]) -> None:
                 here = sorted(p.stem for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
                 there = f"{path.parent} has {', '.join(here)}" if here else "configs are in experiments/configs"
                 raise FileNotFoundError(f"there is no config file {path}; {there}")
+
+
+def last_of_traceback(text: str) -> str:
+    """What an error in a config file says, of a text that has its whole traceback; any other text as it is."""
+    before, found, after = text.rpartition("Traceback (most recent call last):\n")
+    if not found:
+        return text
+    lines = after.splitlines()
+    last = next((i for i, line in enumerate(lines) if line[:1].strip()), 0)
+    return f"{before.split(':')[0]}: {' '.join(lines[last:]).strip()} (--traceback shows where)"
 
 
 def fail(error: Exception, status: int) -> None:

@@ -9,9 +9,7 @@ where there are validation rows) also the interval of a number, or the set of cl
 probability --coverage.
 """
 
-import os
 import pathlib
-from typing import Any
 
 from absl import flags
 
@@ -38,56 +36,23 @@ def check_out(out: pathlib.Path, read: pathlib.Path, overwrite: bool) -> None:
         raise FileExistsError(f"--out={out} is there already; name another file, or say --overwrite")
 
 
-def with_points(table: Any, known: Any) -> dict[str, Any]:
-    """The columns of a table; numbers that are spelled with a decimal comma, with a point and without thousands.
-
-    Args:
-      table: the cells of a file.
-      known: the run's encoding, whose columns are spelled as in training.
-    """
-    import polars as pl
-
-    from mtl_jax.data.tables import cells as spelled
-    from mtl_jax.data.tables import read_columns
-
-    try:
-        found = {name: column.format for name, column in read_columns(table).items()}
-    except ValueError:  # a column that the run does not read may hold anything
-        found = {}
-    columns = dict(table.columns)
-    for c in known.columns:
-        if c.type == "number" and c.format.decimal == "," and columns[c.name].dtype == pl.String:
-            cells = spelled.without_missing(columns[c.name].str.strip_chars(), known.missing_words)
-            if not len(spelled.unparsed(cells, spelled.parse_numbers(cells, c.format))):
-                found[c.name] = c.format  # read so by the run, too
-    for name, how in found.items():
-        cells = columns[name]
-        if how.decimal != "," or cells.dtype != pl.String:
-            continue
-        pointed = cells.str.replace_all(spelled.SPACES if how.thousands == " " else r"\.", "")
-        pointed = pointed.str.replace(",", ".", literal=True)
-        read = spelled.parse_numbers(cells.str.strip_chars(), how).is_not_null()
-        columns[name] = pl.select(pl.when(read).then(pointed).otherwise(cells)).to_series()
-    return columns
-
-
 def main() -> int:
     import mtl_jax as mtl
+    from mtl_jax import files, paths
     from mtl_jax.data.tables import read_table
-    from mtl_jax.data.tables.predictions import beside
+    from mtl_jax.data.tables.predictions import beside, with_points
     from mtl_jax.uncertainty import regions
 
-    run, out = mtl.load_run(WORKDIR.value), pathlib.Path(OUT.value).expanduser()
+    run, out = mtl.load_run(WORKDIR.value), paths.local(OUT.value, "--out")
     if run.columns is None:
         raise ValueError(f"{WORKDIR.value} was not trained on a table, so that it cannot read {CSV.value}")
-    check_out(out, pathlib.Path(CSV.value).expanduser(), OVERWRITE.value)
+    check_out(out, paths.local(CSV.value, "--csv"), OVERWRITE.value)
     table = read_table(CSV.value)
     predicted, wanted = run.predict(table, BATCH_SIZE.value), COVERAGE.value
     inside = regions(run.calibration, run.tasks, predicted, wanted) if run.calibration and wanted else None
     found = beside(with_points(table, run.columns), run.tasks, predicted, inside)
-    draft = out.with_name(out.name + ".tmp")
-    (found.write_parquet if out.suffix in (".parquet", ".pq") else found.write_csv)(draft)
-    os.replace(draft, out)
+    with files.replacing(out) as draft:
+        (found.write_parquet if out.suffix in (".parquet", ".pq") else found.write_csv)(draft)
     for name, cells in run.columns.unseen(table).items():
         shown = ", ".join(sorted(set(cells))[:5])
         print(f"column {name!r}: {len(cells)} of {table.num_rows} rows have values that training rows did not have "

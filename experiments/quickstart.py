@@ -60,7 +60,7 @@ def carry_over(source: Any, few: Any, num_steps: int, seeds: tuple[int, ...]) ->
 
 def main() -> int:
     import mtl_jax as mtl
-    from mtl_jax import paths
+    from mtl_jax import files, paths
     from mtl_jax.reporting import compare
     from mtl_jax.reporting.summary import parameter_counts
     from mtl_jax.training import records
@@ -106,7 +106,7 @@ def main() -> int:
         "environment": environment(),
         "seconds": round(time.perf_counter() - began, 1),
     }
-    records.write_json(workdir / "summary.json", summary)
+    files.write_json(workdir / "summary.json", summary)
     print(f"{summary['seconds']:.0f} s in all; every number is in {workdir / 'summary.json'}")
     return 0
 

@@ -52,13 +52,13 @@ def calibrate(run: Any, data: Any, workdir: pathlib.Path) -> dict[str, dict[str,
 
 def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
     """Writes summary.json and prints the test metrics."""
+    from mtl_jax import files
     from mtl_jax.reporting.summary import metrics_table, summarize
-    from mtl_jax.training import records
     from mtl_jax.uncertainty import coverage_table
 
     summary = {"num_steps": config["num_steps"], "seed": config["seed"], **summarize(run, data)}
     summary["coverage"] = calibrate(run, data, workdir)
-    records.write_json(workdir / "summary.json", summary)
+    files.write_json(workdir / "summary.json", summary)
     for split in ("test", "val"):
         if split in summary:
             shown = metrics_table(summary[split], run.tasks, summary["constant"][split])

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -67,17 +68,32 @@ def labels_of(batch: Batch, task: str) -> tuple[Any, Any, Any]:
     return batch.targets[task], batch.masks[task], (batch.weights or {}).get(task)
 
 
+def aligned(x: Shaped[Any, "..."], like: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
+    """A mask or weights, whose shape is a prefix of `like`'s, with axes of 1 behind, so that they broadcast to it."""
+    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+
+
+def labelled_elements(target: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+    """A mask in the target's shape."""
+    return np.broadcast_to(aligned(mask, target), target.shape)
+
+
 def weight_of_labels(batch: Batch, task: str) -> Any:
     """The number of a task's labels, or the sum of their rows' weights."""
     _, mask, weights = labels_of(batch, task)
-    return mask.sum() if weights is None else (mask * weights.reshape(-1, *(1,) * (mask.ndim - 1))).sum()
+    return mask.sum() if weights is None else (mask * aligned(weights, mask)).sum()
 
 
 def counted(batch: Batch, task: str) -> tuple[np.ndarray, np.ndarray]:
     """(where a task has labels that count, what its rows weigh [N]) as NumPy; a label of weight 0 does not count."""
     _, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(batch, task))
     rows = np.ones(len(mask), np.float64) if weights is None else weights.astype(np.float64)
-    return mask & (rows > 0).reshape(-1, *(1,) * (mask.ndim - 1)), rows
+    return mask & aligned(rows > 0, mask), rows
+
+
+def effective_rows(weights: Float[np.ndarray, " row"]) -> float:
+    """How many rows of equal weight tell as much: (sum w)^2 / sum w^2 (Kish, "Survey Sampling", 1965)."""
+    return float(weights.sum() ** 2 / max((weights**2).sum(), np.finfo(np.float32).tiny))
 
 
 def map_weights(function: Callable, weights: dict[str, Any] | None, tasks: Any = None) -> dict[str, Any] | None:

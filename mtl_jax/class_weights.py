@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, labels_of
+from mtl_jax.batch import Batch, aligned, labelled_elements, labels_of
 
 BALANCED = "balanced"
 
@@ -82,9 +82,9 @@ def balanced(task: Any, train: Batch) -> Any:
         return task
     target, mask, weights = labels_of(train, task.name)
     target, mask = np.asarray(target), np.asarray(mask)
-    labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    labelled = labelled_elements(target, mask)
     rows = np.ones(len(target)) if weights is None else np.asarray(weights, np.float64)
-    each = np.broadcast_to(rows.reshape(-1, *(1,) * (target.ndim - 1)), target.shape)[labelled]
+    each = np.broadcast_to(aligned(rows, target), target.shape)[labelled]
     size = 2 if task.kind == "binary" else task.size
     counts = np.bincount(target[labelled].astype(int), each, minlength=size)
     found = np.where(counts > 0, counts.sum() / (size * np.where(counts > 0, counts, 1)), 1.0)

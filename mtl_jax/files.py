@@ -1,10 +1,12 @@
 """Files that are read within bounds, whatever lies there, and written whole or not at all."""
 
+import contextlib
 import json
 import os
 import pathlib
 import secrets
 import stat
+from collections.abc import Iterator
 from types import UnionType
 from typing import Any, BinaryIO
 
@@ -19,8 +21,9 @@ def beside(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.draft")
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Replaces a file atomically; where it is a link, what the link leads to.
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The draft that replaces a file atomically once it is written; where that is a link, what the link leads to.
 
     Raises:
       OSError: naming the file, if it is a folder, or there is no right or no room to write it.
@@ -31,14 +34,24 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = beside(path)
     try:
-        with draft.open("x", encoding="utf-8") as file:
-            file.write(text)
+        yield draft
         os.replace(draft, path)
     except BaseException as error:
         draft.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Replaces a text file atomically (`replacing`)."""
+    with replacing(path) as draft, draft.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """`write_whole` of a JSON document."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def open_regular(path: pathlib.Path, limit: int) -> BinaryIO:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mtl_jax import partition
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import Batch, PerTask, aligned
 
 INT32 = np.iinfo(np.int32)
 Place = Callable[[str], str]  # the path of a leaf to its name in a message
@@ -158,7 +158,7 @@ def check_numbers(x: np.ndarray, what: str, missing: str | None = None, counts: 
     x = np.asarray(x, np.float32) if x.dtype.kind == "V" else x
     bad = ~np.isfinite(x) if missing is not None else np.isinf(x)
     if counts is not None:
-        bad &= counts.reshape(counts.shape + (1,) * (bad.ndim - counts.ndim))
+        bad &= aligned(counts, bad)
     if bad.any():
         at = first(bad)
         way_out = f", and {missing}" if missing is not None and np.isnan(x[at]) else "; they must be finite"
@@ -173,7 +173,7 @@ def check_codes(x: np.ndarray, what: str, low: int, high: Any, meaning: str, cou
     high = np.asarray(high)
     bad = (x < low) | (x >= high)
     if counts is not None:
-        bad &= counts.reshape(counts.shape + (1,) * (bad.ndim - counts.ndim))
+        bad &= aligned(counts, bad)
     if bad.any():
         at = first(bad)
         limit = int(np.broadcast_to(high, x.shape)[at])

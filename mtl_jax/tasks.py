@@ -39,15 +39,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
-from mtl_jax.batch import Batch, labels_of
+from mtl_jax.batch import Batch, aligned, labels_of
 from mtl_jax.class_weights import class_factors, class_names, read_class_weights
 from mtl_jax.members import Outputs, each, joined
 from mtl_jax.metrics.spans import is_iob2
 from mtl_jax.parallel import global_sum
+from mtl_jax.scaler import Scaler, origin_of, own_units
 
 
 class Kind(NamedTuple):
@@ -88,40 +88,6 @@ KINDS = {
     "normals": Kind("cosine", _ANGLES, "dense", "numbers", 3, ("high", "wide", 3), whole=True),
     "box": Kind("box", ("box_iou",), "vector", "numbers", 4, (4,), whole=True, scaled="boxes"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaler:
-    """Mean and standard deviation of a target of numbers, from the training split, in the target's units.
-
-    A time in seconds whose spread is a minute has no room in float32. Such targets stay float64 on the host, and what
-    enters a program is relative to `origin` (`centred`): there losses and metrics are the same, but relative errors,
-    which are told it. Predictions get the origin back in float64; metrics of one's own and joint losses, in float32.
-
-    Attributes:
-      mean, std: an entry for all, or one per dimension.
-      origin: as many entries as `mean`; () for none.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    origin: tuple[float, ...] = ()
-
-    def scale(self, values: Any) -> Any:
-        """Own units (relative to the origin) to standardised; a single entry serves targets of any shape."""
-        return (values - self._like(self._centre, values)) / self._like(self.std, values)
-
-    def unscale(self, values: Any) -> Any:
-        """Standardised to own units (relative to the origin)."""
-        return values * self._like(self.std, values) + self._like(self._centre, values)
-
-    @property
-    def _centre(self) -> tuple[float, ...]:
-        return tuple(m - o for m, o in zip(self.mean, self.origin, strict=True)) if self.origin else self.mean
-
-    @staticmethod
-    def _like(entries: tuple[float, ...], values: Any) -> Any:
-        return jnp.asarray(entries[0] if len(entries) == 1 else entries, values.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,25 +202,6 @@ class Task:
         return tuple(self.size if a == "size" else a for a in axes if a != "size" or self.size is not None)
 
 
-def origin_of(task: Task) -> np.ndarray | None:
-    """float64, what a target's values are relative to inside a program: a number or [dims]; None for 0."""
-    if task.scaler is None or not task.scaler.origin:
-        return None
-    return np.asarray(task.scaler.origin[0] if len(task.scaler.origin) == 1 else task.scaler.origin, np.float64)
-
-
-def centred(tasks: Sequence["Task"], split: Batch) -> Batch:
-    """A split on the host as programs take it: targets relative to the origin of their task's scaler, in float32."""
-    targets = dict(split.targets)
-    for task in tasks:
-        target, origin = targets.get(task.name), origin_of(task)
-        if target is not None and origin is not None:
-            targets[task.name] = (np.asarray(target, np.float64) - origin).astype(np.float32)
-        elif target is not None and getattr(target, "dtype", None) == np.float64:
-            targets[task.name] = target.astype(np.float32)
-    return Batch(split.inputs, targets, split.masks, split.weights)
-
-
 def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks as a tuple, or an error if there are none or two share a name."""
     names = [t.name for t in tasks]
@@ -284,12 +231,6 @@ def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:
         chosen = ("span_f1", *chosen)
     built = [(m, _build(task, m, metrics.NAMES, "metric")) for m in chosen if not isinstance(m, Missing)]
     return tuple(metric if isinstance(m, str) else _in_own_units(task, metric) for m, metric in built)
-
-
-def own_units(task: Task, values: Array) -> Array:
-    """Values relative to the origin of the task's scaler, as programs hold them, in the target's own units."""
-    origin = origin_of(task)
-    return values if origin is None else values + jnp.asarray(origin, values.dtype)
 
 
 def _in_own_units(task: Task, metric: metrics.Metric) -> metrics.Metric:
@@ -331,7 +272,7 @@ def loss_sum(
         return jnp.where(mask, loss, 0).sum(), mask.sum().astype(loss.dtype)
     weight = jnp.ones(loss.shape, loss.dtype)
     if weights is not None:
-        weight *= weights.reshape(-1, *(1,) * (loss.ndim - 1)).astype(loss.dtype)
+        weight *= aligned(weights, loss).astype(loss.dtype)
     if task.class_weights is not None:
         weight *= class_factors(task, targets).astype(loss.dtype)
     mask &= weight > 0
@@ -346,14 +287,14 @@ def elements(
     Elements are rows, tokens, pixels or boxes. Of a ranking they are lists, and one without an item of grade above 0
     has nothing to say of the order and does not count. With members it is the mean of the members' losses.
     """
-    labelled = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
+    labelled = jnp.broadcast_to(aligned(mask, targets), targets.shape)
     targets = jnp.where(labelled, targets, 0)  # 0 * nan is nan: what a missing label holds must not reach the loss
     if task.kind == "ranking":
         loss = each(lambda one: loss_function(task)(one, targets, labelled), outputs)
         mask = (labelled & (targets > 0)).any(-1)
     else:
         loss = each(lambda one: loss_function(task)(one, targets), outputs)
-    return loss, jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (loss.ndim - mask.ndim)), loss.shape)
+    return loss, jnp.broadcast_to(aligned(mask, loss), loss.shape)
 
 
 def divisor(counts: Array) -> Array:

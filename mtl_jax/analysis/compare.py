@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import pathlib
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -233,7 +234,8 @@ class _Place:
         config, path = self.of(sharing_text, balancer), directory / "config.json"
         if not path.exists():
             return None
-        identity.check(directory, self.rests_on, config, own_config=True, named={})
+        for text in identity.check(directory, self.rests_on, config, own_config=True, named={}):
+            warnings.warn(text, UserWarning, stacklevel=3)
         steps = [c.get("num_steps", STEPS) for c in (files.read_object(path, {}), config)]
         if steps[0] > steps[1]:
             identity.refuse(directory, [f"num_steps: {steps[0]} -> {steps[1]}"])
@@ -244,9 +246,9 @@ class _Place:
         """Writes a method's result."""
         if self.workdir is not None:
             directory = self.workdir / "methods" / file_name(name)
-            records.write_json(directory / "result.json", result)
-            records.write_json(directory / identity.FILE, self.rests_on)
-            records.write_json(directory / "config.json", self.of(sharing_text, balancer))
+            files.write_json(directory / "result.json", result)
+            files.write_json(directory / identity.FILE, self.rests_on)
+            files.write_json(directory / "config.json", self.of(sharing_text, balancer))
 
     def program(self, names: Sequence[str]) -> pathlib.Path | None:
         """Where the run of several methods goes."""

@@ -47,4 +47,4 @@ def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -
         weights = jnp.sqrt(level) * (vectors @ (inverse_root * (vectors.T @ chosen)))
         return Result(jnp.where(mask, weights, 0)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)

@@ -75,6 +75,7 @@ class Balancer(NamedTuple):
       simplex: whether its weights are shares of the present tasks that add up to 1.
       directs: whether it decides on a direction rather than on weights.
       positive: whether it is defined for losses of at least 0 only; its decision is nan where one is below (`defined`).
+      unit_free: whether it reads a Gramian, its weights are the same for 4 G, and its state is in no unit of gradients.
     """
 
     init: Callable[[int, dict[str, Array]], Any]
@@ -87,6 +88,7 @@ class Balancer(NamedTuple):
     simplex: bool = False
     directs: bool = False
     positive: bool = False
+    unit_free: bool = False
 
 
 def stateless(num_tasks: int, template: dict[str, Array]) -> tuple:

@@ -53,4 +53,4 @@ def cagrad(c: float = 0.5, rescale: str = "none") -> Balancer:
         weights = jax.lax.cond(usable & (worst(onto) < 1e-3 * radius), unharmed, lambda: onto)
         return Result(weights / divisor), state
 
-    return Balancer(stateless, update, Needs.GRAMIAN)
+    return Balancer(stateless, update, Needs.GRAMIAN, unit_free=True)

@@ -37,4 +37,4 @@ def conflict_free(preference: Sequence[float] | None = None) -> Balancer:
         weights = total * x / jnp.maximum(norm, 1e-12) ** 2 / jnp.where(there, length, 1)
         return Result(jnp.where(there & (norm > 1e-6), weights, 0).astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)

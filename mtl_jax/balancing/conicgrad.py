@@ -61,4 +61,4 @@ def conicgrad(c: float = 0.5) -> Balancer:
         weights = weights * length / jnp.maximum(norm(weights), jnp.finfo(gram.dtype).tiny)
         return Result(jnp.where(mask & usable, weights, 0)), state
 
-    return Balancer(stateless, update, Needs.GRAMIAN)
+    return Balancer(stateless, update, Needs.GRAMIAN, unit_free=True)

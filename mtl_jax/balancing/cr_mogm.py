@@ -67,7 +67,7 @@ def cr_mogm(method: str = "mgda", alpha: float = 0.9, first_weights: Sequence[fl
         return Result(weights, head_weights=heads), SmoothState(inner, kept, state.seen | mask)
 
     balancer = Balancer(init, update, wrapped.needs, about=wrapped.about, simplex=wrapped.simplex,
-                        positive=wrapped.positive)  # fmt: skip
+                        positive=wrapped.positive, unit_free=wrapped.unit_free)  # fmt: skip
     if wrapped.after is None:
         return balancer
 

@@ -28,4 +28,4 @@ def dual_proj(preference: Sequence[float] | None = None, regularization: float =
         solution, _ = dual_cone(gram, preference_of(state, mask, gram.dtype)[None], mask)
         return Result(solution[0]), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)

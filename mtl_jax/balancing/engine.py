@@ -25,8 +25,9 @@ from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask, labels_of
 from mtl_jax.members import Outputs, each
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
+from mtl_jax.scaler import own_units
 from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, divisor, elements, loss_sum, own_units, task_losses
+from mtl_jax.tasks import Task, divisor, elements, loss_sum, task_losses
 
 
 def linearize(

@@ -63,4 +63,4 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
         weights = defined(weights, signal.losses, mask)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), simplex=True, positive=True)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), simplex=True, positive=True, unit_free=True)

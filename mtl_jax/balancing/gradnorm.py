@@ -61,4 +61,4 @@ def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
         logits = learned.descend(state.logits, jax.grad(gap)(state.logits.value), adam, mask)
         return Result(weights, head_weights=weights), GradNormState(logits, first)
 
-    return Balancer(init, update, Needs.GRAMIAN, positive=True)
+    return Balancer(init, update, Needs.GRAMIAN, positive=True, unit_free=True)

@@ -87,5 +87,5 @@ def gradvac(beta: float = 0.5, groups: str = "whole") -> Balancer:
         return Result(direction=direction), jnp.stack(targets)
 
     if groups == "whole":
-        return Balancer(init, whole, Needs.GRAMIAN)
+        return Balancer(init, whole, Needs.GRAMIAN, unit_free=True)
     return Balancer(init, grouped, Needs.JACOBIAN, directs=True)

@@ -41,7 +41,7 @@ def imtl_g() -> Balancer:
         weights = impartial_weights(*cosines(signal.gramian, mask), mask)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(stateless, update, Needs.GRAMIAN)
+    return Balancer(stateless, update, Needs.GRAMIAN, unit_free=True)
 
 
 @parts.recorded()
@@ -86,4 +86,4 @@ def imtl(learning_rate: float = 0.01) -> Balancer:
         weights = impartial_weights(similar, length * scale.astype(length.dtype), mask).astype(scale.dtype)
         return Result(weights * scale, head_weights=scale), new
 
-    return Balancer(scales.init, update, Needs.GRAMIAN, positive=True)
+    return Balancer(scales.init, update, Needs.GRAMIAN, positive=True, unit_free=True)

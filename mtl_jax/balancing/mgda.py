@@ -35,4 +35,4 @@ def mgda(normalization: str = "none") -> Balancer:
         weights = weights * factor
         return Result(defined(weights, losses, mask) if by_loss else weights), state
 
-    return Balancer(stateless, update, Needs.GRAMIAN, simplex=normalization == "none", positive=by_loss)
+    return Balancer(stateless, update, Needs.GRAMIAN, simplex=normalization == "none", positive=by_loss, unit_free=True)

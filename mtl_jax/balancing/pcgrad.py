@@ -42,4 +42,4 @@ def pcgrad() -> Balancer:
         coefficients = jax.vmap(surgery)(jnp.arange(count))
         return Result(jnp.where(mask, jnp.where(mask[:, None], coefficients, 0).sum(0), 0)), state
 
-    return Balancer(stateless, update, Needs.GRAMIAN)
+    return Balancer(stateless, update, Needs.GRAMIAN, unit_free=True)

@@ -50,7 +50,7 @@ def krum(outliers: int = 1, selected: int = 1) -> Balancer:
         weights = weights / jnp.maximum(weights.sum(), 1)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, simplex=True)
+    return Balancer(init, update, Needs.GRAMIAN, simplex=True, unit_free=True)
 
 
 @parts.recorded()

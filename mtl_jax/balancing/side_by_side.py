@@ -83,4 +83,7 @@ def side_by_side(balancers: Sequence[Balancer], copies: int, num_tasks: int) -> 
         joined = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
         return joined, jax.tree.map(lambda _: True, joined)
 
-    return first._replace(update=lambda signal, state, *, mask, key: update(signal, state, mask, key), spec=None)
+    unit_free = all(b.unit_free for b in balancers)
+    return first._replace(
+        update=lambda signal, state, *, mask, key: update(signal, state, mask, key), spec=None, unit_free=unit_free
+    )

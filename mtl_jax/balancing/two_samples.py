@@ -117,4 +117,4 @@ def sdmgrad(
         used = (share + preference_weight * leaning) / (1 + preference_weight)
         return Result(used.astype(signal.losses.dtype)), Leaning(kept, state.preference)
 
-    return Balancer(init, update, Needs.CROSS, carried=("preference",), simplex=True)
+    return Balancer(init, update, Needs.CROSS, carried=("preference",), simplex=True, unit_free=True)

@@ -1,8 +1,9 @@
 """Gramians of gradients so long or short that their squares leave the range of floats.
 
 A squared length overflows float32 at a length of 1.8e19 and vanishes below 1e-19. Most methods' weights do not depend
-on the unit that gradients are measured in; where squares come near the end of the range, these are shown the Gramian in
-a unit, a power of two, in which the largest entry of the Jacobian is about 1. Everything else is as it was, bit by bit.
+on the unit that gradients are measured in (`Balancer.unit_free`); where squares come near the end of the range, these
+are shown the Gramian in a unit, a power of two, in which the largest entry of the Jacobian is about 1. Everything else
+is as it was, bit by bit.
 """
 
 from collections.abc import Callable
@@ -11,27 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.gramian import Gradients
 from mtl_jax.balancing.layers import Factored, is_factored
 
-# Methods that read a Gramian and whose weights are the same for 4 G; the state of none is in the gradients' unit.
-UNIT_FREE = frozenset(
-    "upgrad dual_proj mgda cagrad conicgrad pcgrad gradvac imtl_g imtl aligned_mtl conflict_free epo gradnorm krum "
-    "sdmgrad".split()
-)
 LOW, HIGH = 1e-18, 1e18  # of the largest squared length, within which the Gramian stays as it is
-
-
-def unit_free(balancer: Balancer) -> bool:
-    """Whether a method's weights are known not to depend on the gradients' unit."""
-    if balancer.spec is None:
-        return False
-    name, given, named = parts.parse(balancer.spec, "balancer")
-    if name == "cr_mogm":
-        name = parts.parse(named.get("method", given[0] if given else "mgda"), "balancer")[0]
-    return name in UNIT_FREE
 
 
 def in_range(

@@ -34,4 +34,4 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
         solutions, _ = dual_cone(gram, jnp.diag(preference_of(state, mask, gram.dtype)), mask)
         return Result(solutions.sum(0)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",))
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, PerTask, counted, num_rows
+from mtl_jax.batch import Batch, PerTask, aligned, counted, num_rows
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset, fit_scaler, gather_rows, narrow_targets
 from mtl_jax.data.given import by_task, read_weights, stands_for_missing
-from mtl_jax.data.labels import as_labels, by_name, encode_labels, has_names_of_numbers, make_task, squeezed
-from mtl_jax.data.splits import Request, class_codes
+from mtl_jax.data.kinds import make_task, squeezed
+from mtl_jax.data.labels import as_labels, by_name, encode_labels, has_names_of_numbers
+from mtl_jax.data.splits import Request
 from mtl_jax.data.splits import build as build_splitter
+from mtl_jax.data.stratification import class_codes
 from mtl_jax.inputs import read_inputs
 from mtl_jax.parts import check_seed
 from mtl_jax.tasks import KINDS, Task
@@ -37,7 +39,7 @@ def from_arrays(
 
     A label is missing where its float is nan, its text is empty, it is None or a missing value of pandas, or its mask
     is False; a box or a normal is missing where one of its numbers is. Where `kinds` is silent, a kind is read off the
-    labels by the rule of `data.labels`: bool, text of two values, and numbers 0 and 1 or 1 and 2: binary; other text:
+    labels by the rule of `data.kinds`: bool, text of two values, and numbers 0 and 1 or 1 and 2: binary; other text:
     classification (text [N, T]: tagging); whole numbers from 0 or 1 without many gaps, at most 30: classification;
     other numbers: regression; 0 and 1 in several columns: multilabel. Whole numbers that could be classes or amounts,
     and numbers that may mark missing labels, are errors that say how to go on. Text becomes classes in alphabetical
@@ -110,7 +112,7 @@ def read(
                     f"task {task!r}: the mask is {mask.dtype} {mask.shape}; it must be bool, of a shape that begins "
                     f"the target's, {values.shape}"
                 )
-            there = there & mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+            there = there & aligned(mask, values)
         there = there & ~stands_for_missing(values, codes.get(task, ()))
         labels[task], present[task] = values, there
     split = Batch(inputs, labels, present, read_weights(weights, labels))

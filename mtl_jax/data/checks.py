@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mtl_jax import inputs, partition, parts
-from mtl_jax.batch import Batch, counted, inputs_of, num_rows
+from mtl_jax.batch import Batch, counted, inputs_of, labelled_elements, num_rows
 from mtl_jax.tasks import KINDS, Task, check_names
 
 
@@ -96,7 +96,7 @@ def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -
     if target.dtype.kind != wanted:
         names = {"i": "integers (int32)", "f": "float32"}
         raise ValueError(f"{where}: targets of {split} are {target.dtype}; {task.kind} takes {names[wanted]}")
-    labelled = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    labelled = labelled_elements(target, mask)
     bad, allowed = wrong_labels(task, np.where(labelled, target, 0))
     bad &= labelled
     if bad.any():

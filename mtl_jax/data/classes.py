@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, labelled_elements
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -48,7 +48,7 @@ def renumbered(task: Task, old: Task, target: np.ndarray, mask: np.ndarray, wher
     """Class numbers of `old` as those of `task`, in the dtype of its kind; 0 where there is no label."""
     known = {c: i for i, c in enumerate(task.classes)}
     table = np.array([known.get(c, -1) for c in old.classes])
-    there = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    there = labelled_elements(target, mask)
     new = table[np.where(there, target, 0).astype(np.int32)]
     lost = there & (new < 0)
     if lost.any():

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, PerTask, labels_of, map_weights, num_rows
+from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of, map_weights, num_rows
 from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
-from mtl_jax.tasks import KINDS, Scaler, Task
+from mtl_jax.scaler import Scaler
+from mtl_jax.tasks import KINDS, Task
 
 SPLITS = ("train", "val", "test")
 
@@ -24,13 +25,13 @@ class Dataset:
     Attributes:
       name: for tables and messages.
       tasks: their order is the order of every task axis.
-      train, val, test: NumPy batches of whole splits, which know the data set's tasks (`split.Split`); val and test
+      train, val, test: NumPy batches of whole splits, which know their tasks (`named_split.Split`); val and test
         may be None.
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
       vocabulary: for text, words and their ids (`text.Vocabulary`); its length is what an embedding needs. Else None.
       rows: {split: row numbers in what was given} where the data set split it; {split: {task: row numbers}} where each
         task has inputs of its own.
-      columns: for tables, what turned columns into inputs (`tables.Columns`), to encode further rows with; else None.
+      columns: for tables, what turned columns into inputs (`tables.Encoding`), to encode further rows with; else None.
     """
 
     name: str
@@ -125,9 +126,9 @@ def fit_scaler(task: Task, train: Batch) -> Scaler:
     """
     target, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(train, task.name))
     target = target.astype(np.float64)
-    mask = np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
+    mask = labelled_elements(target, mask)
     if weights is not None:  # in place of 1 and 0
-        mask = np.where(mask, weights.astype(np.float64).reshape(-1, *(1,) * (target.ndim - 1)), 0)
+        mask = np.where(mask, aligned(weights.astype(np.float64), target), 0)
     scaled = KINDS[task.kind].scaled
     columns = {"all": 1, "boxes": 2}.get(scaled) or int(np.prod(target.shape[1:]))
     target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mtl_jax import partition
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, aligned
 from mtl_jax.data.dataset import SPLITS, Dataset
 
 
@@ -46,7 +46,7 @@ def of_split(split: Batch) -> dict[str, str]:
     for task, target in split.targets.items():
         target, mask = np.asarray(target), np.asarray(split.masks[task])
         if not mask.all():
-            target = np.where(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target, 0)
+            target = np.where(aligned(mask, target), target, 0)
         found[f"labels of task {task!r}"] = of_array(target)
         found[f"missing labels of task {task!r}"] = of_array(mask)
     for task, weights in (split.weights or {}).items():

@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from mtl_jax import parts
+from mtl_jax.data.stratification import exact, rare_classes, spread
 
 Rows = dict[str, np.ndarray]  # {"train", "val", "test": row numbers, ascending}; no entry: no such split
 HELD_OUT = ("val", "test")
-FEW = 5  # rows of a class that each held-out split should get: fewer to expect, and the split is stratified
-RARE = 500  # a class of more labels falls evenly by chance
 
 
 class Request(NamedTuple):
@@ -58,7 +57,13 @@ def values_of(by: Any, request: Request, what: str) -> Shaped[np.ndarray, " rows
 
 
 def name_of(by: Any) -> tuple[str, ...]:
+    """The column that is read, if any."""
     return (by,) if isinstance(by, str) else ()
+
+
+def spec_of(way: str, by: Any) -> str | None:
+    """The text of a way that reads a column; None for one that was given an array."""
+    return parts.call(way, {"by": by}) if isinstance(by, str) else None
 
 
 def collect(place: Int[np.ndarray, " rows"], request: Request) -> Rows:
@@ -83,61 +88,11 @@ def wanted(request: Request) -> np.ndarray:
 
 def draw(request: Request) -> Rows:
     """Every row alike, by one permutation."""
-    order, place, start = (
-        np.random.default_rng(request.seed).permutation(request.total),
-        np.zeros(request.total, int),
-        0,
-    )
+    order = np.random.default_rng(request.seed).permutation(request.total)
+    place, start = np.zeros(request.total, int), 0
     for i, count in enumerate(wanted(request)[1:], 1):
         place[order[start : start + count]] = i
         start += count
-    return collect(place, request)
-
-
-def rare_classes(request: Request) -> list[tuple[str, int]]:
-    """(task, class) of which a held-out split could expect fewer than `FEW` rows, and could have one at least."""
-    smallest = min((s for s in request.shares.values() if s), default=0.0)
-    found = []
-    for task, labels in request.labels.items():
-        counts = np.bincount(labels[labels >= 0])
-        found += [(task, c) for c, n in enumerate(counts) if n >= 3 and n * smallest < FEW]
-    return found if smallest else []
-
-
-def spread(request: Request, labels: Mapping[str, Int[np.ndarray, " rows"]]) -> Rows:
-    """Rows of rare classes first, each to the split that lacks most of its class (Sechidis, Tsoumakas and Vlahavas,
-    "On the stratification of multi-label data", ECML 2011, Figure 1); all other rows at random.
-    """
-    rng, target = np.random.default_rng(request.seed), wanted(request)
-    place, left = np.full(request.total, -1), target.astype(float).copy()
-    shares = target / request.total
-    rows_of = {
-        (t, c): np.flatnonzero(codes == c)
-        for t, codes in labels.items() for c in np.unique(codes[codes >= 0])
-    }  # fmt: skip
-    rows_of = {k: r for k, r in rows_of.items() if len(r) <= RARE}
-    lacks = {k: shares * len(r) for k, r in rows_of.items()}
-    kinds_of: dict[int, list] = {}
-    for key, rows in rows_of.items():
-        for row in rows.tolist():
-            kinds_of.setdefault(row, []).append(key)
-    open_rows = {k: set(r.tolist()) for k, r in rows_of.items()}
-    while any(open_rows.values()):
-        key = min((k for k in open_rows if open_rows[k]), key=lambda k: (len(open_rows[k]), k))
-        for row in rng.permutation(sorted(open_rows[key])).tolist():
-            # Of those that lack the class most, the one that lacks rows most; what is left is chance.
-            most = np.flatnonzero((lacks[key] >= lacks[key].max() - 1e-9) & (target > 0))
-            most = most[left[most] >= left[most].max() - 1e-9]
-            where = int(rng.choice(most))
-            place[row], left[where] = where, left[where] - 1
-            for other in kinds_of[row]:
-                lacks[other][where] -= 1
-                open_rows[other].discard(row)
-    rest = rng.permutation(np.flatnonzero(place < 0))
-    counts = np.maximum(left, 0)
-    edges = np.round(np.cumsum(counts) / max(counts.sum(), 1) * len(rest)).astype(int)
-    for i, (start, end) in enumerate(zip([0, *edges[:-1]], edges, strict=True)):
-        place[rest[start:end]] = i
     return collect(place, request)
 
 
@@ -150,7 +105,10 @@ def auto() -> Splitter:
     """At random; stratified where a class of some task is so rare that chance could leave a split without it."""
 
     def rows(request: Request) -> Rows:
-        return spread(request, request.labels) if rare_classes(request) else draw(request)
+        smallest = min((s for s in request.shares.values() if s), default=0.0)
+        if smallest and rare_classes(request.labels, smallest):
+            return collect(spread(request.labels, wanted(request), request.seed), request)
+        return draw(request)
 
     return Splitter(rows, spec="auto()")
 
@@ -162,30 +120,12 @@ def stratified(by: Any = None) -> Splitter:
         if by is None:
             if not request.labels:
                 raise ValueError("stratified(): no task has classes; name a column, or use 'random()'")
-            return exact(request, request.labels)
-        codes = np.unique(values_of(by, request, "column to stratify by"), return_inverse=True)[1]
-        return exact(request, {"": codes})
+            labels = request.labels
+        else:
+            labels = {"": np.unique(values_of(by, request, "column to stratify by"), return_inverse=True)[1]}
+        return collect(exact(labels, wanted(request), request.seed), request)
 
-    return Splitter(rows, name_of(by), parts.call("stratified", {"by": by}) if isinstance(by, str) else None)
-
-
-def exact(request: Request, labels: Mapping[str, Int[np.ndarray, " rows"]]) -> Rows:
-    """`spread` by classes of several tasks. Of one: classes one behind the other, each row to the split that lags most.
-
-    Every split then has its share of every class to within two rows, and of all rows to within one.
-    """
-    if len(labels) > 1:
-        return spread(request, labels)
-    codes = next(iter(labels.values()))
-    order = np.lexsort((np.random.default_rng(request.seed).random(request.total), codes)).tolist()
-    shares, place = (wanted(request) / request.total).tolist(), [0] * request.total
-    lag = [0.0] * len(shares)
-    for row in order:
-        lag = [a + s for a, s in zip(lag, shares, strict=True)]
-        most = lag.index(max(lag))
-        lag[most] -= 1
-        place[row] = most
-    return collect(np.array(place), request)
+    return Splitter(rows, name_of(by), spec_of("stratified", by))
 
 
 def grouped(by: Any) -> Splitter:
@@ -196,7 +136,7 @@ def grouped(by: Any) -> Splitter:
         place_of = pack(np.bincount(groups), wanted(request), np.random.default_rng(request.seed))
         return collect(place_of[groups], request)
 
-    return Splitter(rows, name_of(by), parts.call("grouped", {"by": by}) if isinstance(by, str) else None)
+    return Splitter(rows, name_of(by), spec_of("grouped", by))
 
 
 def pack(sizes: Int[np.ndarray, " groups"], counts: Int[np.ndarray, " bins"], rng: Any) -> Int[np.ndarray, " groups"]:
@@ -226,7 +166,7 @@ def by_time(by: Any) -> Splitter:
             end = start
         return collect(place, request)
 
-    return Splitter(rows, name_of(by), parts.call("by_time", {"by": by}) if isinstance(by, str) else None)
+    return Splitter(rows, name_of(by), spec_of("by_time", by))
 
 
 def as_times(values: np.ndarray, by: Any) -> np.ndarray:
@@ -293,7 +233,7 @@ def column(by: Any) -> Splitter:
                 )
         return collect(np.array([NAMES_OF_SPLITS[v] for v in values]), request._replace(shares={}))
 
-    return Splitter(rows, name_of(by), parts.call("column", {"by": by}) if isinstance(by, str) else None)
+    return Splitter(rows, name_of(by), spec_of("column", by))
 
 
 def given(rows: Mapping[str, Any]) -> Splitter:
@@ -340,11 +280,3 @@ def build(split: Any) -> Splitter:
         return parts.build(split, NAMES, "split")
     raise ValueError(f"split={split!r} must be a text such as \"grouped('patient')\" ({', '.join(NAMES)}), or "
                      "{'train': rows, 'val': rows, 'test': rows}")  # fmt: skip
-
-
-def class_codes(values: Shaped[np.ndarray, " rows"], present: np.ndarray) -> Int[np.ndarray, " rows"]:
-    """Class numbers by value, -1 where there is no label."""
-    codes = np.full(len(values), -1)
-    if present.any():
-        codes[present] = np.unique(values[present].astype(str), return_inverse=True)[1]
-    return codes

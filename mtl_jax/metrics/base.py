@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, Shaped
 
+from mtl_jax.batch import aligned
+
 
 class Metric(NamedTuple):
     """How a metric is measured on batches, merged and computed.
@@ -116,7 +118,7 @@ def check_same_shape(name: str, outputs: Array, targets: Array) -> None:
 
 def expand(mask: Shaped[Array, "..."], like: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """A mask, or weights, whose shape is a prefix of `like`'s, in `like`'s shape."""
-    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), like.shape)
+    return jnp.broadcast_to(aligned(mask, like), like.shape)
 
 
 def wide(values: Shaped[Array, "..."]) -> Float[Array, "..."]:

@@ -48,7 +48,7 @@ def abs_rel(origin: tuple[float, ...] = ()) -> Metric:
     All pixels of a split count alike; the mean of per-image values is another number.
 
     Args:
-      origin: what outputs and targets are relative to (`tasks.Scaler`): one number, or one per dimension; () for 0. It
+      origin: what outputs and targets are relative to (`scaler.Scaler`): one number, or one per dimension; () for 0. It
         enters the divisor alone, as the difference would lose digits in float32.
     """
 

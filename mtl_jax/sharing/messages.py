@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
+from mtl_jax.batch import aligned
 from mtl_jax.encoders.base import values_of
 from mtl_jax.members import Members, Outputs
 from mtl_jax.tasks import Task
@@ -58,7 +59,7 @@ def labelled(
     label = (label[..., None] if task.size is None else label).astype(message.dtype)
     # A row's label is the same at all of its positions, such as members.
     label = label.reshape(*label.shape[:1], *(1,) * (message.ndim - label.ndim), *label.shape[1:])
-    return jnp.where(mask.reshape(mask.shape + (1,) * (message.ndim - mask.ndim)), label, message)
+    return jnp.where(aligned(mask, message), label, message)
 
 
 def pooled(x: Any) -> Float[Array, "batch width"]:

@@ -16,7 +16,8 @@ from mtl_jax.balancing.layers import is_factored
 from mtl_jax.balancing.linearization import Gradient, Linearization
 from mtl_jax.balancing.options import Options
 from mtl_jax.balancing.oracle import Oracle
-from mtl_jax.balancing.units import in_range, largest_entries, times, unit_free
+from mtl_jax.balancing.units import in_range, largest_entries, times
+from mtl_jax.batch import aligned
 from mtl_jax.parallel import data_axis, global_sum
 
 Record = dict[str, Array]
@@ -78,7 +79,7 @@ def read(
         return Reading(plain._replace(oracle=oracle), present & oracle.validation.labelled, {})
     if balancer.needs is Needs.CROSS:
         cross, both = line.cross()
-        if unit_free(balancer):
+        if balancer.unit_free:
             cross, _ = in_range(cross, line.largest, lambda unit: line.cross(unit)[0])
         kept = jnp.isfinite(jnp.diagonal(cross)) if leave_out else True
         return Reading(plain._replace(cross=cross), present & both & kept, {}, kept=present & kept)
@@ -108,7 +109,7 @@ def read(
         return line.largest() if rows is None else over_devices(largest_entries(rows))
 
     gram, unit = measured(), jnp.ones(())
-    if unit_free(balancer):
+    if balancer.unit_free:
         gram, unit = in_range(gram, largest, measured)
     if leave_out:
         present = present & jnp.isfinite(jnp.diagonal(gram))
@@ -122,7 +123,7 @@ def finite_rows(rows: Any, present: Bool[Array, " task"], of_device: bool) -> tu
     there = present & jnp.isfinite(over_devices(found) if of_device else found)
 
     def cut(x: Array) -> Array:
-        return jnp.where(there.reshape(-1, *(1,) * (x.ndim - 1)), x, 0)
+        return jnp.where(aligned(there, x), x, 0)
 
     return {
         p: x._replace(cotangents=cut(x.cotangents)) if is_factored(x) else cut(x) for p, x in rows.items()
@@ -147,7 +148,7 @@ def read_examples(
     if balancer.needs is Needs.JACOBIAN:
         return Reading(plain._replace(jacobian=held), mask, {}, held, found.scale)
     gram, unit = gramian(held) if held is not None else line.gramian(examples=True), jnp.ones(())
-    if unit_free(balancer):
+    if balancer.unit_free:
         gram, unit = in_range(gram, lambda: line.largest(True), lambda unit: line.gramian(True, unit))
     record = {}
     if options.monitor:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mtl_jax.batch import Batch, counted
+from mtl_jax.batch import Batch, aligned, counted, labelled_elements
 from mtl_jax.class_weights import balanced, class_factors
 from mtl_jax.data.sampling import padded_batches
-from mtl_jax.tasks import KINDS, Task, centred
+from mtl_jax.scaler import centred
+from mtl_jax.tasks import KINDS, Task
 from mtl_jax.training.evaluation import make_measure
 
 ELEMENTS = 2**22  # outputs of one batch
@@ -72,18 +73,13 @@ def _everywhere(task: Task, constant: Array, shape: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(constant, (*elements, *constant.shape))
 
 
-def labelled_elements(target: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A mask in the target's shape."""
-    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (target.ndim - mask.ndim)), target.shape)
-
-
 def fit_constant(task: Task, train: Batch) -> np.ndarray:
     """The constant outputs of one element that each kind's table entry in `tasks` names, from the training labels."""
     target = np.asarray(train.targets[task.name])
     mask, rows = counted(train, task.name)
     labelled = labelled_elements(target, mask)
     target = np.where(labelled, target, 0)
-    each = np.where(labelled, rows.reshape(-1, *(1,) * (target.ndim - 1)), 0)
+    each = np.where(labelled, aligned(rows, target), 0)
     if task.class_weights is not None:
         each = each * np.asarray(class_factors(task, jnp.asarray(target)))
     return best_constant(task, target, labelled, None if train.weights is None and task.class_weights is None else each)

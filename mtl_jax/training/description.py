@@ -14,8 +14,9 @@ import numpy as np
 from mtl_jax import files, partition
 from mtl_jax.batch import PerTask
 from mtl_jax.data.tables import stored
-from mtl_jax.tasks import Scaler, Task
-from mtl_jax.training import own_functions, records
+from mtl_jax.scaler import Scaler
+from mtl_jax.tasks import Task
+from mtl_jax.training import own_functions
 
 
 def write_description(directory: pathlib.Path, run: Any) -> None:
@@ -43,10 +44,10 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
         "encoder": run.model.encoder.spec if run.model.encoder else None,
         "sharing": run.model.spec,
     }
-    records.write_json(directory / "data.json", content)
+    files.write_json(directory / "data.json", content)
     if run.identity:
-        records.write_json(directory / "identity.json", run.identity)
-    records.write_json(directory / "environment.json", environment())
+        files.write_json(directory / "identity.json", run.identity)
+    files.write_json(directory / "environment.json", environment())
     stored.write(directory, run.columns)
 
 

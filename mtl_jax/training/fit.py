@@ -23,8 +23,8 @@ from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.data.tables import serving
+from mtl_jax.scaler import centred
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.tasks import centred
 from mtl_jax.training import arguments, identity, loop, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.averages import check_averages
@@ -179,13 +179,15 @@ def fit(
     rests_on = identity.describe(data, tasks, {**settings, **no_text, **more}, adapted)
     rests_on["named"] = [k for k, v in named.items() if v is not None]
 
-    def check_workdir() -> None:
-        """An error if the workdir holds another run."""
-        if workdir is not None:
-            serving.check_same_file(workdir, data.columns)
-            identity.check(workdir, rests_on, config, own_config=own_config, named=named)
+    def check_workdir() -> list[str]:
+        """An error if the workdir holds another run; returns what could not be compared."""
+        if workdir is None:
+            return []
+        serving.check_same_file(workdir, data.columns)
+        return identity.check(workdir, rests_on, config, own_config=own_config, named=named)
 
-    check_workdir()
+    for text in check_workdir():
+        warnings.warn(text, UserWarning, stacklevel=2)
 
     # --- variables, step and dispatch ------------------------------------------------------------------------------
     example = small_batch(data.train)

@@ -7,7 +7,6 @@ is kept in identity.json, beside the config. What cannot be compared is said.
 
 import dataclasses
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +54,8 @@ def of_task(task: Task) -> dict[str, Any]:
     found = contents(task)
     if task.loss is None:
         found["loss"] = KINDS[task.kind].loss
+    if task.scaler is not None:
+        found["scaler"] = "Scaler"  # where the class lies in the library is nothing that changes a result
     del found[""], found["name"]
     return found
 
@@ -66,8 +67,8 @@ def check(
     *,
     own_config: bool,
     named: Mapping[str, Any],
-) -> None:
-    """An error that says what differs, if the directory holds another run; a warning of what cannot be compared.
+) -> list[str]:
+    """An error that says what differs, if the directory holds another run; returns what could not be compared.
 
     Args:
       directory: with the files of an earlier run, or without any.
@@ -81,7 +82,7 @@ def check(
     """
     path = directory / "config.json"
     if not path.exists():
-        return
+        return []
     files.read_object(path, {})  # it is written anew: a folder or garbage in its place is another's, and is said
     stored, said = read(directory), []
     if stored is None:
@@ -101,8 +102,7 @@ def check(
             of_file = records.config_differences(path, config, new_keys=False)
             found = {k: text for k, text in of_file.items() if k not in ("data", *INTERVALS)}
     refuse(directory, list(found.values()))
-    for text in said:
-        warnings.warn(text, UserWarning, stacklevel=3)
+    return said
 
 
 def refuse(directory: pathlib.Path, differ: Sequence[str]) -> None:
@@ -117,14 +117,14 @@ def refuse(directory: pathlib.Path, differ: Sequence[str]) -> None:
 
 def read(directory: pathlib.Path) -> dict[str, Any] | None:
     """The identity that a directory holds; None where there is none."""
-    return records.read_json(directory / FILE) if (directory / FILE).exists() else None
+    return files.read_json(directory / FILE) if (directory / FILE).exists() else None
 
 
 def earlier_settings(directory: pathlib.Path) -> dict[str, Any] | None:
     """What `intervals.continued` takes of a directory: an identity, or the config of an earlier version."""
     stored = read(directory)
     if stored is None and (directory / "config.json").exists():
-        return {"settings": records.read_json(directory / "config.json")}
+        return {"settings": files.read_json(directory / "config.json")}
     return stored
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import paths
+from mtl_jax import files, paths
 from mtl_jax.batch import Batch
 from mtl_jax.training import identity, lock, records, selection
 from mtl_jax.training.averages import evaluated_at
@@ -62,7 +62,7 @@ class Job(NamedTuple):
     spans: dict[str, int]
     nonfinite: str
     workdir: pathlib.Path | None
-    check_workdir: Callable[[], None]
+    check_workdir: Callable[[], Any]
     progress: bool | None
     started: float
 
@@ -96,20 +96,12 @@ def train(job: Job) -> Run:
                 run.resumed_from, loaded = found
                 state, best = loaded["train"], loaded["best"]
                 check_restored(state, run.resumed_from, workdir)
-                # Checkpoints of an earlier version keep scores on another scale until a later one is written.
-                stored = identity.read(workdir)
-                until = run.resumed_from if stored is None else stored.get(identity.EARLIER, -1)
-                if until >= 0:
-                    run.identity[identity.EARLIER] = until
-                if run.resumed_from <= until and job.validation is not None:
-                    losses, _ = job.evaluate({"params": best.params, "state": best.state}, job.validation)
-                    now = selection.scores(losses, job.yardstick)
-                    best = best._replace(scores=jnp.where(jnp.isneginf(best.scores), best.scores, now))
+                best = on_todays_scale(job, best, workdir)
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
             if leads:
                 checkpoints.set_aside(last)
-                records.write_json(workdir / "config.json", run.config)
+                files.write_json(workdir / "config.json", run.config)
                 write_description(workdir, run)
         at = int(np.max(np.asarray(state.step)))
         started -= run.history[-1]["seconds"] if run.history else 0.0
@@ -169,6 +161,22 @@ def train(job: Job) -> Run:
         run.interrupted = interrupts.caught.name
         interrupts.deliver(progress_at_signal(run, job.num_steps, workdir), run)
     return run
+
+
+def on_todays_scale(job: Job, best: selection.Best, workdir: pathlib.Path) -> selection.Best:
+    """`best` of a checkpoint; that of a version that kept no identity had scores on another scale: measured anew.
+
+    The identity says until which step checkpoints are of that version, as a later one may be damaged or removed.
+    """
+    stored, run = identity.read(workdir), job.run
+    until = run.resumed_from if stored is None else stored.get(identity.EARLIER, -1)
+    if until >= 0:
+        run.identity[identity.EARLIER] = until
+    if run.resumed_from > until or job.validation is None:
+        return best
+    losses, _ = job.evaluate({"params": best.params, "state": best.state}, job.validation)
+    now = selection.scores(losses, job.yardstick)
+    return best._replace(scores=jnp.where(jnp.isneginf(best.scores), best.scores, now))
 
 
 def judged(best: selection.Best) -> bool:

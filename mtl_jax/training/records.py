@@ -1,4 +1,4 @@
-"""What a run writes: metrics.jsonl and small JSON files, each written whole or not at all."""
+"""What a run records in metrics.jsonl, and how the config beside it is compared."""
 
 import json
 import pathlib
@@ -14,14 +14,6 @@ from mtl_jax import files
 FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir")  # between a run and its continuation
 RECORD = {"step": int, "split": str, "losses": dict, "seconds": int | float}  # what every line has
 LONGEST = 2**30  # bytes of a file of records
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Replaces a file atomically."""
-    files.write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-read_json = files.read_json
 
 
 def check_same_config(path: pathlib.Path, config: dict[str, Any]) -> None:

@@ -17,8 +17,9 @@ from mtl_jax.data.tables import serving
 from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
+from mtl_jax.scaler import centred, origin_of
 from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Missing, Task, centred, origin_of, prediction
+from mtl_jax.tasks import Missing, Task, prediction
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
 from mtl_jax.training.arguments import check_is_split, check_no_name, check_run, read_labels
 from mtl_jax.training.chunks import batch_pieces, row_pieces
@@ -238,7 +239,7 @@ class Run:
         if self.members:
             raise ValueError(f"this run has {self.members} members; save one with run.member(i).save(...)")
         with saved_folder.replaced(paths.local_folder(directory, "the folder to save to")) as draft:
-            records.write_json(draft / "config.json", self.config)
+            files.write_json(draft / "config.json", self.config)
             description.write_description(draft, self)
             for record in self.history:
                 records.append(draft / "metrics.jsonl", record)
@@ -308,14 +309,9 @@ def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib
     best = checkpoints.restore(step, {"best": target})["best"]
     # Where nothing was selected, earlier versions left the first variables there: the training state's own count.
     if "steps" in extra and not (np.asarray(best["steps"]) > 0).any():
-        best = _last_variables(checkpoints, step, shapes)
+        best = checkpoints.restore_part(step, "train", {k: shapes[k] for k in ("params", "state")})
     return {"params": best["params"], "state": best["state"]}
 
 
 def _dtype(name: str) -> Any:
     return {"scores": jnp.float32, "steps": jnp.int32, "stale": jnp.int32, "stopped": bool}[name]
-
-
-def _last_variables(checkpoints: Any, step: int, shapes: Any) -> Any:
-    loaded = checkpoints.restore_part(step, "train", {"params": shapes["params"], "state": shapes["state"]})
-    return loaded

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 
 from mtl_jax import files, paths
-from mtl_jax.training import records
 
 MARK = "saved.json"  # in every folder that `Run.save` made; names its files
 BEFORE = ("config.json", "data.json", "environment.json", "metrics.jsonl", "checkpoints")  # where the mark names none
@@ -29,7 +28,7 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield draft
         mark = {"by": f"mtl_jax {importlib.metadata.version('mtl_jax')}", "files": sorted(contents(draft))}
-        records.write_json(draft / MARK, mark)
+        files.write_json(draft / MARK, mark)
         while True:
             if target.exists():
                 check_replaceable(folder, target)

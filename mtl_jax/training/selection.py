@@ -12,7 +12,7 @@ A step is judged by the mean over tasks of `scores`, weighted by the say that ea
   loss is large. With true scores that differ between steps by about 0.1, the reliability of a difference (the share of
   its variance that is not noise; Spearman, "Correlation calculated from faulty data", 1910) is
   0.1^2 / (0.1^2 + 1 / n) = n / (n + 100), which is the task's say. Tasks with equally many labels have equal say.
-  Rows with weights are worth (sum w)^2 / sum w^2 rows (Kish, "Survey Sampling", 1965).
+  Rows with weights count as `batch.effective_rows`.
 - A task without labels in validation, or whose labels are all the same in train or validation, has no say: no model can
   be told from a constant there.
 
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtl_jax.batch import Batch, counted
+from mtl_jax.batch import Batch, counted, effective_rows
 from mtl_jax.tasks import Task
 from mtl_jax.training.constants import baseline_losses, untold
 from mtl_jax.training.optimizers import keep_unless
@@ -57,8 +57,7 @@ def yardstick(tasks: tuple[Task, ...], train: Batch, validation: Batch | None) -
         why = f"{of_val} in val" if of_val else f"{of_train} in train" if of_train else ""
         silent |= {task.name: why} if why else {}
         mask, weights = counted(validation, task.name)
-        weights = weights[mask.reshape(len(mask), -1).any(1)]
-        rows = weights.sum() ** 2 / max((weights**2).sum(), np.finfo(np.float32).tiny)
+        rows = effective_rows(weights[mask.reshape(len(mask), -1).any(1)])
         say.append(0 if why else rows / (rows + ROWS))
     constants = baseline_losses(tasks, train, validation)
     for task, constant in zip(tasks, constants, strict=True):

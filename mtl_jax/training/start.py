@@ -13,8 +13,9 @@ from mtl_jax.batch import Batch
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.scaler import Scaler
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.tasks import Missing, Scaler, Task
+from mtl_jax.tasks import Missing, Task
 
 
 class Adapted(NamedTuple):

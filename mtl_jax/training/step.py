@@ -68,9 +68,8 @@ def make_train_step(
       nonfinite: "stop": a step in which a task's loss or gradient is not finite changes nothing; "skip_task": that task
         is left out of the step, as if it had no labels. Whichever: a step whose gradients, their squares, new model
         state or new state of the balancer are not finite changes nothing. What the optimizer makes of finite gradients
-        is not looked at here (`finiteness.check_state`).
+        is not looked at here (`finiteness.Watch`).
       active: which tasks train at a step (`schedule.bind`); the others are left out, as if they had no labels.
-
       tell: called while the step is traced with what the engine could not do as `options` say, and does otherwise.
 
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.batch import Batch, labels_of
+from mtl_jax.batch import Batch, aligned, labelled_elements, labels_of
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import Task
@@ -82,10 +82,10 @@ def can_calibrate(tasks: Sequence[Task], split: Batch) -> bool:
 def _labelled(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray | None]:
     """Which labels count, and what for, in the targets' shape; None where all rows count alike."""
     targets, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(split, task.name))
-    there = np.broadcast_to(mask.reshape(mask.shape + (1,) * (targets.ndim - mask.ndim)), targets.shape)
+    there = labelled_elements(targets, mask)
     if weights is None:
         return there, None
-    weights = np.broadcast_to(weights.astype(np.float64).reshape(-1, *(1,) * (targets.ndim - 1)), targets.shape)
+    weights = np.broadcast_to(aligned(weights.astype(np.float64), targets), targets.shape)
     return there & (weights > 0), weights
 
 

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mtl_jax.batch import effective_rows
+
 SLACK = 1e-6  # of a class's score, some units of float32's last digit
 KEPT = 10_000  # scores that are kept of more: every one that a threshold of four digits could ask for
 
@@ -34,14 +36,13 @@ def kept(
 ) -> Float[np.ndarray, " kept"]:
     """The scores in order; of very many, evenly spaced ones with the largest.
 
-    Of rows that count differently, their quantiles by weight: as many as there are rows in effect, which is
-    (sum of weights)^2 / (sum of their squares) (Kish, Survey Sampling, 1965).
+    Of rows that count differently, their quantiles by weight, `batch.effective_rows` of them.
     """
     order = np.argsort(scores)
     ordered = np.asarray(scores, np.float64)[order]
     if weights is not None and len(weights) and not (weights == weights[0]).all():
         passed = np.cumsum(weights[order] / weights.sum())
-        count = min(KEPT, math.floor(weights.sum() ** 2 / (weights**2).sum() + 1e-9))
+        count = min(KEPT, math.floor(effective_rows(weights) + 1e-9))
         levels = np.arange(1, count + 1) / count
         return ordered[np.minimum(np.searchsorted(passed, levels - 1e-12), len(ordered) - 1)]
     if len(ordered) <= KEPT:

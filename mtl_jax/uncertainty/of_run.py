@@ -12,10 +12,11 @@ from mtl_jax.batch import Batch
 from mtl_jax.data.fingerprint import of_split, of_tree
 from mtl_jax.data.tables.files import fingerprint
 from mtl_jax.tasks import Task
-from mtl_jax.training import records
 from mtl_jax.uncertainty.calibration import Calibration, calibrate, can_calibrate
 
 FILE = "calibration.json"
+SURER = ("of which it is surer than of new ones: intervals and sets will be too narrow; calibrate on held-out rows, "
+         "run.calibrate(data.val)")  # fmt: skip
 
 
 def make(tasks: Sequence[Task], predictions: dict[str, np.ndarray], split: Batch) -> Calibration:
@@ -31,9 +32,8 @@ def warn_of_training_rows(identity: dict[str, Any], split: Batch) -> None:
     known = identity.get("data", {}).get("train", {})
     trained = {k: v for k, v in known.items() if k.split(" ")[0] == "inputs"}
     if trained and of_split(Batch(split.inputs, {}, {})) == trained:
-        warnings.warn("the split to calibrate on has the rows that the run was trained on, of which it is surer than "
-                      "of new ones: intervals and sets will be too narrow; calibrate on held-out rows, "
-                      "run.calibrate(data.val)", UserWarning, stacklevel=3)  # fmt: skip
+        warnings.warn(f"the split to calibrate on has the rows that the run was trained on, {SURER}", UserWarning,
+                      stacklevel=3)  # fmt: skip
 
 
 def warn_of_training_file(columns: Any, split: Any) -> None:
@@ -41,15 +41,13 @@ def warn_of_training_file(columns: Any, split: Any) -> None:
     known = getattr(columns, "source", {}).get("sha256")
     path = pathlib.Path(split).expanduser() if known and isinstance(split, str | pathlib.Path) else None
     if path is not None and path.is_file() and fingerprint(path) == known:
-        warnings.warn(f"{path} holds the rows that the run was trained on, of which it is surer than of new ones: "
-                      "intervals and sets will be too narrow; calibrate on held-out rows, run.calibrate(data.val)",
-                      UserWarning, stacklevel=3)  # fmt: skip
+        warnings.warn(f"{path} holds the rows that the run was trained on, {SURER}", UserWarning, stacklevel=3)
 
 
 def write(directory: pathlib.Path, calibration: Calibration | None, variables: Any) -> None:
     """Writes ``calibration.json``, if there is a calibration."""
     if calibration is not None:
-        records.write_json(directory / FILE, {"variables": of_tree(variables), "tasks": calibration.content()})
+        files.write_json(directory / FILE, {"variables": of_tree(variables), "tasks": calibration.content()})
 
 
 def read(directory: pathlib.Path, variables: Any) -> Calibration | None:

@@ -11,7 +11,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax.data.dataset import fit_scaler
-from mtl_jax.tasks import Scaler, centred
+from mtl_jax.scaler import Scaler, centred
 
 N = 120
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)

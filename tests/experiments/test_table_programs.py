@@ -1,16 +1,14 @@
 """The programs on a table: predictions beside rows, evaluation on another file, and a file that has changed."""
 
-import types
-
 import numpy as np
 import polars
 import pytest
 
 import mtl_jax as mtl
 from experiments import predict
-from mtl_jax import parallel
-from mtl_jax.data.tables import read_table
-from mtl_jax.training import records
+from mtl_jax import files, parallel
+from mtl_jax.data.tables import Encoding, read_table
+from mtl_jax.data.tables.predictions import with_points
 from tests.experiments.test_programs import run
 
 
@@ -67,8 +65,8 @@ def test_numbers_with_a_decimal_comma_are_written_with_points(tmp_path):
     # Of "pages", 1.250 is a number in Germany; "note" holds commas and is no number.
     (tmp_path / "new.csv").write_text("area;pages;note\n30,50;1.250,0;a,b\n;12,5;1,5 x\n-;7,25;2,0\n")
     table = read_table(tmp_path / "new.csv")
-    known = types.SimpleNamespace(columns=())
-    found = {name: cells.to_list() for name, cells in predict.with_points(table, known).items()}
+    known = Encoding(())
+    found = {name: cells.to_list() for name, cells in with_points(table, known).items()}
     assert found["pages"] == ["1250.0", "12.5", "7.25"] and found["note"] == ["a,b", "1,5 x", "2,0"]
     assert found["area"][0] == "30.50" and found["area"][2] == "-"
 
@@ -80,11 +78,12 @@ def test_a_table_trains_with_the_encoder_and_options_chosen_for_tables(saved):
     done = run("train", config, *flags, f"--workdir={folder / 'trained'}")
     assert done.returncode == 0, done.stderr
     options = mtl.training.options_for_table(data)
-    found = records.read_json(folder / "trained/config.json")
+    found = files.read_json(folder / "trained/config.json")
     assert found["batch_size"] == options["batch_size"] and found["patience"] == options["patience"]
     assert mtl.load_run(folder / "trained").model.encoder.spec.endswith("features=(4,), members=2)")
     done = run("train", "--config=experiments/configs/table.py", f"--workdir={folder / 'other'}")
     assert done.returncode == 2 and "needs a file and the columns to predict" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_evaluation_says_that_the_file_has_changed_and_takes_another(saved):
@@ -101,7 +100,7 @@ def test_evaluation_says_that_the_file_has_changed_and_takes_another(saved):
         )
         done = run("evaluate", workdir, f"--csv={folder / 'later.csv'}", f"--output={folder / 'metrics.json'}")
         assert done.returncode == 0, done.stderr
-        found = records.read_json(folder / "metrics.json")
+        found = files.read_json(folder / "metrics.json")
         np.testing.assert_allclose(
             found["price"]["mae"], trained.evaluate(folder / "later.csv")["price"]["mae"], rtol=1e-5
         )

@@ -117,7 +117,7 @@ def test_a_non_finite_loss_is_named_and_the_last_checkpoint_kept(tmp_path, monke
 
     run = tiny.fit(tiny.model(tiny.data().tasks), workdir=tmp_path / "good", optimizer="sgd", num_steps=10)
     assert run.steps == 10
-    monkeypatch.setattr(identity, "check", lambda *_, **__: None)  # it would refuse another loss
+    monkeypatch.setattr(identity, "check", lambda *_, **__: [])  # it would refuse another loss
     with pytest.raises(FloatingPointError, match="last good checkpoint is step 10 in .*good/checkpoints"):
         bad = tiny.model(tasks)._replace(spec=run.model.spec)
         tiny.fit(bad, workdir=tmp_path / "good", optimizer="sgd", num_steps=60)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax import checkpoint
+from mtl_jax import checkpoint, files
 from mtl_jax.training import lock, records
 from tests import tiny
 
@@ -214,7 +214,7 @@ def test_the_workdir_is_looked_at_again_once_it_is_locked(tmp_path, monkeypatch)
     real = lock.held
 
     def held(folder):
-        records.write_json(tmp_path / "config.json", {"another": "run"})
+        files.write_json(tmp_path / "config.json", {"another": "run"})
         return real(folder)
 
     monkeypatch.setattr(lock, "held", held)

@@ -114,8 +114,10 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_word(workdir, tmp_path):
     """Which kept a config alone, without fields that came later."""
     fit(tmp_path)
     (tmp_path / "identity.json").unlink()
-    with pytest.warns(UserWarning, match="was begun by an earlier version, which kept no identity.json"):
+    said = "was begun by an earlier version, which kept no identity.json"
+    with pytest.warns(UserWarning, match=said) as caught:
         assert fit(tmp_path).resumed_from == 5
+    assert [said in str(w.message) for w in caught].count(True) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(tmp_path)  # now it is kept

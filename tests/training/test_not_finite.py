@@ -9,12 +9,12 @@ import optax
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax import balancing
+from mtl_jax import balancing, parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
 from mtl_jax.balancing.engine import linearize
 from mtl_jax.balancing.finite import all_finite, squared_lengths
 from mtl_jax.balancing.gramian import gramian
-from mtl_jax.balancing.units import UNIT_FREE, in_range, largest_entries, times, unit_free
+from mtl_jax.balancing.units import in_range, largest_entries, times
 from mtl_jax.training.optimizers import per_owner
 from mtl_jax.training.step import AFTERWARDS, PARTS
 from tests import tiny
@@ -157,13 +157,24 @@ def test_gradients_of_any_size_give_a_direction(method, size):
     np.testing.assert_allclose(found, plain, rtol=1e-4)
 
 
+UNIT_FREE = (
+    "upgrad dual_proj mgda cagrad conicgrad pcgrad gradvac imtl_g imtl aligned_mtl conflict_free epo gradnorm krum "
+    "sdmgrad cr_mogm".split()
+)
+
+
+def test_which_methods_say_that_they_are_unit_free():
+    built = [balancing.build(n) for n in balancing.NAMES if n != "fixed"] + [balancing.fixed((1.0, 2.0))]
+    assert sorted(parts.parse(b.spec)[0] for b in built if b.unit_free) == sorted(UNIT_FREE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(UNIT_FREE))
 def test_methods_that_are_unit_free(name):
     """The table, by what it claims: the weights for 2^20 J, two steps long, are those for J."""
     draw = np.random.default_rng(0)
     jacobian, balancer = draw.normal(size=(4, 5)), balancing.build(name)
-    assert unit_free(balancer) and balancer.needs in (Needs.GRAMIAN, Needs.CROSS)
+    assert balancer.unit_free and balancer.needs in (Needs.GRAMIAN, Needs.CROSS)
     found = []
     for factor in (1.0, 2.0**20):
         gram = jnp.asarray(factor**2 * jacobian @ jacobian.T, jnp.float32)

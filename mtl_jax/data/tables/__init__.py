@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 
 from mtl_jax.data.tables.description import described
-from mtl_jax.data.tables.encoding import Encoding, fit_encoding
+from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.files import fingerprint, read_text
+from mtl_jax.data.tables.fitting import fit_encoding
 from mtl_jax.data.tables.loading import from_csv, from_dataframe
 from mtl_jax.data.tables.reading import Table, read_table
 from mtl_jax.data.tables.types import Column, Options, read_columns

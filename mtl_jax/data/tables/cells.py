@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from mtl_jax.data.labels import BOOLEANS
+from mtl_jax.data.kinds import BOOLEANS
 
 MISSING = ("", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "null", "NULL", "Null", "None",
            "none", "NONE", "?", "-", "--", ".")  # fmt: skip

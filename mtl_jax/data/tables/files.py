@@ -39,7 +39,12 @@ class Text:
 
 
 def read_bytes(path: str | pathlib.Path) -> bytes:
-    """The bytes of a file, unpacked if its name ends in .gz.
+    """The bytes of a file, unpacked if its name ends in .gz; raises what `read_with_digest` does."""
+    return read_with_digest(path)[0]
+
+
+def read_with_digest(path: str | pathlib.Path) -> tuple[bytes, str]:
+    """(the bytes of a file, unpacked if its name ends in .gz; the `fingerprint` of what was read).
 
     Raises:
       FileNotFoundError, IsADirectoryError: naming the file.
@@ -51,8 +56,9 @@ def read_bytes(path: str | pathlib.Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
     try:
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        return (gzip.decompress(content) if path.suffix == ".gz" else content), digest
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is truncated or damaged: {error}") from error
 
@@ -94,7 +100,7 @@ def decode(path: str | pathlib.Path, encoding: str | None = None) -> Text:
       FileNotFoundError: naming the file.
       ValueError: for a file of another format, or one that `encoding` cannot read.
     """
-    content, shown = read_bytes(path), str(path)
+    (content, digest), shown = read_with_digest(path), str(path)
     for mark, what in MARKS.items():
         if content.startswith(mark):
             raise ValueError(f"{shown} is no table of text but {what}")
@@ -118,7 +124,7 @@ def decode(path: str | pathlib.Path, encoding: str | None = None) -> Text:
     text = text.removeprefix("\ufeff")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return Text(shown, text, chosen or "utf-8", fingerprint(path))
+    return Text(shown, text, chosen or "utf-8", digest)
 
 
 def _decode_old(path: str, content: bytes, error: UnicodeDecodeError) -> tuple[str, str]:

@@ -59,8 +59,7 @@ def as_table(values: Any, source: str = "the table", **layout) -> Table:
     if isinstance(values, Mapping):
         return Table(_columns_of_dict(values, source), source)
     raise ValueError(f"{type(values).__name__} is no table; give a path, a data frame, {{column: values}}, or a list "
-                     f"of "
-                     "{column: value}")  # fmt: skip
+                     "of {column: value}")  # fmt: skip
 
 
 def as_names(given: Any, frame: Any) -> Any:

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import pathlib
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,16 @@ from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.splits import build as build_splitter
-from mtl_jax.data.tables import frames, leaks
+from mtl_jax.data.tables import frames
 from mtl_jax.data.tables.cells import MISSING, PLAIN, parse_dates, without_missing
 from mtl_jax.data.tables.description import rows_of, with_kinds
-from mtl_jax.data.tables.encoding import Encoding, fit_encoding, read_as
+from mtl_jax.data.tables.encoded_column import read_as
+from mtl_jax.data.tables.encoding import Encoding
+from mtl_jax.data.tables.fitting import fit_encoding
+from mtl_jax.data.tables.inputs import check_names, usable, varying, warn, warn_of_leaks
 from mtl_jax.data.tables.reading import Table, read_table
 from mtl_jax.data.tables.targets import as_it_was_read, as_whole, labels_of, weights_of
-from mtl_jax.data.tables.types import NAMES_OF_KEYS, NO_NAME, Column, Options, as_text, codes_of, read_columns
+from mtl_jax.data.tables.types import Column, Options, as_text, codes_of, read_columns
 from mtl_jax.tasks import Task
 
 
@@ -52,7 +54,7 @@ def from_csv(
     """A data set from a CSV file (or .csv.gz) whose first line names the columns, or from a Parquet file.
 
     What is None is sniffed: separator, quotes, decimal comma, thousands, encoding, comments. What every column was read
-    as, and why, is printed by ``print(data.columns)``. Kinds of targets are read off by the rule of `data.labels`, the
+    as, and why, is printed by ``print(data.columns)``. Kinds of targets are read off by the rule of `data.kinds`, the
     same as for arrays. Inputs are encoded by the training rows alone (`tables.Encoding`).
 
     Args:
@@ -159,7 +161,7 @@ def from_table(
     weights = dict.fromkeys(targets, weights) if isinstance(weights, str) else dict(weights or {})
     aside = (*weights.values(), *build_splitter(split).columns)  # what says how rows count is no input
     inputs = tuple(c for c in table.columns if c not in (*targets, *aside)) if inputs is None else tuple(inputs)
-    _check_names(table, targets, inputs, aside)
+    check_names(table, targets, inputs, aside)
     kinds = dict(kinds or {})
     read_here = targets if encoding is not None else (*targets, *inputs)
     read_here = (*read_here, *weights.values())
@@ -177,9 +179,9 @@ def from_table(
                        lambda c: _values(table, dividing.get(c) or _column(table, c, options)))  # fmt: skip
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:
-        used = inputs if asked else _usable(table, columns, inputs, rows["train"], options)
-        used = _varying(table, columns, used, rows["train"])
-        _warn_of_leaks(table, {c: columns[c] for c in used}, {t: columns[t] for t in targets})
+        used = inputs if asked else usable(table, columns, inputs, rows["train"], options)
+        used = varying(table, columns, used, rows["train"])
+        warn_of_leaks(table, {c: columns[c] for c in used}, {t: columns[t] for t in targets})
         used_as = {c: dividing.get(c, columns.get(c)) for c in table.columns if c in columns or c in dividing}
         roles = {c: _role(c, targets, used, weights.values(), dividing) for c in used_as}
         encoding = fit_encoding({c: columns[c] for c in used}, rows["train"], how["categories"], how["scale"],
@@ -253,7 +255,7 @@ def _warn_of_order(table: Table, split: Any, dividing: Mapping[str, Column], opt
         )
         differs = (parse_dates(cells, column.date_too) != column.values).fill_null(False)
         if bool(differs.any()):
-            _warn(f"{table.source}: split= puts rows in order of column {name!r}, whose dates such as "
+            warn(f"{table.source}: split= puts rows in order of column {name!r}, whose dates such as "
                   f"{cells[differs.arg_max()]} are read as {column.date} and could also be "
                   f"{column.date_too}; say types={{{name!r}: {column.date!r}}} or {column.date_too!r}")  # fmt: skip
 
@@ -273,20 +275,6 @@ def _take(inputs: Any, rows: np.ndarray) -> Any:
     return {k: v[rows] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
 
 
-def _check_names(table: Table, targets: tuple, inputs: tuple, aside: tuple) -> None:
-    for column in (*targets, *inputs, *aside):
-        if column not in table.columns:
-            parts_of = [p.strip() for p in str(column).split(",")]
-            hint = f"; give a list, {parts_of}" if len(parts_of) > 1 and set(parts_of) <= set(table.columns) else ""
-            hint = hint if isinstance(column, str) else f" (names are text, such as {str(column)!r})"
-            raise ValueError(f"{table.source}: no column {column!r}{hint}; columns are {', '.join(table.columns)}")
-    both = set(targets) & set(inputs)
-    if both:
-        raise ValueError(f"{table.source}: column {sorted(both)[0]!r} is both a target and an input")
-    if not inputs:
-        raise ValueError(f"{table.source}: no column is left for inputs; columns are {', '.join(table.columns)}")
-
-
 def _for(options: Options, wanted: Table, table: Table) -> Options:
     """The options of the columns that are read; those of columns that the table lacks stay, and are refused."""
     skipped = [c for c in table.columns if c not in wanted.columns]
@@ -297,83 +285,11 @@ def _for(options: Options, wanted: Table, table: Table) -> Options:
     )
 
 
-def _usable(
-    table: Table, columns: Mapping[str, Column], inputs: tuple[str, ...], train: np.ndarray, options: Options
-) -> tuple[str, ...]:
-    """The inputs without row numbers, keys and empty columns; what is left out is warned of."""
-    used, said, empty = [], [], []
-    for name in inputs:
-        column = columns[name]
-        if options.types.get(name) == "ignore":
-            continue
-        if column.values.gather(train).null_count() == len(train):
-            empty.append(name)
-            continue
-        counts = column.type == "row number"
-        if column.type == "key" or (counts and (NO_NAME.match(name) or NAMES_OF_KEYS.search(name))):
-            said.append(f"input column {name!r} is a {column.type} ({column.why}) and is left out; name it in "
-                        f"inputs=[...] "
-                        f"to use it, or say types={{{name!r}: 'ignore'}}")  # fmt: skip
-            continue
-        if counts:
-            said.append(f"input column {name!r} {column.why}; if rows are sorted by what is predicted, it tells the "
-                        f"answer. "
-                        f"types={{{name!r}: 'ignore'}} leaves it out, 'number' keeps it")  # fmt: skip
-        used.append(name)
-    if not used:
-        why = "; ".join([f"input column {name!r} has no value in train" for name in empty[:1]] + said[:1])
-        raise ValueError(f"{table.source}: no column is left for inputs; columns are {', '.join(table.columns)}"
-                         f"{'; ' if why else ''}{why}")  # fmt: skip
-    if empty:
-        more = f", nor have {len(empty) - 1} others," if len(empty) > 1 else ""
-        said.append(f"input column {empty[0]!r} has no value in train{more} and is left out; "
-                    f"types={{{empty[0]!r}: 'ignore'}} says so too")  # fmt: skip
-    for words in said:
-        _warn(f"{table.source}: {words}")
-    return tuple(used)
-
-
-def _varying(
-    table: Table, columns: Mapping[str, Column], inputs: tuple[str, ...], train: np.ndarray
-) -> tuple[str, ...]:
-    """The inputs without columns of one value in train, whose weights nothing would train; they are warned of.
-
-    A column that lacks its value in some rows stays: whether it is there may tell something.
-    """
-    if len(train) < 2:
-        return inputs
-    constant = []
-    for name in inputs:
-        values = columns[name].values.gather(train)
-        if not values.null_count() and bool((values == values[0]).all()):
-            constant.append(name)
-    if len(constant) == len(inputs):
-        raise ValueError(f"{table.source}: no column is left for inputs; input column {constant[0]!r} has one "
-                         "value in train, which tells nothing")  # fmt: skip
-    for name in constant:
-        value = columns[name].values[int(train[0])]
-        value = columns[name].words[int(value)] if columns[name].words[0] else value
-        value = f"{value:g}" if isinstance(value, float) else value
-        _warn(f"{table.source}: input column {name!r} has one value in train, {value}, and is left out; "
-              f"types={{{name!r}: 'ignore'}} says so too")  # fmt: skip
-    return tuple(name for name in inputs if name not in constant)
-
-
-def _warn_of_leaks(table: Table, inputs: Mapping[str, Column], targets: Mapping[str, Column]) -> None:
-    for name, task, seen in leaks.find_leaks(inputs, targets):
-        _warn(f"{table.source}: input column {name!r} looks like target {task!r} in other words: {seen}; "
-              f"types={{{name!r}: 'ignore'}} leaves it out")  # fmt: skip
-
-
 def _warn_of_one_label(table: Table, data: Dataset) -> None:
     """A warning for a target that has one value in train, which any model predicts and nothing is learned from."""
     for name, values in data.train.targets.items():
         labels = values[data.train.masks[name]] if data.train.masks[name].shape == values.shape else values
         if len(labels) > 1 and bool((labels == labels.flat[0]).all()):
             there = len(labels)
-            _warn(f"{table.source}: target {name!r} has one value in train, in all {there:,} rows that have one; "
+            warn(f"{table.source}: target {name!r} has one value in train, in all {there:,} rows that have one; "
                   "nothing can be learned from it")  # fmt: skip
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=5)

@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from mtl_jax.data.tables import cells as spelled
+from mtl_jax.data.tables.encoding import Encoding
+from mtl_jax.data.tables.reading import Table
+from mtl_jax.data.tables.types import read_columns
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -53,6 +57,36 @@ def region_columns(task: Task, region: Any) -> dict[str, np.ndarray]:
 def texts(inside: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """The classes of each row's set in one text, such as ``red|green``."""
     return np.array(["|".join(c for c, on in zip(classes, row, strict=True) if on) for row in inside.tolist()], object)
+
+
+def with_points(table: Table, known: Encoding) -> dict[str, Any]:
+    """The columns of a table; numbers that are spelled with a decimal comma, with a point and without thousands.
+
+    Args:
+      table: the cells of a file.
+      known: the run's encoding, whose columns are spelled as in training.
+    """
+    import polars as pl
+
+    try:
+        found = {name: column.format for name, column in read_columns(table).items()}
+    except ValueError:  # a column that the run does not read may hold anything
+        found = {}
+    columns = dict(table.columns)
+    for c in known.columns:
+        if c.type == "number" and c.format.decimal == "," and columns[c.name].dtype == pl.String:
+            cells = spelled.without_missing(columns[c.name].str.strip_chars(), known.missing_words)
+            if not len(spelled.unparsed(cells, spelled.parse_numbers(cells, c.format))):
+                found[c.name] = c.format  # read so by the run, too
+    for name, how in found.items():
+        cells = columns[name]
+        if how.decimal != "," or cells.dtype != pl.String:
+            continue
+        pointed = cells.str.replace_all(spelled.SPACES if how.thousands == " " else r"\.", "")
+        pointed = pointed.str.replace(",", ".", literal=True)
+        read = spelled.parse_numbers(cells.str.strip_chars(), how).is_not_null()
+        columns[name] = pl.select(pl.when(read).then(pointed).otherwise(cells)).to_series()
+    return columns
 
 
 def beside(

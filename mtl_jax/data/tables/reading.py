@@ -65,13 +65,13 @@ def read_table(
 
     source = pathlib.Path(path).expanduser()
     if source.suffix in (".parquet", ".pq") or files.begins_with(source, b"PAR1"):
-        content = files.read_bytes(source)
+        content, digest = files.read_with_digest(source)
         try:
             frame = pl.read_parquet(io.BytesIO(content))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise ValueError(f"{path} is no Parquet file that can be read: {error}") from error
         columns = {name: frame[name] for name in frame.columns}
-        return _checked(Table(columns, str(path), layout="Parquet", sha256=files.fingerprint(source)))
+        return _checked(Table(columns, str(path), layout="Parquet", sha256=digest))
     text = files.decode(source, encoding)
     for name, value in (("separator", separator), ("quote", quote), ("comment", comment)):
         if value is not None and (len(value) > 1 or (name == "separator" and not value)):
@@ -118,8 +118,7 @@ def _header(text: files.Text, dialect: Dialect, names: list[str]) -> list[str]:
     if all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:
         warnings.warn(
             f"{text.path}, line {_line_of(text, dialect, -1)}: the columns are called {', '.join(names[:4])}; if that "
-            f"is a "
-            "row of the table, put a line of names before it",
+            "is a row of the table, put a line of names before it",
             UserWarning,
             stacklevel=7,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.data.labels import has_code_below
+from mtl_jax.data.kinds import has_code_below
 from mtl_jax.data.tables import files, frames, stored
 from mtl_jax.data.tables.difference import difference
 from mtl_jax.data.tables.encoding import Encoding
@@ -43,8 +43,7 @@ def inputs_for(columns: Encoding | None, inputs: Any, example: Any) -> Any:
         return inputs
     if columns is None:
         raise ValueError(f"this run was not trained on a table, so it cannot read {type(inputs).__name__}; give "
-                         f"arrays as "
-                         "in training")  # fmt: skip
+                         "arrays as in training")  # fmt: skip
     table = frames.as_table(inputs)
     values = columns.read(table)
     warn_of_rows(columns, table, values)
@@ -60,8 +59,7 @@ def split_for(columns: Encoding | None, split: Any, tasks: Sequence[Task]) -> An
     if not isinstance(split, Batch) and is_table(split):
         if columns is None:
             raise ValueError(f"this run was not trained on a table, so it cannot read {type(split).__name__}; give a "
-                             f"split "
-                             "of a data set")  # fmt: skip
+                             "split of a data set")  # fmt: skip
         table = frames.as_table(split)
         warn_of_rows(columns, table, columns.read(table))
         split = split_of(table, columns, tasks)
@@ -82,8 +80,7 @@ def check_encoder(data: Any, encoder: Any) -> None:
     if codes and encoder is not None and not encoder.reads_missing:
         raise ValueError(
             f"data set {data.name!r} has its categories as codes, which encoder {encoder.spec or 'given'} cannot "
-            f"read; take "
-            "mtl.encoders.for_table(data), or say categories='onehot' where the table is loaded"
+            "read; take mtl.encoders.for_table(data), or say categories='onehot' where the table is loaded"
         )
 
 
@@ -164,8 +161,7 @@ def warn_of_rows(columns: Encoding, table: Table, values: Mapping[str, Any]) -> 
             known = next(c.values for c in columns.columns if c.name == name)
             warnings.warn(
                 f"{table.source}: {len(cells)} of {table.num_rows} rows have values of column {name!r} that training "
-                f"rows did "
-                f"not have, such as {cells[0]!r}; known are {', '.join(known[:5])}. They count as unknown",
+                f"rows did not have, such as {cells[0]!r}; known are {', '.join(known[:5])}. They count as unknown",
                 UserWarning,
                 stacklevel=4,
             )

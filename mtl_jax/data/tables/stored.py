@@ -3,9 +3,11 @@
 import pathlib
 from typing import Any
 
+from mtl_jax import files
 from mtl_jax.data.tables.cells import Format
 from mtl_jax.data.tables.description import Row
-from mtl_jax.data.tables.encoding import EncodedColumn, Encoding
+from mtl_jax.data.tables.encoded_column import EncodedColumn
+from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.scaling import Scale
 
 VERSION = 1
@@ -119,15 +121,11 @@ class _Fields:
 
 def write(directory: pathlib.Path, encoding: Encoding | None) -> None:
     """Writes ``columns.json``, if there is an encoding."""
-    from mtl_jax.training import records
-
     if encoding is not None:
-        records.write_json(directory / FILE, to_json(encoding))
+        files.write_json(directory / FILE, to_json(encoding))
 
 
 def read(directory: pathlib.Path) -> Encoding | None:
     """The encoding of a run; None if it has none."""
-    from mtl_jax.training import records
-
     path = directory / FILE
-    return from_json(records.read_json(path), str(path)) if path.exists() else None
+    return from_json(files.read_json(path), str(path)) if path.exists() else None

@@ -12,7 +12,8 @@ from mtl_jax.data.dataset import narrow_targets
 from mtl_jax.data.labels import encode_labels, has_names_of_numbers
 from mtl_jax.data.tables import types as column_types
 from mtl_jax.data.tables.cells import MISSING
-from mtl_jax.data.tables.encoding import EncodedColumn, Encoding, read_as
+from mtl_jax.data.tables.encoded_column import EncodedColumn, read_as
+from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.types import Column, Options
 from mtl_jax.tasks import KINDS, Task
@@ -46,8 +47,7 @@ def labels_of(table: Table, column: Column, given: str | Task | None) -> np.ndar
         if bool((perhaps & column.values.is_null()).any()):
             warnings.warn(
                 f"{table.source}: target column {name!r} has {int(perhaps.sum())} cells {raw.filter(perhaps)[0]!r}, "
-                f"which "
-                "are read as missing; if that is a class, say missing_words=('', 'NA')",
+                "which are read as missing; if that is a class, say missing_words=('', 'NA')",
                 UserWarning,
                 stacklevel=5,
             )

@@ -8,6 +8,7 @@ from typing import Any
 from mtl_jax import parts
 from mtl_jax.data.tables import cells as formats
 from mtl_jax.data.tables.cells import MISSING, PLAIN, Format
+from mtl_jax.data.tables.marks import are_numbers, choose_formats, refuse_odd
 from mtl_jax.data.tables.reading import Table
 
 GIVEN = ("number", "boolean", "date", "category", "text", "ignore")  # what `types` takes, besides a date's format
@@ -92,7 +93,7 @@ def read_columns(table: Table, options: Options | None = None) -> dict[str, Colu
             found[name] = column
         else:
             pending[name] = column
-    chosen = _choose_formats(table, pending, found, options)
+    chosen = choose_formats(table, pending, found, options.types)
     for name, (cells, _) in pending.items():
         found[name] = _number(table, name, formats.parse_numbers(cells, chosen[name]), options, chosen[name])
     return {name: found[name] for name in table.columns}
@@ -155,7 +156,7 @@ def _read_text(table: Table, name: str, cells: Any, options: Options) -> Any:
         values = formats.parse_numbers(cells)
         odd = formats.unparsed(cells, values).unique()
         odd = odd.filter(~odd.is_in(list(words)))
-        if not len(odd) and (given == "number" or _are_numbers(cells)):
+        if not len(odd) and (given == "number" or are_numbers(cells)):
             if values.null_count() == len(values):
                 return _summed(name, "empty", cells.cast(pl.String), "no value at all")
             return _number(table, name, values, options)
@@ -174,10 +175,10 @@ def _read_text(table: Table, name: str, cells: Any, options: Options) -> Any:
             f for f in formats.number_formats(values, wanted)
             if options.decimal in (None, f.decimal) and options.thousands in (None, f.thousands)
         ]  # fmt: skip
-        if fitting and (given == "number" or _are_numbers(values)):
+        if fitting and (given == "number" or are_numbers(values)):
             return cells, fitting
         if given == "number":
-            _refuse_odd(table, name, cells, 0.0)
+            refuse_odd(table, name, cells, 0.0)
     pair = formats.boolean_words(values[:9].to_list()) if given in (None, "boolean") and len(values) <= 8 else None
     if pair:
         return _boolean(name, cells, values.to_list(), pair)
@@ -188,88 +189,10 @@ def _read_text(table: Table, name: str, cells: Any, options: Options) -> Any:
         return _date(table, name, cells, dates[0], dates[1:])
     if given == "date":
         raise ValueError(f"{table.source}: column {name!r} holds {values[:3].to_list()}; say how dates are written, "
-                         f"such "
-                         f"as types={{{name!r}: '%d.%m.%Y'}}")  # fmt: skip
+                         f"such as types={{{name!r}: '%d.%m.%Y'}}")  # fmt: skip
     if given is None:
-        _refuse_odd(table, name, cells, 0.9)
+        refuse_odd(table, name, cells, 0.9)
     return _words(name, cells, values, given)
-
-
-def _are_numbers(values: Any) -> bool:
-    """Whether numbers are no codes: without zeros in front, and short enough for float64."""
-    return not formats.has_leading_zeros(values) and not bool(values.str.contains(formats.WIDE).any())
-
-
-def _refuse_odd(table: Table, name: str, cells: Any, least: float) -> None:
-    """An error for a column of numbers with a few cells that are none; a category of few values may hold both."""
-    best = min((formats.parse_numbers(cells, f) for f in (PLAIN, Format(".", ","), Format(",", "."))),
-               key=lambda v: v.null_count())  # fmt: skip
-    there, numbers = len(cells) - cells.null_count(), best.drop_nulls()
-    if not there or len(numbers) < least * there or (least and not _are_numbers(cells)):
-        return
-    whole = bool((numbers == numbers.round()).all())
-    distinct = numbers.n_unique()
-    if least and whole and distinct <= 20 and distinct < 0.5 * len(numbers):
-        return
-    row = (best.is_null() & cells.is_not_null()).arg_max()
-    raise ValueError(
-        f"{table.source}, {table.place(row)}: column {name!r} holds {cells[row]!r}, which is no number, as "
-        f"{len(numbers)} of its {there} cells are; mend the cell, or say missing={{{name!r}: {cells[row]!r}}} or "
-        f"types={{{name!r}: 'category'}}"
-    )
-
-
-def _choose_formats(table: Table, pending: dict, found: dict, options: Options) -> dict[str, Format]:
-    """One format per pending column; where several fit, other columns speak for the decimal mark of the file.
-
-    Raises:
-      ValueError: where nothing does, naming a cell and what it could be.
-    """
-    commas = any(all(f.decimal == "," for f in fitting) for _, fitting in pending.values())
-    points = any(all(f.decimal == "." for f in fitting) for _, fitting in pending.values())
-    plain = [c for c in found.values() if c.type in ("number", "constant") and c.format == PLAIN]
-    points = points or any(bool((c.values.drop_nulls().round() != c.values.drop_nulls()).any())
-                           for c in (plain if pending else ()) if c.values.dtype.is_float())  # fmt: skip
-    chosen = {}
-    for name, (cells, fitting) in pending.items():
-        decimals = {f.decimal for f in fitting}
-        if len(decimals) == 1 or commas != points:
-            wanted = decimals if len(decimals) == 1 else {"," if commas else "."}
-            chosen[name] = next(f for f in fitting if f.decimal in wanted)
-            continue
-        values = [formats.parse_numbers(cells, f) for f in fitting]
-        if all(bool((v.drop_nulls() == values[0].drop_nulls()).all()) for v in values):
-            chosen[name] = fitting[0]
-            continue
-        if "semicolon" not in table.layout and "tab" not in table.layout and table.layout:
-            chosen[name] = next(f for f in fitting if f.decimal == ".")  # a comma in quotes, between commas
-            continue
-        differ = (values[0] != values[-1]).fill_null(False).arg_max()
-        raise ValueError(
-            f"{table.source}, {table.place(differ)}: column {name!r} holds {cells[differ]!r}, which could be "
-            f"{values[0][differ]:g} or {values[-1][differ]:g}; say decimal='.' or decimal=','"
-        )
-    if commas and not points:
-        _check_points(table, plain, options)
-    return chosen
-
-
-def _check_points(table: Table, plain: list[Column], options: Options) -> None:
-    """In a file of decimal commas 1.200 may be one thousand two hundred; an error where a column has only such."""
-    import polars as pl
-
-    for column in plain:
-        cells = table.columns[column.name]
-        if cells.dtype != pl.String or options.types.get(column.name) == "number":
-            continue
-        pointed = cells.filter(cells.str.contains(".", literal=True).fill_null(False))
-        if len(pointed) and bool(pointed.str.contains(r"^[+-]?\d{1,3}(\.\d{3})+$").all()):
-            row = cells.str.contains(".", literal=True).fill_null(False).arg_max()
-            raise ValueError(
-                f"{table.source}, {table.place(row)}: column {column.name!r} holds {cells[row]!r} in a file of decimal "
-                f"commas; say decimal=',' and thousands='.' if it is {cells[row].replace('.', '')}, or "
-                f"types={{{column.name!r}: 'number'}} if not"
-            )
 
 
 def _summed(name: str, kind: str, values: Any, why: str, distinct: int | None = None, **more) -> Column:
@@ -291,8 +214,7 @@ def _number(table: Table, name: str, values: Any, options: Options, how: Format 
     if bool(values.is_infinite().any()):
         row = values.is_infinite().fill_null(False).arg_max()
         raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {values[row]}; mend the cell, or "
-                         f"say "
-                         f"missing={{{name!r}: {str(values[row])!r}}}")  # fmt: skip
+                         f"say missing={{{name!r}: {str(values[row])!r}}}")  # fmt: skip
     there = values.drop_nulls()
     if not len(there):
         return _summed(name, "empty", values, "no value at all")
@@ -331,8 +253,7 @@ def _date(table: Table, name: str, cells: Any, how: str, others: Collection[str]
     if len(odd):
         row = (values.is_null() & cells.is_not_null()).arg_max()
         raise ValueError(f"{table.source}, {table.place(row)}: column {name!r} holds {cells[row]!r}, which is no date "
-                         f"of "
-                         f"the format {how!r}")  # fmt: skip
+                         f"of the format {how!r}")  # fmt: skip
     pairs = [pair for pair in formats.AMBIGUOUS if how.startswith(pair)]
     too = next((o for pair in pairs for o in others if o.startswith(pair)), "")
     why = f"dates as {how}" + (f", which could also be {too}" if too else "")
