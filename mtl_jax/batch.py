@@ -78,9 +78,8 @@ def labelled_elements(target: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, 
     return np.broadcast_to(aligned(mask, target), target.shape)
 
 
-def weight_of_labels(batch: Batch, task: str) -> Any:
+def weight_of_labels(mask: Shaped[Any, "row ..."], weights: Shaped[Any, " row"] | None) -> Any:
     """The number of a task's labels, or the sum of their rows' weights."""
-    _, mask, weights = labels_of(batch, task)
     return mask.sum() if weights is None else (mask * aligned(weights, mask)).sum()
 
 

@@ -24,8 +24,8 @@ class Scaler:
       origin: as many entries as `mean`; () for none.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Any, ...]  # floats; traced numbers where one trace stands for several tasks (`stacking`)
+    std: tuple[Any, ...]
     origin: tuple[float, ...] = ()
 
     def scale(self, values: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 import mtl_jax as mtl
 from mtl_jax import parallel, partition
+from mtl_jax.alike import layout_of
 from mtl_jax.balancing.options import Options
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.training import optimizers, state
@@ -68,8 +69,11 @@ def fit(model, source=None, **arguments):
     return mtl.fit(model, source or data(), **{**defaults, **arguments})
 
 
-def training(balancer="equal", source=None, freeze=None, optimizer=None, **arguments):
-    """(step function, first state) of a model on one batch's shapes; `arguments` go to `make_train_step`."""
+def training(balancer="equal", source=None, freeze=None, optimizer=None, stacked=False, **arguments):
+    """(step function, first state) of a model on one batch's shapes; `arguments` go to `make_train_step`.
+
+    With `stacked`, both are on what lies stacked, and how it lies comes third.
+    """
     source = source or data()
     made = arguments.pop("model", None) or model(source.tasks, encoder=BATCH_NORM)
     balancer = mtl.balancing.build(balancer) if isinstance(balancer, str) else balancer
@@ -78,9 +82,19 @@ def training(balancer="equal", source=None, freeze=None, optimizer=None, **argum
     optimizer = optimizer or optimizers.build_optimizer("adamw(weight_decay=0.1)", 0.01)
     owners = optimizers.per_owner(optimizer, clip_norm=arguments.pop("clip_norm", None))
     options = arguments.pop("options", Options("map"))
-    step = make_train_step(made, owners, balancer, trainable, tasks=source.tasks, options=options, **arguments)
-    first = state.create(variables, len(made.tasks), owners, balancer, trainable, jax.random.key(1), options)
-    return step, first
+    layout = None
+    if stacked:
+        layout = layout_of(
+            made, source.tasks, variables, batch(4, source), trainable=trainable, optimizer=owners
+        )
+        variables = layout.stack_variables(variables)
+    step = make_train_step(
+        made, owners, balancer, trainable, tasks=source.tasks, options=options, layout=layout, **arguments
+    )
+    first = state.create(
+        variables, len(made.tasks), owners, balancer, trainable, jax.random.key(1), options, layout=layout
+    )
+    return (step, first, layout) if stacked else (step, first)
 
 
 def in_double(first):

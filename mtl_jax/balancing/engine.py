@@ -15,23 +15,56 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
+from mtl_jax.alike import layout_of
 from mtl_jax.balancing import layers, rows, units
-from mtl_jax.balancing.finite import all_finite
+from mtl_jax.balancing.finite import finite_each
 from mtl_jax.balancing.gramian import gramian, product
 from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
 from mtl_jax.balancing.options import MODES
 from mtl_jax.balancing.pulls import floats, row_products, scale_rows, with_transpose
 from mtl_jax.balancing.trunk import Branch, Trunk
-from mtl_jax.batch import Batch, PerTask, labels_of
+from mtl_jax.batch import Batch, PerTask, aligned
 from mtl_jax.members import Outputs, each
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.scaler import own_units
-from mtl_jax.sharing.model import MultiTaskModel, merge, spread
-from mtl_jax.tasks import Task, divisor, elements, loss_sum, task_losses
+from mtl_jax.sharing import stacked
+from mtl_jax.sharing.model import MultiTaskModel, merge
+from mtl_jax.sharing.stacked import branched
+from mtl_jax.stacking import Layout, task_losses
+from mtl_jax.tasks import Task, divisor, elements, loss_sum
 
 
 def linearize(
     model: MultiTaskModel,
+    variables: Any,
+    batch: Batch,
+    *,
+    tasks: Sequence[Task] | None = None,
+    trainable: frozenset[str] | None = None,
+    **arguments: Any,
+) -> Linearization:
+    """`linearize_stacked` for variables and a batch with an entry per task.
+
+    Args:
+      model, variables, batch: what to differentiate, and where.
+      tasks: the model's tasks with their scalers, if the model's own lack them.
+      trainable: paths of the leaves to differentiate by; None for all.
+      arguments: the others of `linearize_stacked`.
+    """
+    check_mode(arguments.get("mode", "map"))
+    layout = layout_of(model, tuple(tasks or model.tasks), variables, batch, trainable=trainable)
+    line = linearize_stacked(
+        model, layout, layout.stack_variables(variables), layout.stack_batch(batch), trainable=trainable, **arguments
+    )
+    state = {**line.state, "tasks": layout.unstack(line.state["tasks"])}
+    return line._replace(
+        state=state, own=lambda: layout.unstack_paths(line.own()), extra=lambda: layout.unstack_paths(line.extra())
+    )
+
+
+def linearize_stacked(
+    model: MultiTaskModel,
+    layout: Layout,
     variables: Any,
     batch: Batch,
     *,
@@ -40,95 +73,117 @@ def linearize(
     trainable: frozenset[str] | None = None,
     mode: str | int = "map",
     paths: frozenset[str] | None = None,
-    tasks: Sequence[Task] | None = None,
     joint: Sequence[JointLoss] = (),
     check_heads: bool = True,
+    rows_wanted: bool = True,
 ) -> Linearization:
     """Runs the model once and offers the gradients of its K losses.
 
     Args:
-      model, variables, batch: what to differentiate, and where.
+      model: what to differentiate.
+      layout: how its tasks lie.
+      variables, batch: stacked.
       rng: key of the pass.
       train: bool, or a function of paths (see `MultiTaskModel`).
       trainable: paths of the leaves to differentiate by; None for all.
       mode: how the Jacobian's rows are pulled: "map" one by one, "vmap" at once, an integer that many at once;
         "layers": one by one, and of dense layers wider than the batch only the factors (`layers`); or "columns": the
-        Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task.
+        Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task. Rows of tasks with
+        branches of their own are pulled together, group by group.
       paths: of the shared leaves that `jacobian`, `gramian` and `cross` are about; None for all.
-      tasks: the model's tasks with their scalers, if the model's own lack them.
       joint: losses over several tasks' outputs.
       check_heads: whether a task counts as finite only if what comes back from it through its head is, too.
+      rows_wanted: whether rows of the Jacobian will be asked for, and not only weighted sums, which alone are cheaper.
     """
     check_mode(mode)
-    tasks = tuple(tasks or model.tasks)
-    names = tuple(t.name for t in tasks)
-    position = {n: i for i, n in enumerate(names)}
+    names = layout.names
     rng = None if rng is None else local_key(rng)
     flat = partition.flatten(variables["params"])
     chosen = {p: v for p, v in flat.items() if trainable is None or p in trainable}
     shared = {p: v for p, v in chosen.items() if partition.owner(p) == "shared"}
     private = {p: v for p, v in chosen.items() if partition.owner(p) != "shared"}
     columns = mode == "columns"
+    rows_wanted = rows_wanted or check_heads
 
     def with_leaves(*leaves: Gradient) -> Any:
         updated = {p: v for part in leaves for p, v in part.items()}
         return {**variables, "params": partition.unflatten(updated, variables["params"])}
 
     # --- forward through the trunk -------------------------------------------------------------------------------
-    def encode(shared: Gradient, private: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
-        whole, new_state, aux = model.encode(with_leaves(shared, private), batch, train=train, rng=rng, tasks=subset)
-        apart = isinstance(whole, PerTask)
-        features = {n: floats(x) for n, x in whole.items()} if apart else floats(whole)
-        return features, (whole, new_state, aux)
+    apart_by_task = branched(model, batch)
+    copies = apart_by_task and rows_wanted and not columns  # of the trunk, so that a pull gives the row of each task
 
-    branched = model.features == "branched" or isinstance(batch.inputs, PerTask)
+    def encode(shared: Gradient, private: Gradient, first: str | None) -> tuple[Any, Any]:
+        if first is None:
+            whole, new_state, aux = stacked.encode(
+                model, layout, with_leaves(shared, private), batch, train=train, rng=rng
+            )
+            several = isinstance(whole, PerTask)
+            features = {n: floats(x) for n, x in whole.items()} if several else floats(whole)
+            return features, (whole, new_state, aux)
+        own = {p: x for p, x in private.items() if partition.owner(p) == first}
+        found, new_state, aux = stacked.encode_group(
+            model, layout, first, variables, batch, shared, own, train=train, rng=rng, copies=copies
+        )
+        return {first: floats(found)}, (PerTask({first: found}), new_state, aux)
+
     opened, notes = None, []
     if mode == "layers":
         kernels = [p for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)]
-        if branched or data_axis():
-            notes.append(layers.nothing("every task has a branch of its own" if branched else "under pmap"))
+        if apart_by_task or data_axis():
+            notes.append(layers.nothing("every task has a branch of its own" if apart_by_task else "under pmap"))
         else:
             opened = layers.take_apart(lambda s, p: encode(s, p, None), kernels, len(names), shared, private)
             if not opened.zeros:
                 notes.append(layers.nothing(opened.left))
 
-    def run(shared: Gradient, private: Gradient, added: Gradient, subset: tuple[str, ...] | None) -> tuple[Any, Any]:
+    def run(shared: Gradient, private: Gradient, added: Gradient, first: str | None) -> tuple[Any, Any]:
         """`encode`, with zeros added to the outputs of factored layers: a pull to those is the layers' cotangents."""
         if opened is None:
-            (features, aux), inputs = encode(shared, private, subset), {}
+            (features, aux), inputs = encode(shared, private, first), {}
         else:
             (features, aux), inputs = opened.run(shared, private, added)
         return features, (inputs, *aux)
 
     branches, whole, features, new_state, metrics, has_aux_losses = [], {}, {}, {}, {}, False
-    subsets = [(n,) for n in names] if branched else [None]
-    for subset in subsets:
+    subsets = list(layout.groups) if apart_by_task else [None]
+    for first in subsets:
+        entering = shared
+        if copies:
+            entering = layout.copies(first, shared)
         found, pull, push, (inputs, value, changed, aux) = with_transpose(
-            lambda s, p, a, subset=subset: run(s, p, a, subset),
-            columns,
-            shared,
-            private,
-            opened.zeros if opened else {},
+            lambda s, p, a, first=first: run(s, p, a, first), columns, entering, private, opened.zeros if opened else {}
         )
-        branches.append(Branch(subset or names, pull, push))
+        branches.append(Branch((first,) if apart_by_task else tuple(layout.groups), pull, push, copies))
         one_value = not isinstance(value, PerTask)
-        whole |= {n: value[n] for n in subset} if branched else spread(model, value)
-        features |= {n: found if one_value else found[n] for n in subset or names}
+        whole |= dict.fromkeys(layout.groups, value) if one_value else dict(value)
+        features |= dict.fromkeys(layout.groups, found) if one_value else found
         new_state, metrics = merge(new_state, changed), metrics | aux["metrics"]
         has_aux_losses |= bool(aux["losses"])
 
-    kept = not (columns and one_value)  # whether the cotangents are; "columns" makes each anew where one is enough
+    kept = rows_wanted and not (columns and one_value)  # whether the cotangents are; else each is made anew
+    in_common = one_value and not kept
 
     # --- heads: one forward, one backward of the summed losses -----------------------------------------------------
     def decode(private: Gradient, features: dict[str, Gradient]) -> tuple[dict[str, Outputs], Any]:
-        read = {n: partition.unflatten(x, whole[n]) for n, x in features.items()}
-        return model.decode(with_leaves(private), read, train=train, rng=rng)
+        read = {}
+        for first, x in features.items():
+            rest = whole[first]
+            if one_value and kept:  # a copy of the features for each task, so that a pull gives the cotangent of each
+                rest = layout.copies(first, rest)
+            read[first] = partition.unflatten(x, rest)
+        return stacked.decode(model, layout, with_leaves(private), read, train=train, rng=rng, in_common=in_common)
 
-    outputs, pull_heads, push_heads, decoded = with_transpose(decode, columns, private, features)
+    def copied(by_group: dict[str, Gradient]) -> dict[str, Gradient]:
+        if not (one_value and kept):
+            return by_group
+        return {first: layout.copies(first, x) for first, x in by_group.items()}
+
+    outputs, pull_heads, push_heads, decoded = with_transpose(decode, columns, private, copied(features))
     new_state = merge(merge(variables["state"], new_state), decoded)
 
     def mean_losses(outputs: dict[str, Outputs]) -> tuple[Array, tuple[Array, Array]]:
-        sums, counts = task_losses(tasks, outputs, batch)
+        sums, counts = task_losses(layout, outputs, batch)
         local = sums / divisor(counts)
         return local.sum(), (local, counts)
 
@@ -137,42 +192,83 @@ def linearize(
     own_gradient, cotangents = pull_heads(by_output)
     finite = jnp.isfinite(losses)
     if check_heads:
-        of_head = {n: [g for p, g in own_gradient.items() if partition.owner(p) == n] for n in names}
-        broken = [~all_finite((by_output[n], cotangents[n] if kept else (), of_head[n])) for n in names]
-        finite &= global_sum(jnp.stack(broken).astype(jnp.int32)) == 0
+        of_head = {first: {} for first in layout.groups}
+        for p, g in own_gradient.items():
+            of_head[partition.owner(p)][p] = g
+        broken = {
+            first: ~finite_each((by_output[first], cotangents[first] if kept else (), of_head[first]))
+            for first in layout.groups
+        }
+        finite &= global_sum(layout.join(broken).astype(jnp.int32)) == 0
     labelled = counts > 0
     usable = labelled & finite
 
-    def cut(tree: Any, name: str) -> Any:
+    def cut(tree: Any, first: str, index: Array | None = None) -> Any:
         # 0 * nan is nan: a task is cut off by selection, not by its weight.
-        return jax.tree.map(lambda x: jnp.where(usable[position[name]], x, 0), tree)
+        there = layout.part(usable, first)
+        there = there if index is None else there[index]
+        return jax.tree.map(lambda x: jnp.where(aligned(there, x), x, 0), tree)
 
-    cotangents = {n: cut(cotangents[n], n) for n in names}
+    by_output = {first: cut(x, first) for first, x in by_output.items()}
+    if kept:
+        cotangents = {first: cut(x, first) for first, x in cotangents.items()}
 
-    def remade(name: str, factor: Array) -> Gradient:
+    def remade(first: str, index: Array, factor: Array) -> Gradient:
         # Rows are taken apart at the output, where they belong to the loss, whatever the head does with them.
-        _, back = jax.vjp(lambda x: decode(private, {name: x})[0][name], features[name])
-        return cut(back(scale_rows(by_output[name], factor))[0], name)
+        def take(tree: Any) -> Any:
+            return jax.tree.map(lambda x: x[index], tree)
+
+        now = with_leaves(private)
+        weights, state = (take(now[k]["tasks"].get(first, {})) for k in ("params", "state"))
+        rest, at = (whole[first], features[first]) if one_value else take((whole[first], features[first]))
+
+        def head(x: Gradient) -> Any:
+            return stacked.decode_one(
+                model, layout, first, now, weights, state, partition.unflatten(x, rest), index, train=train, rng=rng
+            )[0]
+
+        _, back = jax.vjp(head, at)
+        return cut(back(scale_rows(take(by_output[first]), factor))[0], first, index)
+
+    def summed(weights: Float[Array, "task ..."]) -> Any:
+        """The cotangents times weights, pulled through the heads at once: summed where all heads read one value."""
+        scaled = {first: jax.vmap(scale_rows)(x, layout.part(weights, first)) for first, x in by_output.items()}
+        return trunk.together(pull_heads(scaled)[1])
 
     @functools.cache
     def apart() -> bool:
-        if rows.meet(lambda features: decode(private, features)[0], features, size) is None:
-            return True
-        notes.append("what belongs to some rows is pulled from the outputs, as rows may meet behind the features")
-        return False
+        for first in layout.groups:
+            now, at = with_leaves(private), features[first]
+            weights, state = (jax.tree.map(lambda x: x[0], now[k]["tasks"].get(first, {})) for k in ("params", "state"))
+            rest = whole[first]
+            if not one_value:
+                rest, at = jax.tree.map(lambda x: x[0], (rest, at))
+
+            def head(x: Gradient, first=first, now=now, weights=weights, state=state, rest=rest) -> Any:
+                x, one = partition.unflatten(x, rest), jnp.zeros((), jnp.int32)
+                return stacked.decode_one(model, layout, first, now, weights, state, x, one, train=train, rng=rng)[0]
+
+            if rows.meet(head, at, size) is not None:
+                notes.append(
+                    "what belongs to some rows is pulled from the outputs, as rows may meet after the features"
+                )
+                return False
+        return True
 
     # --- losses row by row -----------------------------------------------------------------------------------------
     def row_losses() -> tuple[Array, Array]:
         """([K, batch] sums, [K, batch] counts) of the losses row by row."""
-        return tuple(map(jnp.stack, zip(*(
-            jax.vmap(lambda *row, t=t: loss_sum(t, *jax.tree.map(lambda x: x[None], row)))(
-                outputs[t.name], *labels_of(batch, t.name))
-            for t in tasks), strict=True)))  # fmt: skip
+
+        def of_rows(task: Task, *row: Any) -> Any:
+            return jax.vmap(lambda *one: loss_sum(task, *jax.tree.map(lambda x: x[None], one)))(*row)
+
+        return layout.join(layout.each(of_rows, outputs, batch.targets, batch.masks, batch.weights))
 
     def check_rows() -> None:
-        for t in tasks:
-            y, mask = batch.targets[t.name], batch.masks[t.name]
-            if callable(t.loss) and rows.meet(lambda o, t=t, y=y, m=mask: elements(t, o, y, m)[0], outputs[t.name],
+        for first in layout.groups:
+            t = layout.group_tasks(first)[0]
+            y, mask, o = jax.tree.map(lambda x: x[0], (batch.targets[first], batch.masks[first], outputs[first]))
+            if callable(t.loss) and rows.meet(lambda o, t=t, y=y, m=mask: elements(t, o, y, m)[0], o,
                                               len(mask)) == rows.MIXED:  # fmt: skip
                 raise ValueError(
                     f"the loss of task {t.name!r} joins rows of the batch, so rows and halves have no losses of their "
@@ -182,10 +278,24 @@ def linearize(
     def labelled_examples() -> Float[Array, " task"]:
         return (row_losses()[1] > 0).sum(1).astype(losses.dtype)
 
-    size = num_examples(batch, tasks)
+    def through(first: str, index: Array, factor: Array) -> Gradient:
+        """One row by a pass of its own: that of a task with a branch of its own, whose index is traced."""
+        own = {p: x for p, x in private.items() if partition.owner(p) == first}
+        mine = jax.tree.map(lambda x: x[index], stacked.own_of(first, variables, batch, own))
+
+        def features_of(shared: Gradient) -> Gradient:
+            x, *_ = stacked.encode_one(
+                model, layout, first, variables, batch, shared, mine, index, train=train, rng=rng
+            )
+            return floats(x)
+
+        _, back = jax.vjp(features_of, shared)
+        return back(trunk.one(first, index, factor))[0]
+
+    size = num_examples(batch)
     trunk = Trunk(
-        names, branches, branched, one_value, cotangents, remade, kept, apart, mode, paths,
-        inputs, size, labelled_examples, losses.dtype,
+        layout, branches, apart_by_task, one_value, cotangents if kept else features, remade, summed, through, kept,
+        apart, mode, paths, inputs, size, labelled_examples, losses.dtype,
     )  # fmt: skip
 
     # --- Gramians --------------------------------------------------------------------------------------------------
@@ -193,8 +303,9 @@ def linearize(
 
     def projections(direction: Gradient) -> Float[Array, "task batch"]:
         """J times a direction, by rows of the batch: a tangent map of trunk and heads."""
-        changes = push_heads(jax.tree.map(jnp.zeros_like, private), trunk.push(direction, shared, private))
-        return jnp.stack([row_products(cut(by_output[n], n), changes[n]) for n in names])
+        moved = copied(trunk.push(direction, shared, private))
+        changes = push_heads(jax.tree.map(jnp.zeros_like, private), moved)
+        return layout.join({first: jax.vmap(row_products)(by_output[first], changes[first]) for first in changes})
 
     def gram(examples: bool = False, unit: Array = one) -> Float[Array, "task task"]:
         if not columns:
@@ -267,7 +378,7 @@ def linearize(
         return {p: cut(g, partition.owner(p)) for p, g in global_sum(total).items()}
 
     def extra() -> Gradient:
-        total = jax.grad(lambda leaves: model.penalty(with_leaves(leaves)))(chosen)
+        total = jax.grad(lambda leaves: model.penalty(layout.view_variables(with_leaves(leaves))))(chosen)
         if joint:
             total = jax.tree.map(jnp.add, total, joint_gradient())
         if has_aux_losses:
@@ -277,22 +388,25 @@ def linearize(
 
     def auxiliary(leaves: tuple[Gradient, Gradient]) -> Array:
         """The sum of the auxiliary losses; its own backward pass enters only what they depend on, such as gates."""
-        found = [encode(*leaves, subset)[1][2]["losses"] for subset in subsets]
+        spread = {p: jnp.broadcast_to(x, (1, *x.shape)) for p, x in leaves[0].items()} if copies else leaves[0]
+        found = [encode(spread, leaves[1], first)[1][2]["losses"] for first in subsets]
         # A device reports the mean over its own rows; the mean over all is that divided by their number.
         return sum(x for losses in found for x in losses.values()) / num_devices()
 
     def joint_gradient() -> Gradient:
-        targets = {t.name: own_units(t, batch.targets[t.name]) for t in tasks}
+        labels = layout.unstack(batch.targets)
+        targets = {t.name: own_units(t, labels[t.name]) for t in layout.tasks}
+        masks = layout.unstack(batch.masks)
 
         def value(outputs: dict[str, Outputs]) -> Array:
             total = jnp.zeros((), losses.dtype)
             for loss in joint:
-                part, count = each(lambda o, f=loss.function: f(o, targets, batch.masks), outputs)
+                part, count = each(lambda o, f=loss.function: f(o, targets, masks), layout.unstack(outputs))
                 total = total + loss.weight * part / jnp.maximum(global_sum(count), 1)
             return total
 
-        private_part, by_task = pull_heads(jax.grad(value)(outputs))
-        found = trunk.pull(trunk.together(by_task))
+        private_part, by_group = pull_heads(jax.grad(value)(outputs))
+        found = trunk.pull(trunk.together(by_group))
         return global_sum(found.shared | {p: private_part[p] + found.private[p] for p in private})
 
     return Linearization(
@@ -301,9 +415,9 @@ def linearize(
     )  # fmt: skip
 
 
-def num_examples(batch: Batch, tasks: Sequence[Task]) -> int:
-    """Rows of the batch, or of each task's own; halves and examples need the same number for all."""
-    return max(len(batch.masks[t.name]) for t in tasks)
+def num_examples(batch: Batch) -> int:
+    """Rows of a stacked batch, or of each task's own; halves and examples need the same number for all."""
+    return max(mask.shape[1] for mask in batch.masks.values())
 
 
 def check_mode(mode: str | int) -> None:
@@ -312,4 +426,4 @@ def check_mode(mode: str | int) -> None:
         raise ValueError(f"unknown engine mode {mode!r}; ({', '.join(MODES)}, or how many rows to pull at once)")
 
 
-__all__ = ["JointLoss", "Linearization", "linearize"]
+__all__ = ["JointLoss", "Linearization", "linearize", "linearize_stacked"]

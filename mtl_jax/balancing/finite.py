@@ -1,5 +1,6 @@
 """Whether whole trees are finite, and their squares, in one pass over them."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -24,15 +25,25 @@ def all_finite(tree: Any, before: Any = None) -> Bool[Array, ""]:
     return jnp.isfinite(total)
 
 
-def squared_lengths(trees: dict[str, Any]) -> dict[str, Float[Array, ""]]:
+def finite_each(tree: Any, before: Any = None) -> Bool[Array, " task"]:
+    """`all_finite` of every entry of the leading axis that the leaves have in common."""
+    return jax.vmap(all_finite)(tree, before)
+
+
+def squared_lengths(trees: dict[str, Any], stacked: Collection[str] = ()) -> dict[str, Float[Array, "*task"]]:
     """{name: the sum of the squares of a tree's numbers}, in float32 at least and in one pass.
 
     Where it is finite, so is every number, and its square, which optimizers form. It is nan where a number is, and inf
-    where one is inf or too large for its square.
+    where one is inf or too large for its square. Trees in `stacked` have a sum for each entry of the leading axis.
     """
     lengths, rows = {}, {}
     for name, tree in trees.items():
-        leaves = [x.ravel().astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree)]
+        whole = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree)]
+        if name in stacked:
+            flat = [x.reshape(len(x), -1) for x in whole]
+            lengths[name] = sum(jnp.square(x).sum(1) for x in flat)
+            continue
+        leaves = [x.ravel() for x in whole]
         lengths[name] = sum((jnp.square(x).sum() for x in leaves if x.size > SMALL), jnp.zeros((), jnp.float32))
         if small := [x for x in leaves if x.size <= SMALL]:
             row = jnp.concatenate(small)

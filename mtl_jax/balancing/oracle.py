@@ -1,18 +1,19 @@
 """Losses as functions of the parameters, for methods that look ahead: at a virtual step, or at validation data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
 from mtl_jax.balancing.linearization import Gradient
 from mtl_jax.batch import Batch, weight_of_labels
 from mtl_jax.parallel import global_sum
-from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, divisor, task_losses
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.sharing.stacked import forward
+from mtl_jax.stacking import Layout, task_losses
+from mtl_jax.tasks import divisor
 
 
 class Losses(NamedTuple):
@@ -39,15 +40,19 @@ class Oracle(NamedTuple):
     validation: Losses
 
 
-def losses_on(
-    model: MultiTaskModel, variables: Any, batch: Batch, tasks: Sequence[Task], *, train: Any, rng: Any
-) -> Losses:
-    """The losses of a model on a batch. Statistics and dropout are those of a training pass; new state is dropped."""
+def losses_on(model: MultiTaskModel, layout: Layout, variables: Any, batch: Batch, *, train: Any, rng: Any) -> Losses:
+    """The losses of a model on a batch. Statistics and dropout are those of a training pass; new state is dropped.
+
+    Args:
+      model, layout: the model, and how its tasks lie.
+      variables, batch: stacked.
+      train, rng: of the pass.
+    """
 
     def local(leaves: Gradient) -> Float[Array, " task"]:
         params = partition.unflatten(leaves, variables["params"])
-        outputs, _, _ = forward(model, {**variables, "params": params}, batch, train=train, rng=rng)
-        sums, counts = task_losses(tasks, outputs, batch)
+        outputs, _ = forward(model, layout, {**variables, "params": params}, batch, train=train, rng=rng)
+        sums, counts = task_losses(layout, outputs, batch)
         return sums / divisor(counts)
 
     def value(leaves: Gradient) -> Float[Array, " task"]:
@@ -59,5 +64,5 @@ def losses_on(
     def slope(leaves: Gradient, direction: Gradient) -> Float[Array, " task"]:
         return global_sum(jax.jvp(local, (leaves,), (direction,))[1])
 
-    counts = jnp.stack([weight_of_labels(batch, t.name) for t in tasks])
+    counts = layout.join(layout.each(lambda _, *own: weight_of_labels(*own), batch.masks, batch.weights))
     return Losses(value, gradient, slope, global_sum(counts) > 0)

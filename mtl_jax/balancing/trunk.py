@@ -6,20 +6,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mtl_jax.balancing.layers import Factored
 from mtl_jax.balancing.linearization import Gradient
 from mtl_jax.balancing.pulls import over_rows, scale_rows
 from mtl_jax.parallel import global_sum
+from mtl_jax.stacking import Layout
 
 
 class Branch(NamedTuple):
     """One linearised computation of features: pull is its transpose, push its tangent map (columns mode only)."""
 
-    names: Sequence[str]  # the tasks that it serves
+    groups: Sequence[str]  # that it serves, by their first task
     pull: Callable
     push: Callable | None
+    copies: bool  # whether shared leaves come back as [task, ...], from a copy for each task of the group
 
 
 class Pulled(NamedTuple):
@@ -36,17 +39,19 @@ class Trunk:
     """A trunk at one batch, with what comes back from each task's head.
 
     Attributes:
-      names: of the K tasks.
-      branches: the trunk; one for all tasks, or (`branched`) one each.
+      layout: how the K tasks lie.
+      branches: the trunk; one for all tasks, or (`branched`) one for each group.
       branched: whether each task's features are a computation of their own.
       common: whether all heads read one value, so that cotangents may be added up before they are pulled.
-      cotangents: {task: {path in the features: [batch, ...]}}.
-      remade: (task, factor) -> its cotangent made anew from its head, after its output's cotangent was multiplied by
-        the factor, a number or one per row.
+      cotangents: {first: {path in the features: [task, batch, ...]}}; what they are like, if they are not `kept`.
+      remade: (first, index, factor) -> a task's cotangent made anew from its head, after its output's cotangent was
+        multiplied by the factor, a number or one per row.
+      summed: (weights [K] or [K, batch]) -> the seed of a pull of the weighted sum, made anew.
+      through: (first, index, factor) -> the row of a task with a branch of its own, by a pass of its own.
       kept: whether the cotangents are kept; else each is made anew whenever it is needed.
       apart: () -> whether heads handle every row by itself, so that a kept cotangent can be cut into rows; else what
         belongs to some rows is made anew from the outputs.
-      mode: how rows are pulled (`engine.linearize`).
+      mode: how rows are pulled (`engine.linearize_stacked`).
       paths: the shared leaves that the Jacobian is about; None for all.
       inputs: {path: [N, in]} of the layers whose rows are kept as factors.
       size: rows of the batch.
@@ -54,12 +59,14 @@ class Trunk:
       dtype: of the losses.
     """
 
-    names: tuple[str, ...]
+    layout: Layout
     branches: Sequence[Branch]
     branched: bool
     common: bool
     cotangents: dict[str, Gradient]
-    remade: Callable[[str, Array], Gradient]
+    remade: Callable[[str, Array, Array], Gradient]
+    summed: Callable[[Array], Any]
+    through: Callable[[str, Array, Array], Gradient]
     kept: bool
     apart: Callable[[], bool]
     mode: str | int
@@ -69,38 +76,54 @@ class Trunk:
     scale: Callable[[], Float[Array, " task"]]
     dtype: Any
 
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.layout.tasks)
+
     # --- sums of rows -------------------------------------------------------------------------------------------------
     def pull(self, seed: Any) -> Pulled:
-        """Pulls {path: cotangent} at the common features, or {task: that} at features per task, back."""
-        parts = [b.pull(seed if self.common else {n: seed[n] for n in b.names}) for b in self.branches]
+        """Pulls {path: cotangent} at the common features, or {first: that} at features per task, back."""
+        parts = []
+        for branch in self.branches:
+            shared, *rest = branch.pull(seed if self.common else {first: seed[first] for first in branch.groups})
+            parts.append((jax.tree.map(lambda x: x.sum(0), shared) if branch.copies else shared, *rest))
         return Pulled(*jax.tree.map(lambda *x: sum(x), *parts))
 
     def weighted(self, weights: Float[Array, "task ..."]) -> Pulled:
         """The sum of the rows times weights [K], or [K, batch] by row of the batch, on this device."""
-        if self.kept:
-            scaled = {n: self.cotangent(i, weights[i]) for i, n in enumerate(self.names)}
-            return self.pull(self.together(scaled))
-        nothing = jax.tree.map(jnp.zeros_like, self.cotangents[self.names[0]])
-        seed = jax.lax.fori_loop(
-            0, len(self.names), lambda i, total: jax.tree.map(jnp.add, total, self._seed(i, weights[i])), nothing
-        )
-        return self.pull(seed)
+        if not self.kept:
+            return self.pull(self.summed(weights))
+        scaled = {first: self.cotangent(first, self.layout.part(weights, first)) for first in self.layout.groups}
+        return self.pull(self.together(scaled))
 
-    def together(self, by_task: dict[str, Gradient]) -> Any:
-        """The seed of a pull: the tasks' cotangents, as their sum where all heads read one value."""
-        return jax.tree.map(lambda *x: sum(x), *by_task.values()) if self.common else by_task
+    def together(self, by_group: dict[str, Gradient]) -> Any:
+        """The seed of a pull: the groups' cotangents, as the sum over tasks where all heads read one value."""
+        if not self.common:
+            return by_group
+        if self.kept:
+            by_group = jax.tree.map(lambda x: x.sum(0), by_group)
+        return jax.tree.map(lambda *x: sum(x), *by_group.values())
 
     # --- rows ---------------------------------------------------------------------------------------------------------
-    def cotangent(self, task: int, factor: Array) -> Gradient:
-        """A task's cotangent at its features, of its loss times a factor, or of the loss's rows times one each."""
-        name = self.names[task]
+    def cotangent(self, first: str, factor: Float[Array, "task ..."]) -> Gradient:
+        """A group's cotangents at its features, of losses times a factor each, or of their rows times one each."""
+        if self.kept and (factor.ndim == 1 or self.apart()):
+            return jax.vmap(scale_rows)(self.cotangents[first], factor)
+        return jax.vmap(lambda i, f: self.remade(first, i, f))(jnp.arange(len(factor)), factor)
+
+    def one(self, first: str, index: Array, factor: Array) -> Gradient:
+        """The same of one task, whose index is traced."""
         if self.kept and (not factor.ndim or self.apart()):
-            return scale_rows(self.cotangents[name], factor)
-        return self.remade(name, factor)
+            return scale_rows(jax.tree.map(lambda x: x[index], self.cotangents[first]), factor)
+        return self.remade(first, index, factor)
 
     def stacked(self) -> Gradient:
         """{path in the features: [K, batch, ...]}, where all heads read one value."""
-        return jax.tree.map(lambda *x: jnp.stack(x), *self.cotangents.values())
+        if self.kept:
+            return self.layout.join(self.cotangents)
+        every = jnp.ones(self.count, self.dtype)
+        return self.layout.join({n: self.cotangent(n, self.layout.part(every, n)) for n in self.layout.groups})
 
     def seen(self, gradient: Gradient) -> Gradient:
         """The part of a gradient that the Jacobian is about."""
@@ -115,31 +138,33 @@ class Trunk:
         """
         task, factor = self._factor(index, factors, examples)
         if self.branched:
-            ways = [lambda f, i=i: self._through(i, f) for i in range(len(self.names))]
-            return global_sum(jax.lax.switch(task, ways, factor))
+            return global_sum(self.seen(self._of_group(self.through, task, factor)))
         return self._pulled(self._seed(task, factor))
 
     def jacobian(self, examples: bool = False, factors: Array | None = None) -> dict[str, Array | Factored]:
         """All rows: {path: [objectives, ...]}; without options, dense layers in `inputs` as factors."""
-        count = len(self.names)
-        if self.branched:  # each task's rows through its own branch
-            rows = [self._branch_rows(i, factors, examples) for i in range(count)]
-            return global_sum(jax.tree.map(lambda *x: jnp.concatenate(x), *rows))
+        objectives = jnp.arange(self.count * (self.size if examples else 1))
+        if self.branched and not all(b.copies for b in self.branches):
+            return over_rows(lambda i: self.row(i, factors, examples), objectives, self.mode)
+        if self.branched:  # each task's rows through its own branch, those of a group in one pull
+            found = {first: self._branch_rows(b, first, factors, examples)
+                     for b in self.branches for first in b.groups}  # fmt: skip
+            found = global_sum(self.layout.join(found))
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found) if examples else found
         factored = self.inputs and not examples and factors is None
         take = self._with_factors if factored else self._pulled
         if examples or not self.common:
-            indices = jnp.arange(count * (self.size if examples else 1))
-            rows = over_rows(lambda i: take(self._seed(*self._factor(i, factors, examples))), indices, self.mode)
+            rows = over_rows(lambda i: take(self._seed(*self._factor(i, factors, examples))), objectives, self.mode)
         else:
             seeds = self.stacked()
             if factors is not None:
-                scaled = [self.cotangent(i, factors[i]) for i in range(count)]
-                seeds = jax.tree.map(lambda *x: jnp.stack(x), *scaled)
+                every = jnp.broadcast_to(factors, (self.count,)) if not factors.ndim else factors
+                seeds = self.layout.join({n: self.cotangent(n, self.layout.part(every, n)) for n in self.layout.groups})
             rows = over_rows(take, seeds, self.mode)
         if not factored:
             return rows
         rows, cotangents = rows
-        flat = {p: x.reshape(count, -1, x.shape[-1]) for p, x in cotangents.items()}
+        flat = {p: x.reshape(self.count, -1, x.shape[-1]) for p, x in cotangents.items()}
         return rows | {p: Factored(self.inputs[p], x) for p, x in flat.items()}
 
     def _factor(self, index: Array, factors: Array | None, examples: bool) -> tuple[Array, Array]:
@@ -151,21 +176,35 @@ class Trunk:
             return index, jnp.ones((), self.dtype)
         return index, factors[index] if factors.ndim else factors
 
+    def _of_group(self, function: Callable, task: Array, factor: Array) -> Any:
+        """function(first, index in the group, factor) of a task whose index is traced."""
+        groups = list(self.layout.groups)
+        if len(groups) == 1:
+            return function(groups[0], task, factor)
+        at = [self.layout.group_of[n] for n in self.layout.names]
+        which, index = np.asarray([groups.index(first) for first, _ in at]), np.asarray([i for _, i in at])
+        ways = [lambda i, f, first=first: function(first, i, f) for first in groups]
+        return jax.lax.switch(jnp.asarray(which)[task], ways, jnp.asarray(index)[task], factor)
+
     def _seed(self, task: Array, factor: Array) -> Any:
         """The seed of a pull of one task, whose index is traced."""
-        if self.kept and (not factor.ndim or self.apart()):
-            if self.common:
-                return scale_rows(jax.tree.map(lambda x: x[task], self.stacked()), factor)
-            return {
-                n: scale_rows(x, jnp.where(task == i, factor, 0)) for i, (n, x) in enumerate(self.cotangents.items())
-            }
-        return jax.lax.switch(task, [lambda f, i=i: self._alone(i, f) for i in range(len(self.names))], factor)
-
-    def _alone(self, task: int, factor: Array) -> Any:
-        found = self.cotangent(task, factor)
         if self.common:
-            return found
-        return jax.tree.map(jnp.zeros_like, self.cotangents) | {self.names[task]: found}
+            if self.kept and (not factor.ndim or self.apart()):
+                return scale_rows(jax.tree.map(lambda x: x[task], self.stacked()), factor)
+            return self._of_group(self.one, task, factor)
+        if self.kept and (not factor.ndim or self.apart()):
+
+            def only(first: str, x: Gradient) -> Gradient:
+                here = jnp.asarray(self.layout.positions[first]) == task
+                return jax.vmap(lambda x, on: scale_rows(x, jnp.where(on, factor, 0)))(x, here)
+
+            return {first: only(first, x) for first, x in self.cotangents.items()}
+
+        def alone(first: str, index: Array, factor: Array) -> Any:
+            found, nothing = self.one(first, index, factor), jax.tree.map(jnp.zeros_like, self.cotangents)
+            return nothing | {first: jax.tree.map(lambda z, x: z.at[index].set(x), nothing[first], found)}
+
+        return self._of_group(alone, task, factor)
 
     def _pulled(self, seed: Any) -> Gradient:
         return global_sum(self.seen(self.pull(seed).shared))
@@ -174,19 +213,24 @@ class Trunk:
         found = self.pull(seed)
         return {p: g for p, g in self.seen(found.shared).items() if p not in self.inputs}, found.outputs
 
-    def _through(self, task: int, factor: Array) -> Gradient:
-        name = self.names[task]
-        return self.seen(Pulled(*self.branches[task].pull({name: self.cotangent(task, factor)})).shared)
+    def _branch_rows(self, branch: Branch, first: str, factors: Array | None, examples: bool) -> Gradient:
+        """{path: [task, ...]} of a group, or (`examples`) [task, batch, ...]."""
 
-    def _branch_rows(self, task: int, factors: Array | None, examples: bool) -> Gradient:
+        def rows(factor: Float[Array, "task ..."]) -> Gradient:
+            return self.seen(branch.pull({first: self.cotangent(first, factor)})[0])
+
+        every = jnp.ones(self.count, self.dtype)
         if examples:
-            every = jnp.eye(self.size, dtype=self.dtype) * self.scale()[task]
-            return over_rows(lambda factor: self._through(task, factor), every, self.mode)
-        return jax.tree.map(lambda x: x[None], self._through(task, self._factor(jnp.asarray(task), factors, False)[1]))
+            scale = self.layout.part(self.scale(), first)
+            by_row = jnp.eye(self.size, dtype=self.dtype)[:, None, :] * scale[:, None]
+            return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), over_rows(rows, by_row, self.mode))
+        if factors is not None:
+            every = factors if factors.ndim else every * factors
+        return rows(self.layout.part(every, first))
 
     # --- tangents -----------------------------------------------------------------------------------------------------
     def push(self, direction: Gradient, shared: Gradient, private: Gradient) -> dict[str, Gradient]:
-        """{task: tangent of its features} along a direction of shared leaves (columns mode).
+        """{first: tangent of its features} along a direction of shared leaves (columns mode).
 
         Args:
           direction: leaves of `shared`; the others do not move.
@@ -196,5 +240,5 @@ class Trunk:
         still, moved = jax.tree.map(jnp.zeros_like, private), {}
         for branch in self.branches:
             tangent = branch.push(whole, still, {})
-            moved |= {n: tangent if self.common else tangent[n] for n in branch.names}
+            moved |= {first: tangent if self.common else tangent[first] for first in branch.groups}
         return moved

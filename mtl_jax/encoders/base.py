@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+import numpy as np
+from jaxtyping import Array, Int, Key
 
 from mtl_jax.batch import PerTask
 from mtl_jax.inputs import Place, check_finite
@@ -85,9 +86,37 @@ def assemble(stages: Sequence[nn.Module], pool: nn.Module | None = None, remat: 
     return Encoder(tuple(map(Remat, stages)) if remat else tuple(stages), pool)
 
 
-def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+class TaskKey(NamedTuple):
+    """A pass's key where one trace stands for several tasks: what is drawn under a task's name is that task's own.
+
+    Attributes:
+      key: of the pass.
+      names: of the tasks; the first one's is what is traced.
+      index: which of them it is, traced.
+    """
+
+    key: Key[Array, ""]
+    names: tuple[str, ...]
+    index: Int[Array, ""]
+
+    def named(self, name: str) -> Key[Array, ""]:
+        """The key by `name` with the task's own in place of the first task's."""
+        own = [_renamed(name, self.names[0], other) for other in self.names]
+        folds = [zlib.crc32(n.encode()) for n in (own if own[-1] != own[0] else own[:1])]
+        fold = folds[0] if len(folds) == 1 else jnp.asarray(np.asarray(folds, np.uint32))[self.index]
+        return jax.random.fold_in(self.key, fold)
+
+
+def _renamed(path: str, old: str, new: str) -> str:
+    """A path, or a task's name, that begins with `old` or ``tasks/old``, of the task `new`."""
+    if path == old:
+        return new
+    return f"tasks/{new}/{path.removeprefix(f'tasks/{old}/')}" if path.startswith(f"tasks/{old}/") else path
+
+
+def named_key(key: Key[Array, ""] | TaskKey, name: str) -> Key[Array, ""]:
     """A key that depends on the name alone, so that adding or reordering parts changes no other part's draws."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return key.named(name) if isinstance(key, TaskKey) else jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tuple[str, nn.Module]]:
@@ -145,7 +174,7 @@ def apply_layers(
     x: Any,
     *,
     train: Train,
-    key: Key[Array, ""] | None,
+    key: Key[Array, ""] | TaskKey | None,
     prefix: str,
 ) -> tuple[Any, dict]:
     """Applies modules in order: (output, {name: new state} of those that changed any).

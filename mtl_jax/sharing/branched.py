@@ -97,7 +97,9 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder)
+    return MultiTaskModel(
+        tasks, "per_task", init, encode, decode, no_penalty, encoder, alike=lambda name: tuple(alone[name])
+    )
 
 
 def _groups(tree: Tree, names: tuple[str, ...], stages: int) -> list[dict[str, frozenset[str]]]:

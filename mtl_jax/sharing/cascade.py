@@ -162,4 +162,7 @@ def cascade(
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode, held.penalty if held else no_penalty, encoder)
+    penalty = held.penalty if held else no_penalty
+    return MultiTaskModel(
+        tasks, "per_task", init, encode, decode, penalty, encoder, alike=lambda name: name in graph.senders
+    )

@@ -18,7 +18,7 @@ from mtl_jax.sharing import messages
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.messages import Projection
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.neighbours import Neighbours
 from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
@@ -140,4 +140,4 @@ def cooperative(
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder)
+    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder, alike=by_kind)

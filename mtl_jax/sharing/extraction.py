@@ -19,7 +19,7 @@ from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.gates import Gate, check_reads, gate_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import MultiTaskModel, merge, no_penalty
+from mtl_jax.sharing.model import MultiTaskModel, by_kind, merge, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.tasks import Task, check_names
 
@@ -179,7 +179,7 @@ def extraction(
             xs |= mixed
         return PerTask({t: xs[t] for t in chosen}), changed, {"losses": losses, "metrics": use}
 
-    model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
+    model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
     return on_own_inputs(model, sharing)
 
 

@@ -14,7 +14,7 @@ from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.members import Outputs
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.tasks import KINDS, Task, check_names
 
@@ -71,5 +71,5 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
         return {t: jax.tree.map(functools.partial(own, t), x) for t, x in features.items()}, {}
 
-    model = MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
+    model = MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder, alike=by_kind)
     return on_own_inputs(model, "fully_shared")

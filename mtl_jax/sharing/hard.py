@@ -15,7 +15,7 @@ from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.members import Outputs
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.tasks import Task, check_names
 
 
@@ -84,7 +84,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
                 new_state[name] = {"encoder": changed}
         return outputs, {"tasks": new_state} if new_state else {}
 
-    return MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder)
+    return MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder, alike=by_kind)
 
 
 @architecture

@@ -19,7 +19,7 @@ from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.places import chosen, runs_in_training
 from mtl_jax.tasks import Task, check_names
 
@@ -123,7 +123,7 @@ def learning_to_branch(
         metrics = {"branching/temperature": heat, "branching/entropy": jnp.concatenate(entropies).mean()}
         return PerTask(features), {"shared": new_state} if new_state else {}, {"losses": {}, "metrics": metrics}
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
+    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
 
 
 def mix(choice: Float[Array, "child copy"], x: Any) -> Any:

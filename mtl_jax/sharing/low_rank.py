@@ -16,7 +16,7 @@ from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.sharing.columns import init_columns
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, merge
 from mtl_jax.sharing.own_inputs import check_same_shapes
 from mtl_jax.tasks import Task, check_names
 
@@ -127,4 +127,4 @@ def low_rank(
                 changed[t] = {"encoder": new}
         return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
 
-    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), penalty, encoder)
+    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind)

@@ -13,7 +13,7 @@ from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.tasks import Task, check_names
 
 
@@ -119,7 +119,7 @@ def mixed_columns(
         chosen = names if tasks is None else tasks
         return PerTask({t: features[t] for t in chosen}), {"shared": changed} if changed else {}, NO_AUX
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), penalty, encoder)
+    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind)
 
 
 def own_and_others(count: int, own: float, sharing: str) -> Array:

@@ -27,6 +27,8 @@ class MultiTaskModel(NamedTuple):
         reads ``tasks/<t>`` and its own features only.
       penalty: (variables) -> scalar, for soft sharing.
       encoder, spec: what it was made of, for saving; None in hand-written models.
+      alike: (name) -> what the task's computation depends on besides its `Task` and the shapes of its leaves and
+        inputs; tasks of equal values there run as one (`mtl_jax.alike`). None: each task runs by itself.
 
     `train` is a bool, or a function of a path: False there means that the module at that path runs as in inference.
     """
@@ -39,12 +41,19 @@ class MultiTaskModel(NamedTuple):
     penalty: Callable
     encoder: Encoder | None = None
     spec: str | None = None
+    alike: Callable[[str], Any] | None = None
 
 
 def no_penalty(variables: Any) -> Any:
     """The penalty of a model without one."""
     del variables
     return jnp.zeros(())
+
+
+def by_kind(name: str) -> Any:
+    """The `alike` of models that treat all tasks in one way."""
+    del name
+    return ()
 
 
 NO_AUX = {"losses": {}, "metrics": {}}

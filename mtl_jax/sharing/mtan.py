@@ -15,7 +15,7 @@ from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.neighbours import Neighbours
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.sharing.places import Running, Starting, chosen
@@ -107,5 +107,5 @@ def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiT
         features = walk(at, common_inputs(batch, "mtan"), chosen(tuple(modules), tasks))
         return PerTask(features), at.changed, NO_AUX
 
-    model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
+    model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
     return on_own_inputs(model, "mtan")

@@ -11,7 +11,7 @@ from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.own_inputs import check_same_shapes
 from mtl_jax.tasks import Task, check_names
 
@@ -99,7 +99,7 @@ def task_passes(
             features[t] = x
         return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
 
-    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), no_penalty, encoder)
+    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
 
 
 def behind_stages(encoder: Encoder, step: Callable[[str], Step]) -> list[Step]:

@@ -19,7 +19,7 @@ from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads
 from mtl_jax.sharing.messages import Projection
-from mtl_jax.sharing.model import MultiTaskModel, no_penalty
+from mtl_jax.sharing.model import MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
 
@@ -87,7 +87,7 @@ def relation_graph(
         features, metrics = walk(at, common_inputs(batch, "relation_graph"), chosen(names, tasks))
         return PerTask(features), at.changed, {"losses": {}, "metrics": metrics}
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder)
+    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
 
 
 def relations(metrics: Mapping[str, Any], names: Sequence[str]) -> Float[Any, "task task"]:

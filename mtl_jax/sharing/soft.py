@@ -19,6 +19,7 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.hard import trunk_and_branches
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.stacking import as_one
 from mtl_jax.tasks import Task, check_names
 
 PENALTIES = ("mean", "pairwise", "covariance", "trace_norm")
@@ -30,6 +31,9 @@ def stacked_weights(variables: Any, names: Sequence[str], layers: Sequence[str])
     Raises:
       ValueError: if networks differ in a shape.
     """
+    whole = as_one(variables["params"]["tasks"], names)
+    if whole is not None:
+        return partition.flatten({n: whole["encoder"][n] for n in layers if n in whole["encoder"]})
     own = {}
     for t in names:
         network = variables["params"]["tasks"][t]["encoder"]

@@ -4,6 +4,7 @@ Gradients are taken at y, and what such an optimizer has found is the average x 
 y = b1 x + (1 - b1) z. Validation, selection and what a run keeps are at x.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -22,14 +23,15 @@ def averaging(opt_state: Any) -> list[Any]:
     return [x for x in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(x)]
 
 
-def evaluated_at(state: TrainState) -> dict[str, Any]:
-    """The variables at which a training state is evaluated."""
+def evaluated_at(state: TrainState, stacked: Collection[str] = ()) -> dict[str, Any]:
+    """The variables at which a training state is evaluated; what belongs to the owners in `stacked` lies so."""
     params = partition.flatten(state.params)
-    for owned in state.opt_state.values():
+    for owner, owned in state.opt_state.items():
         for average in averaging(owned):
             # Leaves that the optimizer leaves to another one (`optax.masked`) are no arrays there.
             z = {p: v for p, v in average.z.items() if isinstance(v, jax.Array)}
-            params |= optax.contrib.schedule_free_eval_params(average._replace(z=z), {p: params[p] for p in z})
+            average, found = average._replace(z=z, base_optimizer_state=()), optax.contrib.schedule_free_eval_params
+            params |= (jax.vmap(found) if owner in stacked else found)(average, {p: params[p] for p in z})
     return {**state.variables, "params": partition.unflatten(params, state.params)}
 
 

@@ -19,6 +19,7 @@ from mtl_jax.balancing.oracle import Oracle
 from mtl_jax.balancing.units import in_range, largest_entries, times
 from mtl_jax.batch import aligned
 from mtl_jax.parallel import data_axis, global_sum
+from mtl_jax.stacking import Layout
 
 Record = dict[str, Array]
 
@@ -236,9 +237,12 @@ def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"], uni
     }
 
 
-def scale_heads(own: dict[str, Array], weights: Float[Array, " task"] | None, names: Sequence[str]) -> dict[str, Array]:
-    """Each task's own gradients times its head weight."""
+def scale_heads(own: dict[str, Array], weights: Float[Array, " task"] | None, layout: Layout) -> dict[str, Array]:
+    """Each task's own gradients, stacked, times its head weight."""
     if weights is None:
         return own
-    factor = {n: weights[i] for i, n in enumerate(names)}
-    return {p: g * factor[partition.owner(p)].astype(g.dtype) for p, g in own.items()}
+
+    def scaled(path: str, g: Array) -> Array:
+        return g * aligned(layout.part(weights, partition.owner(path)), g).astype(g.dtype)
+
+    return {p: scaled(p, g) for p, g in own.items()}

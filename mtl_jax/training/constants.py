@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mtl_jax.alike import of_labels
 from mtl_jax.batch import Batch, aligned, counted, labelled_elements
 from mtl_jax.class_weights import balanced, class_factors
 from mtl_jax.data.sampling import padded_batches
@@ -44,9 +45,10 @@ def _measured(tasks: Sequence[Task], train: Batch, split: Batch, with_metrics: b
     tasks = [balanced(t, train) for t in tasks]
     train, split = centred(tasks, train), centred(tasks, split)
     constants = {t.name: fit_constant(t, train).astype(np.float32) for t in tasks}
+    layout = of_labels(tasks, split)
 
     def outputs(constants: dict[str, Array], batch: Batch) -> dict[str, Array]:
-        return {t.name: _everywhere(t, constants[t.name], batch.targets[t.name].shape) for t in tasks}
+        return layout.each(lambda t, c, y: _everywhere(t, c, y.shape), constants, batch.targets)
 
     # Of the inputs nothing is read, so that none are carried along; a row's position stands for them.
     rows = np.arange(max(len(split.targets[t.name]) for t in tasks), dtype=np.int32)
@@ -57,7 +59,8 @@ def _measured(tasks: Sequence[Task], train: Batch, split: Batch, with_metrics: b
     labels = Batch(rows, targets, masks, weights or None)
     widest = max(int(np.prod(labels.targets[t.name].shape[1:])) * constants[t.name].size for t in tasks)
     batches = padded_batches(labels, max(1, min(4096, ELEMENTS // max(1, widest))))
-    return make_measure(outputs, tasks, with_metrics=with_metrics)(constants, batches)
+    measure = make_measure(outputs, layout, with_metrics=with_metrics)
+    return measure(layout.stack(constants), layout.stack_batch(batches, axis=1))
 
 
 def _filled(x: Any, rows: int) -> np.ndarray:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from mtl_jax.batch import Batch, PerTask, map_weights, num_rows
 from mtl_jax.data.sampling import Sampler
 from mtl_jax.parallel import DATA_AXIS, replicated, split_rows
+from mtl_jax.stacking import Layout
 
 PARALLEL = ("jit", "pmap")
 
@@ -19,10 +21,12 @@ PARALLEL = ("jit", "pmap")
 class Feed:
     """Which rows each step reads: a pure function of (seed, step), so that resuming needs no state.
 
-    Rows are int32 [steps, batch], or {task: such an array} where each task has inputs of its own.
+    Rows are int32 [steps, batch]; where each task has inputs of its own, {first: [steps, task, batch]} of the rows that
+    `lay_out` put one task after the other.
     """
 
-    def __init__(self, split: Batch, batch_size: int, seed: int, stream: int = 0):
+    def __init__(self, split: Batch, layout: Layout, batch_size: int, seed: int, stream: int = 0):
+        self.layout, self.offsets = layout, offsets(split, layout)
         if isinstance(split.inputs, PerTask):
             self.samplers = {
                 t: Sampler(num_rows(split, t), batch_size, (seed << 32) | zlib.crc32(t.encode(), stream))
@@ -34,34 +38,72 @@ class Feed:
     def rows(self, start_step: int, num_steps: int) -> Any:
         """The rows of steps ``start_step : start_step + num_steps``."""
         drawn = {t: s.indices(start_step, num_steps) for t, s in self.samplers.items()}
-        return drawn[None] if None in drawn else drawn
+        if None in drawn:
+            return drawn[None]
+        return {
+            first: np.stack([drawn[n] for n in names], 1) + self.offsets[first][:, None]
+            for first, names in self.layout.groups.items()
+        }
 
 
 class Feeds:
     """The rows of several splits, such as training and validation, of which a step reads one batch each."""
 
-    def __init__(self, splits: Sequence[Batch], batch_size: int, seed: int):
-        self.feeds = [Feed(split, batch_size, seed, stream=i) for i, split in enumerate(splits)]
+    def __init__(self, splits: Sequence[Batch], layout: Layout, batch_size: int, seed: int):
+        self.feeds = [Feed(split, layout, batch_size, seed, stream=i) for i, split in enumerate(splits)]
 
     def rows(self, start_step: int, num_steps: int) -> tuple:
         """The rows of steps ``start_step : start_step + num_steps``, split by split."""
         return tuple(feed.rows(start_step, num_steps) for feed in self.feeds)
 
 
+def offsets(split: Batch, layout: Layout) -> dict[str, np.ndarray]:
+    """{first: int32 [task], where the rows of each task of a group begin}, one task after the other."""
+    lengths = {first: [len(split.masks[n]) for n in names] for first, names in layout.groups.items()}
+    return {first: np.cumsum([0, *x[:-1]]).astype(np.int32) for first, x in lengths.items()}
+
+
+def lay_out(split: Batch, layout: Layout) -> Batch:
+    """A split on the host as `gather` reads it: labels are [row, task, ...] where tasks have inputs in common, else the
+    rows of a group's tasks lie one after the other."""
+    if not isinstance(split.inputs, PerTask):
+        return layout.stack_batch(split._replace(**{
+            kind: jax.tree.map(np.asarray, getattr(split, kind)) for kind in ("targets", "masks", "weights")
+        }), axis=1)  # fmt: skip
+
+    def joined(by_task: Any) -> dict[str, Any]:
+        return {
+            first: jax.tree.map(lambda *x: np.concatenate(x), *(by_task[n] for n in names))
+            for first, names in layout.groups.items()
+            if first in by_task
+        }
+
+    weights = joined(split.weights) if split.weights else None
+    return Batch(PerTask(joined(split.inputs)), joined(split.targets), joined(split.masks), weights)
+
+
 def gather(split: Batch, rows: Any) -> Batch:
-    """The batch of one step's rows."""
+    """The stacked batch of one step's rows of a split that was laid out."""
 
     def take(tree: Any, index: Any) -> Any:
         return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), tree)
 
     if not isinstance(rows, dict):
-        return take(split, rows)
+        inputs, *labels = take(split, rows)
+        return Batch(inputs, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), labels))
     return Batch(
         PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
         {t: take(y, rows[t]) for t, y in split.targets.items()},
         {t: take(m, rows[t]) for t, m in split.masks.items()},
         map_weights(lambda t, w: take(w, rows[t]), split.weights),
     )
+
+
+def divide(batch: Batch, mesh: Mesh) -> Batch:
+    """A stacked batch whose rows are divided over the devices."""
+    own = isinstance(batch.inputs, PerTask)
+    inputs = jax.lax.with_sharding_constraint(batch.inputs, split_rows(mesh, int(own)))
+    return Batch(inputs, *jax.lax.with_sharding_constraint(tuple(batch[1:]), split_rows(mesh, 1)))
 
 
 def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bool = False) -> Callable:
@@ -78,13 +120,13 @@ def make_dispatch(step: Callable, mesh: Mesh, parallel: str = "jit", members: bo
     """
     if parallel not in PARALLEL:
         raise ValueError(f"unknown parallel {parallel!r}; ({', '.join(PARALLEL)})")
-    whole, divided = replicated(mesh), split_rows(mesh)
+    whole = replicated(mesh)
 
     def run(state: Any, splits: tuple[Batch, ...], rows: tuple) -> tuple[Any, Any]:
         def one(state: Any, rows: tuple) -> tuple[Any, Any]:
             batches = tuple(map(gather, splits, rows))
             if parallel == "jit" and mesh.size > 1:
-                batches = jax.lax.with_sharding_constraint(batches, divided)
+                batches = tuple(divide(b, mesh) for b in batches)
             return step(state, *batches)
 
         return jax.lax.scan(one, state, rows)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool
 
 from mtl_jax import partition
 from mtl_jax.balancing.finite import all_finite
+from mtl_jax.stacking import Layout
 from mtl_jax.training.run import Run
 from mtl_jax.training.state import TrainState
 from mtl_jax.training.step import PARTS
@@ -23,15 +24,15 @@ from mtl_jax.training.step import PARTS
 class Watch:
     """Looks at parameters and optimizer state from time to time; what is not finite at first may stay so (a bound)."""
 
-    def __init__(self, state: TrainState, at: int):
-        self.first, self.at = np.asarray(finite_leaves(moved(state))), at
+    def __init__(self, state: TrainState, at: int, layout: Layout, axis: int = 0):
+        self.first, self.at, self.layout, self.axis = np.asarray(finite_leaves(moved(state))), at, layout, axis
 
     def check(self, state: TrainState, at: int, good: str) -> None:
         """An error if a leaf is not finite that was so at first; else the steps up to `at` are good."""
         leaves = moved(state)
         broken = self.first & ~np.asarray(finite_leaves(leaves))
         if broken.any():
-            path = list(leaves)[int(np.argmax(broken))]
+            path = self.named(*list(leaves.items())[int(np.argmax(broken))])
             count = at - self.at
             steps = f"step {at - 1}" if count == 1 else f"step {at - 1} or one of the {count - 1} before it"
             raise FloatingPointError(
@@ -39,6 +40,15 @@ class Watch:
                 f"rate or another optimizer; {good}"
             )
         self.at = at
+
+    def named(self, path: str, leaf: Array) -> str:
+        """The path of a leaf that lies stacked with the name of the first task whose part is not finite."""
+        for first, names in self.layout.groups.items():
+            if f"/{first}/" in f"/{path}":
+                each = np.moveaxis(np.asarray(leaf), self.axis, 0).reshape(len(names), -1)
+                name = names[int(np.argmin(np.isfinite(each).all(1)))]
+                return path.replace(f"tasks/{first}/", f"tasks/{name}/").replace(f"state/{first}/", f"state/{name}/")
+        return path
 
 
 def moved(state: TrainState) -> dict[str, Array]:

@@ -14,6 +14,7 @@ import optax
 
 from mtl_jax import parallel as devices
 from mtl_jax import partition, parts, paths
+from mtl_jax.alike import layout_of
 from mtl_jax.balancing.base import Balancer, Needs
 from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
@@ -28,7 +29,7 @@ from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import arguments, identity, loop, saved_folder, selection, state
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.averages import check_averages
-from mtl_jax.training.dispatch import Feeds, make_dispatch
+from mtl_jax.training.dispatch import Feeds, lay_out, make_dispatch
 from mtl_jax.training.evaluation import check_weighted, make_evaluate
 from mtl_jax.training.intervals import continued
 from mtl_jax.training.optimizers import build_optimizer, check_suits, groups, per_owner
@@ -219,7 +220,9 @@ def fit(
 
     def create(variables: Any, key: jax.Array, method: Any = 0) -> tuple[state.TrainState, selection.Best]:
         started = [
-            state.create(variables, len(names), owners, b, trainable, jax.random.fold_in(key, 2), how, rows_of_jacobian)
+            state.create(
+                variables, len(names), owners, b, trainable, jax.random.fold_in(key, 2), how, rows_of_jacobian, layout
+            )
             for b in balancers
         ]
         # Methods side by side differ in what their states carry.
@@ -234,6 +237,9 @@ def fit(
     on_disk = workdir is not None and data.val is None
     averages = check_averages(jax.eval_shape(optimizer.init, of_one), trunk_states, not on_disk)
     owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors, trunk_states=trunk_states)
+    # An optimizer that is named treats all paths alike.
+    rules = owners._replace(optimizer=None) if named_optimizer else owners
+    layout = layout_of(model, tasks, shapes, example, trainable=trainable, optimizer=rules)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
     if adapted and adapted.members and adapted.members != len(seeds_of_members):
@@ -243,31 +249,33 @@ def fit(
         make, of_each = jax.vmap(create), (keys, jnp.repeat(jnp.arange(len(balancers)), len(seeds)))
     else:
         variables, make, of_each = initialise(keys[0], given), create, (keys[0],)
+    variables = layout.stack_variables(jax.device_get(variables), int(members))
     train, best = jax.jit(make, out_shardings=whole)(variables, *of_each)
 
     step = make_train_step(
-        model, owners, balancer, trainable, tasks=tasks, options=how, l1=l1, l2=l2, joint=joint_losses,
+        model, owners, balancer, trainable, layout=layout, options=how, l1=l1, l2=l2, joint=joint_losses,
         nonfinite=nonfinite, active=active, tell=lambda notes: setattr(run, "engine", "; ".join((why, *notes))),
     )  # fmt: skip
     dispatch = make_dispatch(step, mesh, parallel, members)
-    evaluate = make_evaluate(model, tasks, members)
+    evaluate = make_evaluate(model, layout, members)
     by, silent = selection.yardstick(tasks, data.train, data.val)
-    evaluated = loop.make_evaluated(averages, members)
-    choose = loop.make_choose(names, patience, members, whole)
+    evaluated = loop.make_evaluated(averages, members, layout)
+    choose = loop.make_choose(layout, patience, members, whole)
     read = (data.train, data.val) if balancer.needs is Needs.ORACLE else (data.train,)
     read = tuple(centred(tasks, split) for split in read)
-    splits = jax.device_put(read, whole)
+    splits = jax.device_put(tuple(lay_out(split, layout) for split in read), whole)
     validation = None
     if data.val is not None:
-        validation = jax.device_put(padded_batches(centred(tasks, data.val), 256), whole)
-    feeds = [Feeds(read, batch_size, s) for s in seeds_of_members]
+        held_out = layout.stack_batch(padded_batches(centred(tasks, data.val), 256), axis=1)
+        validation = jax.device_put(held_out, whole)
+    feeds = [Feeds(read, layout, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)
     run.engine, run.trainable, run.identity, run.without_say = why, trainable, rests_on, silent
     run.columns = data.columns
     job = loop.Job(
-        run, train, best, dispatch, evaluated, evaluate, choose, by, splits, validation, feeds, num_steps, spans,
-        nonfinite, workdir, check_workdir, progress, started,
+        run, layout, train, best, dispatch, evaluated, evaluate, choose, by, splits, validation, feeds, num_steps,
+        spans, nonfinite, workdir, check_workdir, progress, started,
     )  # fmt: skip
     run = loop.train(job)
     if run.resumed_from is not None and run.resumed_from > num_steps:

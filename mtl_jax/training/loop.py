@@ -12,6 +12,7 @@ import numpy as np
 
 from mtl_jax import files, paths
 from mtl_jax.batch import Batch
+from mtl_jax.stacking import Layout
 from mtl_jax.training import identity, lock, records, selection
 from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.description import write_description
@@ -20,7 +21,7 @@ from mtl_jax.training.finiteness import Watch, check_restored, check_steps, last
 from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.progress import Progress
 from mtl_jax.training.run import Run
-from mtl_jax.training.state import TrainState
+from mtl_jax.training.state import TrainState, restacked, unstacked, variables_of
 
 
 class Job(NamedTuple):
@@ -28,6 +29,7 @@ class Job(NamedTuple):
 
     Attributes:
       run: to be filled in.
+      layout: how tasks lie in the state, and in all that follows here; what leaves the loop has an entry per task.
       state: to start from, where `workdir` holds no checkpoint; with members, they are its first axis.
       best: what is kept of the validations.
       dispatch: (state, splits, rows) -> (state, records) of some steps (`dispatch.make_dispatch`).
@@ -48,6 +50,7 @@ class Job(NamedTuple):
     """
 
     run: Run
+    layout: Layout
     state: TrainState
     best: selection.Best
     dispatch: Callable
@@ -75,8 +78,14 @@ def train(job: Job) -> Run:
       Interrupted: after a signal, when what there is has been saved.
     """
     run, state, best, spans, workdir, started = job.run, job.state, job.best, job.spans, job.workdir, job.started
-    names, members = tuple(t.name for t in run.tasks), bool(run.members)
+    names, members, layout = tuple(t.name for t in run.tasks), bool(run.members), job.layout
+    axis = int(members)  # of tasks
     interrupts, leads = Interrupts(), jax.process_index() == 0  # of several hosts, the first one writes records
+
+    def by_name(state: TrainState, best: selection.Best) -> dict[str, Any]:
+        """What a checkpoint holds, which does not depend on how tasks lie."""
+        return {"train": unstacked(state, layout, axis), "best": variables_of(best, layout, axis, stack=False)}
+
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if workdir is not None:
@@ -91,11 +100,16 @@ def train(job: Job) -> Run:
             if checkpoints.steps() and not (workdir / "config.json").exists():
                 raise ValueError(f"{workdir} holds checkpoints but no config.json, so whose they are cannot be told; "
                                  "bring it back from a copy, or use another workdir")  # fmt: skip
-            found = checkpoints.newest(lambda step: checkpoints.restore(step, {"train": state, "best": best}))
+
+            def load(step: int) -> dict[str, Any]:
+                return checkpoints.restore(step, by_name(state, best))
+
+            found = checkpoints.newest(load)
             if found is not None:
                 run.resumed_from, loaded = found
-                state, best = loaded["train"], loaded["best"]
-                check_restored(state, run.resumed_from, workdir)
+                check_restored(loaded["train"], run.resumed_from, workdir)
+                state = restacked(loaded["train"], layout, axis)
+                best = variables_of(loaded["best"], layout, axis, stack=True)
                 best = on_todays_scale(job, best, workdir)
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
@@ -117,14 +131,14 @@ def train(job: Job) -> Run:
                 kept = best
                 if not judged(best):  # on disk as in memory: where the state is evaluated now
                     kept = best._replace(**job.evaluated(state), steps=jnp.full_like(best.steps, at))
-                checkpoints.save(at, {"train": state, "best": kept})
+                checkpoints.save(at, by_name(state, kept))
 
         # --- the loop ----------------------------------------------------------------------------------------------
         bar = stack.enter_context(Progress(job.num_steps, job.progress))
         waiting, saved = [], at if run.resumed_from is not None else None
         stopped = bool(np.all(np.asarray(best.stopped)))
         size = spans["steps_per_dispatch"]
-        compiled, watch = None, Watch(state, at)
+        compiled, watch = None, Watch(state, at, layout, axis)
         while at < job.num_steps and not stopped:
             rows = [feed.rows(at, size) for feed in job.feeds]
             rows = jax.tree.map(lambda *r: np.stack(r), *rows) if members else rows[0]
@@ -154,8 +168,9 @@ def train(job: Job) -> Run:
                 saved = at
             if ends:
                 break
-    run.variables = {"params": best.params, "state": best.state} if judged(best) else job.evaluated(state)
-    run.state, run.best = state, best
+    chosen = {"params": best.params, "state": best.state} if judged(best) else job.evaluated(state)
+    run.variables = layout.unstack_variables(chosen, axis)
+    run.state, run.best = by_name(state, best).values()
     run.seconds = time.perf_counter() - started
     if interrupts.caught:
         run.interrupted = interrupts.caught.name
@@ -192,17 +207,21 @@ def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -
     return f"{run.interrupted}: saved at step {run.steps} of {num_steps} in {workdir}; run again to go on"
 
 
-def make_evaluated(averages: bool, members: bool) -> Callable:
+def make_evaluated(averages: bool, members: bool, layout: Layout) -> Callable:
     """The compiled `averages.evaluated_at` for optimizers that average; for others the state's own variables."""
     if not averages:
         return lambda state: state.variables
-    return jax.jit(jax.vmap(evaluated_at) if members else evaluated_at)
+
+    def evaluated(state: TrainState) -> dict[str, Any]:
+        return evaluated_at(state, layout.groups)
+
+    return jax.jit(jax.vmap(evaluated) if members else evaluated)
 
 
-def make_choose(names: tuple[str, ...], patience: int | None, members: bool, sharding: Any) -> Callable:
+def make_choose(layout: Layout, patience: int | None, members: bool, sharding: Any) -> Callable:
     """The compiled `selection.update`."""
 
     def choose(best, variables, losses, yardstick, step):
-        return selection.update(best, variables, losses, yardstick, step, names=names, patience=patience)
+        return selection.update(best, variables, losses, yardstick, step, layout=layout, patience=patience)
 
     return jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)) if members else choose, out_shardings=sharding)

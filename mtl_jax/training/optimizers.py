@@ -5,7 +5,7 @@ import functools
 import inspect
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax import partition, parts
+from mtl_jax.batch import aligned
 
 
 class PerOwner(NamedTuple):
@@ -23,18 +24,24 @@ class PerOwner(NamedTuple):
     would move its head. With a state per owner, update and state are both kept by selection.
 
     Attributes:
-      init: ({path: leaf}) -> {owner: state}.
+      init: ({path: leaf}, stacked=()) -> {owner: state}; the leaves of owners in `stacked` are [task, ...], and so is
+        their state: each task's as if it were alone.
       update: (gradients, state, params, present, turn) -> (new params, new state), all but the state {path: leaf};
-        `present` is {owner: bool scalar}, owners that it lacks always move; `turn` says which of the trunk's states.
+        `present` is {owner: bool scalar, or [task] of one that is stacked}, owners that it lacks always move; `turn`
+        says which of the trunk's states.
       trunk_states: how many states there are for ``shared``, stacked; one per task where tasks take turns.
       clips: whether gradients are clipped by their norm, so that they may be long, and one owner's tell on the others'
         updates.
+      factors: rules from path to a factor on the update.
+      optimizer: the optax optimizer itself.
     """
 
     init: Callable
     update: Callable
     trunk_states: int = 1
     clips: bool = False
+    factors: partition.Rules = ()
+    optimizer: Any = None
 
 
 def groups(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -63,9 +70,13 @@ def per_owner(
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def init(leaves: dict[str, Array]) -> dict[str, Any]:
-        partition.match(factors, list(leaves), 1.0)  # a rule that matches nothing is an error
-        states = {name: optimizer.init(group) for name, group in groups(leaves).items()}
+    def init(leaves: dict[str, Array], stacked: Collection[str] = ()) -> dict[str, Any]:
+        if not stacked:
+            partition.match(factors, list(leaves), 1.0)  # a rule that matches nothing is an error
+        states = {
+            name: jax.vmap(optimizer.init)(group) if name in stacked else optimizer.init(group)
+            for name, group in groups(leaves).items()
+        }
         if trunk_states > 1 and "shared" in states:
             states["shared"] = jax.tree.map(lambda x: jnp.stack([x] * trunk_states), states["shared"])
         return states
@@ -74,13 +85,13 @@ def per_owner(
         gradients: dict[str, Array],
         state: dict[str, Any],
         params: dict[str, Array],
-        present: dict[str, Bool[Array, ""]],
+        present: dict[str, Bool[Array, "*task"]],
         turn: Int[Array, ""] | None = None,
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         if clip_norm is not None:
             scale = clipping(gradients, clip_norm)
             gradients = jax.tree.map(lambda g: (g * scale).astype(g.dtype), gradients)
-        factor = partition.match(factors, list(params), 1.0) if factors else None
+        factor = partition.match(matching(factors, params), list(params), 1.0) if factors else None
 
         def move(old: tuple[dict[str, Array], Any], gradients: dict[str, Array]) -> tuple[dict[str, Array], Any]:
             step, inner = optimizer.update(gradients, old[1], old[0])
@@ -93,7 +104,9 @@ def per_owner(
             mine = {p: params[p] for p in group}
             several = trunk_states > 1 and name == "shared"
             before = jax.tree.map(lambda x: x[turn], state[name]) if several else state[name]
-            if name in present:
+            if name in present and present[name].ndim:
+                moved, inner = where_each_holds(present[name], move, (mine, before), group)
+            elif name in present:
                 moved, inner = where_it_holds(present[name], move, (mine, before), group)
             else:
                 moved, inner = move((mine, before), group)
@@ -101,7 +114,7 @@ def per_owner(
             new_state[name] = jax.tree.map(lambda x, new: x.at[turn].set(new), state[name], inner) if several else inner
         return new_params, new_state
 
-    return PerOwner(init, update, trunk_states, clip_norm is not None)
+    return PerOwner(init, update, trunk_states, clip_norm is not None, factors, optimizer)
 
 
 def clipping(gradients: dict[str, Array], clip_norm: float) -> Float[Array, ""]:
@@ -118,9 +131,9 @@ def clipping(gradients: dict[str, Array], clip_norm: float) -> Float[Array, ""]:
     return jnp.minimum(1.0, clip_norm / unit / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
 
 
-def keep_unless(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
-    """`new` where the condition holds, else `old`, leaf by leaf."""
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+def keep_unless(condition: Bool[Array, "*task"], new: Any, old: Any) -> Any:
+    """`new` where the condition holds, else `old`, leaf by leaf; a condition [task] is one for each entry of leaves."""
+    return jax.tree.map(lambda n, o: jnp.where(aligned(condition, n) if condition.ndim else condition, n, o), new, old)
 
 
 def where_it_holds(condition: Bool[Array, ""], move: Callable, old: Any, *given: Any) -> Any:
@@ -132,6 +145,14 @@ def where_it_holds(condition: Bool[Array, ""], move: Callable, old: Any, *given:
     if jax.default_backend() == "gpu":
         return keep_unless(condition, move(old, *given), old)
     return jax.lax.cond(condition, move, lambda old, *_: old, old, *given)
+
+
+def where_each_holds(conditions: Bool[Array, " task"], move: Callable, old: Any, *given: Any) -> Any:
+    """`where_it_holds` for every entry of the leading axis of what lies stacked."""
+    if len(conditions) == 1:  # a task by itself moves in place
+        alone = jax.tree.map(lambda x: x[0], (old, *given))
+        return jax.tree.map(lambda x: x[None], where_it_holds(conditions[0], move, *alone))
+    return jax.tree.map(lambda n, o: jnp.where(aligned(conditions, n), n, o), jax.vmap(move)(old, *given), old)
 
 
 def check_suits(optimizer: Any, leaves: dict[str, Any], name: str | None = None) -> None:
@@ -255,8 +276,12 @@ def build_optimizer(
 
 def decay_mask(rules: partition.Rules, group: dict[str, Array]) -> dict[str, bool]:
     """{path: does weight decay apply}; a rule may match nothing in one owner's group, so misses are no error here."""
-    matching = [r for r in rules if _matches(r[0], group)]
-    return {p: bool(v) for p, v in partition.match(matching, list(group), True).items()}
+    return {p: bool(v) for p, v in partition.match(matching(rules, group), list(group), True).items()}
+
+
+def matching(rules: partition.Rules, group: dict[str, Array]) -> list:
+    """The rules that match any of the paths: of what lies stacked, only the first task's are there."""
+    return [r for r in rules if _matches(r[0], group)]
 
 
 def _matches(pattern: str, group: dict[str, Array]) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import encoders, files, parts, paths, sharing
+from mtl_jax.alike import layout_of
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.tables import serving
@@ -18,7 +19,9 @@ from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
 from mtl_jax.scaler import centred, origin_of
-from mtl_jax.sharing.model import MultiTaskModel, forward
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.sharing.stacked import forward
+from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task, prediction
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
 from mtl_jax.training.arguments import check_is_split, check_no_name, check_run, read_labels
@@ -74,7 +77,7 @@ class Run:
     without_say: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: Any = None
     calibration: Calibration | None = None
-    _compiled: dict[str, Callable] = dataclasses.field(default_factory=dict, repr=False)
+    _compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return f"Run(tasks={[t.name for t in self.tasks]}, steps={self.steps}, members={self.members})"
@@ -116,18 +119,19 @@ class Run:
         """
         parts.check_whole("batch_size", batch_size)
         inputs = self._read(serving.inputs_for(self.columns, inputs, self.example.inputs))
+        layout, variables = self._stacked()
         if "predict" not in self._compiled:
 
             def predict(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-                outputs, _, _ = forward(self.model, variables, batch)
-                return {t.name: prediction(t, outputs[t.name]) for t in self.tasks}
+                outputs, _ = forward(self.model, layout, variables, batch)
+                return layout.each(prediction, outputs)
 
             self._compiled["predict"] = jax.jit(jax.vmap(predict, (0, None)) if self.members else predict)
         rows_axis = 1 if self.members else 0
         # To the host one by one, so that a device holds one piece whatever the number of rows.
         found = [
-            jax.device_get(self._compiled["predict"](self.variables, Batch(piece, {}, {})))
-            for piece in row_pieces(inputs, batch_size)
+            layout.unstack(jax.device_get(self._compiled["predict"](variables, layout.stack_batch(piece))), rows_axis)
+            for piece in (Batch(x, {}, {}) for x in row_pieces(inputs, batch_size))
         ]
         joined = {t.name: np.concatenate([f[t.name] for f in found], rows_axis) for t in self.tasks}
         rows = {
@@ -182,6 +186,16 @@ class Run:
             raise ValueError("the run is not calibrated; run = run.calibrate(data.val) makes it so")
         return regions(self.calibration, self.tasks, self.predict(inputs, batch_size), coverage)
 
+    def _stacked(self) -> tuple[Layout, Any]:
+        """How tasks lie when they predict, and the variables so."""
+        held = self._compiled.get("stacked")
+        if held is None or held[0] is not self.variables:
+            layout = self._compiled.get("layout") or layout_of(self.model, self.tasks, self.variables, self.example)
+            self._compiled["layout"] = layout
+            axis = 1 if self.members else 0
+            held = self._compiled["stacked"] = self.variables, layout.stack_variables(self.variables, axis)
+        return self._compiled["layout"], held[1]
+
     def _read(self, inputs: Any) -> Any:
         """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
         inputs = in_form_of(self.example.inputs, read_inputs(inputs))
@@ -206,13 +220,15 @@ class Run:
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
         parts.check_whole("batch_size", batch_size)
+        layout, variables = self._stacked()
         if "evaluate" not in self._compiled:
-            self._compiled["evaluate"] = make_evaluate(self.model, self.tasks, self.members is not None, in_pieces=True)
+            self._compiled["evaluate"] = make_evaluate(self.model, layout, self.members is not None, in_pieces=True)
         names = [t.name for t in self.tasks]
         split = centred(self.tasks, in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split"))
         split = read_labels(self.tasks, split)
         chosen = split._replace(inputs=self._read(split.inputs))
-        losses, metrics = self._compiled["evaluate"](self.variables, batch_pieces(chosen, batch_size))
+        pieces = (layout.stack_batch(piece, axis=1) for piece in batch_pieces(chosen, batch_size))
+        losses, metrics = self._compiled["evaluate"](variables, pieces)
         losses = np.asarray(losses)
         for i, (n, task) in enumerate(zip(names, self.tasks, strict=True)):
             if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all():

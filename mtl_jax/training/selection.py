@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax.batch import Batch, counted, effective_rows
+from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Task
 from mtl_jax.training.constants import baseline_losses, untold
 from mtl_jax.training.optimizers import keep_unless
@@ -133,10 +134,10 @@ def update(
     by: Yardstick,
     step: Int[Array, ""],
     *,
-    names: tuple[str, ...],
+    layout: Layout,
     patience: int | None,
 ) -> Best:
-    """The better of `best` and the variables at `step`. What has no finite loss is never better."""
+    """The better of `best` and the variables at `step`, both stacked. What has no finite loss is never better."""
     new = scores(losses, by)
     heard, finite = by.say > 0, jnp.isfinite(losses)
     judged = heard & ~jnp.isneginf(best.scores)
@@ -152,8 +153,7 @@ def update(
     moved = better | ~(judged | best.stopped)
 
     def choose(new: dict, old: dict) -> dict:
-        tasks = {n: keep_unless(moved[i], new["tasks"][n], old["tasks"][n])
-                 for i, n in enumerate(names) if n in new["tasks"]}  # fmt: skip
+        tasks = {n: keep_unless(layout.part(moved, n), x, old["tasks"][n]) for n, x in new["tasks"].items()}
         return {"shared": keep_unless(moved.any(), new["shared"], old["shared"]), "tasks": tasks}
 
     stale = jnp.where(anything | ~heard.any(), 0, best.stale + 1)

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,19 +10,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing.base import Balancer
-from mtl_jax.balancing.engine import JointLoss, linearize
-from mtl_jax.balancing.finite import all_finite, squared_lengths
+from mtl_jax.alike import layout_of
+from mtl_jax.balancing.base import Balancer, Needs
+from mtl_jax.balancing.engine import JointLoss, linearize_stacked
+from mtl_jax.balancing.finite import all_finite, finite_each, squared_lengths
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
 from mtl_jax.balancing.oracle import Oracle, losses_on
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, aligned
 from mtl_jax.parallel import global_sum, local_key
-from mtl_jax.sharing.model import MultiTaskModel, forward
-from mtl_jax.tasks import Task, divisor, task_losses
+from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.sharing.stacked import forward
+from mtl_jax.stacking import Layout, task_losses
+from mtl_jax.tasks import Task, divisor
 from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
 from mtl_jax.training.optimizers import PerOwner, groups, keep_unless
 from mtl_jax.training.schedule import Active
-from mtl_jax.training.state import TrainState
+from mtl_jax.training.state import TrainState, restacked, unstacked
 
 # What a step looks at besides the tasks' losses and gradients, as errors say what is wrong with it; {} is the method.
 NOT_FINITE = "is not finite although all losses are"
@@ -53,6 +56,7 @@ def make_train_step(
     nonfinite: str = "stop",
     active: Active | None = None,
     tell: Callable[[tuple[str, ...]], None] | None = None,
+    layout: Layout | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Record]]:
     """The pure function (state, batch) -> (state, record) of one step; jit, scan, vmap or pmap it as needed.
 
@@ -71,6 +75,8 @@ def make_train_step(
         is not looked at here (`finiteness.Watch`).
       active: which tasks train at a step (`schedule.bind`); the others are left out, as if they had no labels.
       tell: called while the step is traced with what the engine could not do as `options` say, and does otherwise.
+      layout: how tasks lie in the states and batches that the step is given. None: by name, with an entry per task;
+        then alike tasks are stacked within every step, which costs what lying so saves.
 
     A method that learns from validation batches makes it (state, batch, validation batch) -> (state, record).
 
@@ -84,9 +90,10 @@ def make_train_step(
     if optimizer.trunk_states > 1 and active is None:
         raise ValueError("an optimizer state of the trunk for each task needs a schedule that says whose turn it is")
     skip = nonfinite == "skip_task"
-    tasks = tuple(tasks or model.tasks)
-    names = [t.name for t in tasks]
-    ids = task_ids(names)
+    if layout is None:
+        given = {"options": options, "l1": l1, "l2": l2, "joint": joint, "nonfinite": nonfinite, "active": active}
+        return _by_name(model, optimizer, balancer, trainable, tuple(tasks or model.tasks), tell=tell, **given)
+    ids, by_rows = task_ids(layout.names), balancer.needs not in (Needs.LOSSES, Needs.ORACLE)
 
     def runs_in_training(path: str) -> bool:
         # Freezing parameters does not stop batch statistics: a frozen module has to run as in inference.
@@ -97,18 +104,18 @@ def make_train_step(
         model_key, balancer_key = jax.random.split(key)
         if active is not None:
             on = active(state.step, jax.random.fold_in(key, 2))
-            masks = {n: batch.masks[n] & on[i] for i, n in enumerate(names)}
+            masks = {n: m & aligned(layout.part(on, n), m) for n, m in batch.masks.items()}
             batch = batch._replace(masks=masks)
-        line = linearize(
-            model, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable,
-            mode=options.mode, paths=options.paths, tasks=tasks, joint=joint, check_heads=skip,
+        line = linearize_stacked(
+            model, layout, state.variables, batch, rng=model_key, train=runs_in_training, trainable=trainable,
+            mode=options.mode, paths=options.paths, joint=joint, check_heads=skip, rows_wanted=by_rows,
         )  # fmt: skip
         present = line.labelled & line.finite
         leaves = {p: v for p, v in partition.flatten(state.params).items() if p in trainable}
         oracle = None
         if validation is not None:
             sides = [
-                losses_on(model, state.variables, b, tasks, train=runs_in_training, rng=local_key(model_key))
+                losses_on(model, layout, state.variables, b, train=runs_in_training, rng=local_key(model_key))
                 for b in (batch, validation)
             ]
             oracle = Oracle(leaves, *sides)
@@ -116,35 +123,40 @@ def make_train_step(
             balancer, line, state.balancer_state, present, balancer_key, state.step, options, ids, oracle, skip
         )
         present = record.pop("kept", present)
-        gradients = scale_heads(line.own(), head_weights, names) | shared
+        gradients = scale_heads(line.own(), head_weights, layout) | shared
         for p, g in line.extra().items():
             gradients[p] = gradients[p] + g
-            if leaves[p].ndim > 1 and (l1 or l2):
+            kernel = leaves[p].ndim > (1 if partition.owner(p) == "shared" else 2)
+            if kernel and (l1 or l2):
                 gradients[p] = gradients[p] + l1 * jnp.sign(leaves[p]) + l2 * leaves[p]
 
-        lengths = squared_lengths(groups(gradients))
+        lengths = squared_lengths(groups(gradients), layout.groups)
         fine = {n: jnp.isfinite(x) for n, x in lengths.items()}
         if optimizer.clips:
-            fine = finite_if_long(gradients, fine)
+            fine = finite_if_long(gradients, fine, layout.groups)
         not_nan = {n: ~jnp.isnan(x) for n, x in lengths.items()}
         not_large = {n: fine[n] | jnp.isnan(x) for n, x in lengths.items()}
         own = fine if skip else not_nan
-        present &= jnp.stack([own.get(n, jnp.ones((), bool)) for n in names])
+        present &= layout.join({n: own.get(n, jnp.ones(layout.size(n), bool)) for n in layout.groups})
 
         # Tasks without labels keep head, optimizer state and batch statistics; the trunk waits if there are none.
-        moves = {n: present[i] for i, n in enumerate(names)} | {"shared": present.any()}
+        moves = {n: layout.part(present, n) for n in layout.groups} | {"shared": present.any()}
         changed = {"shared": line.state["shared"], **line.state["tasks"]}
         before = {"shared": state.state["shared"], **state.state["tasks"]}
 
         def good(of: dict[str, Array], *owners: str) -> Bool[Array, ""]:
-            return functools.reduce(operator.and_, (of[n] | ~moves[n] for n in owners if n in of), jnp.ones((), bool))
+            found = ((of[n] | ~moves[n]).all() for n in owners if n in of)
+            return functools.reduce(operator.and_, found, jnp.ones((), bool))
+
+        def settled(name: str, new: Any) -> Bool[Array, "*task"]:
+            return (all_finite if name == "shared" else finite_each)(new, before[name])
 
         sound = [
             good(not_nan, "shared"),
             good(not_large, "shared"),
-            good(not_nan, *names),
-            good(not_large, *names),
-            good({n: all_finite(s, before[n]) for n, s in changed.items()}, *changed),
+            good(not_nan, *layout.groups),
+            good(not_large, *layout.groups),
+            good({n: settled(n, s) for n, s in changed.items() if jax.tree.leaves(s)}, *changed),
             all_finite(balancer_state, state.balancer_state),
             jnp.ones((), bool),
         ]
@@ -153,7 +165,7 @@ def make_train_step(
         applied = functools.reduce(operator.and_, sound) & (True if skip else finite.all())
         turn = jnp.argmax(on) if optimizer.trunk_states > 1 else None
         if skip and optimizer.clips:  # whose norm is that of all leaves
-            gradients = {p: jnp.where(moves[partition.owner(p)], g, 0) for p, g in gradients.items()}
+            gradients = {p: keep_unless(moves[partition.owner(p)], g, jnp.zeros_like(g)) for p, g in gradients.items()}
         moves = {n: moving & applied for n, moving in moves.items()}
         updated, opt_state = optimizer.update(gradients, state.opt_state, leaves, moves, turn)
         params = partition.unflatten(updated, state.params)
@@ -177,18 +189,38 @@ def make_train_step(
 
     def losses_at(params: Any, model_state: Any, batch: Batch, key: Array) -> Float[Array, " task"]:
         variables = {"params": params, "state": model_state}
-        outputs, _, _ = forward(model, variables, batch, train=runs_in_training, rng=local_key(key))
-        sums, counts = task_losses(tasks, outputs, batch)
+        outputs, _ = forward(model, layout, variables, batch, train=runs_in_training, rng=local_key(key))
+        sums, counts = task_losses(layout, outputs, batch)
         return global_sum(sums) / divisor(counts)
 
     return step
 
 
-def finite_if_long(gradients: dict[str, Array], fine: dict[str, Bool[Array, ""]]) -> dict[str, Bool[Array, ""]]:
+def _by_name(
+    model: MultiTaskModel, optimizer: PerOwner, balancer: Balancer, trainable: frozenset[str], tasks: tuple[Task, ...],
+    **arguments: Any,
+) -> Callable:  # fmt: skip
+    """A step on states and batches with an entry per task."""
+
+    def step(state: TrainState, batch: Batch, *validation: Batch) -> tuple[TrainState, Record]:
+        layout = layout_of(model, tasks, state.variables, batch, trainable=trainable, optimizer=optimizer)
+        inner = make_train_step(model, optimizer, balancer, trainable, layout=layout, **arguments)
+        batches = [layout.stack_batch(b) for b in (batch, *validation)]
+        new, record = inner(restacked(state, layout), *batches)
+        return unstacked(new, layout), record
+
+    return step
+
+
+def finite_if_long(
+    gradients: dict[str, Array], fine: dict[str, Bool[Array, "*task"]], stacked: Collection[str] = ()
+) -> dict[str, Bool[Array, "*task"]]:
     """{owner: whether its gradient is finite}, from whether its squares are: where some are not, by a second look."""
 
     def look(_: tuple) -> tuple:
-        return {n: all_finite(group) for n, group in groups(gradients).items()}, jnp.zeros((), bool)
+        found = {n: (finite_each if n in stacked else all_finite)(group) for n, group in groups(gradients).items()}
+        return found, jnp.zeros((), bool)
 
     # A loop of at most one round, where a branch would be taken by all runs of a `vmap`.
-    return jax.lax.while_loop(lambda carry: carry[1], look, (fine, ~jnp.stack(list(fine.values())).all()))[0]
+    some = ~functools.reduce(operator.and_, (x.all() for x in fine.values()))
+    return jax.lax.while_loop(lambda carry: carry[1], look, (fine, some))[0]

@@ -14,7 +14,7 @@ from mtl_jax.balancing.forum import multipliers
 from mtl_jax.balancing.linearization import Examples
 from mtl_jax.balancing.options import Options, check, check_batch
 from mtl_jax.balancing.reference import reference_jacobian
-from mtl_jax.training.dispatch import make_dispatch
+from mtl_jax.training.dispatch import lay_out, make_dispatch
 from tests import tiny
 
 IDS = np.arange(3, dtype=np.uint32)
@@ -184,8 +184,9 @@ def test_a_balancer_for_each_group():
 def test_eight_devices(name):
     """One step in float64 on eight devices, by jit and by pmap, is that of one."""
     with jax.enable_x64(True):
-        step, first = tiny.training(name)
-        first, split, rows = tiny.in_double(first), tiny.double(tiny.batch(32)), np.arange(32, dtype=np.int32)[None]
+        step, first, layout = tiny.training(name, stacked=True)
+        first, rows = tiny.in_double(first), np.arange(32, dtype=np.int32)[None]
+        split = lay_out(tiny.double(tiny.batch(32)), layout)
         count, found = (1 if name == "modo" else 2), []
         # Interleaved halves of 4 rows on each of 8 devices are those of all 32 rows.
         for devices, by in ((1, "jit"), (8, "jit"), (8, "pmap")):

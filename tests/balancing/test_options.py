@@ -12,7 +12,7 @@ from mtl_jax.balancing.gramian import gramian
 from mtl_jax.balancing.options import Options, check, matching, resolve
 from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.tasks import loss_sum
-from mtl_jax.training.dispatch import make_dispatch
+from mtl_jax.training.dispatch import lay_out, make_dispatch
 from tests import tiny
 
 
@@ -94,8 +94,9 @@ def test_eight_devices_by_pmap(how):
     options = options.get(how, Options("map", level="features"))
     with jax.enable_x64(True):
         model = tiny.model(tiny.data().tasks, encoder="mlp(features=(48, 64))") if how == "layers" else None
-        step, first = tiny.training("graddrop" if "graddrop" in how else "upgrad", model=model, options=options)
-        first, split = tiny.in_double(first), tiny.double(tiny.batch(16))
+        method = "graddrop" if "graddrop" in how else "upgrad"
+        step, first, layout = tiny.training(method, model=model, options=options, stacked=True)
+        first, split = tiny.in_double(first), lay_out(tiny.double(tiny.batch(16)), layout)
         rows, found = np.arange(16, dtype=np.int32)[None], []
         for devices, by in ((1, "jit"), (8, "jit"), (8, "pmap")):
             mesh = parallel.make_mesh(devices)

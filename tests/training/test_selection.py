@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import mtl_jax as mtl
+from mtl_jax.stacking import alone
 from mtl_jax.training import selection
 from tests import tiny
 
@@ -22,22 +23,23 @@ def by(constants, say):
 @functools.partial(jax.jit, static_argnames=("patience",))
 def step_of(best, losses, yardstick, step, patience=None):
     """One validation; every variable holds the step it is from."""
-    names = tuple("ab")
+    names, layout = tuple("ab"), alone([mtl.Task(n, "regression") for n in "ab"])
     at = jnp.float32(step)
-    variables = {"params": {"shared": {}, "tasks": {n: {"w": at} for n in names}}, "state": {"shared": {}, "tasks": {}}}
+    own = {n: {"w": at[None]} for n in names}
+    variables = {"params": {"shared": {}, "tasks": own}, "state": {"shared": {}, "tasks": {}}}
     if best.params["shared"]:
         variables["params"]["shared"] = {"w": at}
-    return selection.update(best, variables, losses, yardstick, step, names=names, patience=patience)
+    return selection.update(best, variables, losses, yardstick, step, layout=layout, patience=patience)
 
 
 def kept(a, b, yardstick, apart=False, patience=None):
     """(steps of the variables of a and of b, the last `Best`) after validations with these losses."""
-    first = {"params": {"shared": {} if apart else {"w": -1.0}, "tasks": {n: {"w": -1.0} for n in "ab"}},
+    first = {"params": {"shared": {} if apart else {"w": -1.0}, "tasks": {n: {"w": [-1.0]} for n in "ab"}},
              "state": {"shared": {}, "tasks": {}}}  # fmt: skip
-    best = selection.start(jax.tree.map(jnp.float32, first), 2)
+    best = selection.start(jax.tree.map(jnp.float32, first, is_leaf=lambda x: isinstance(x, list)), 2)
     for i, losses in enumerate(zip(a, b, strict=True)):
         best = step_of(best, jnp.asarray(losses, jnp.float32), yardstick, jnp.int32(i), patience)
-    return [int(best.params["tasks"][n]["w"]) for n in "ab"], best
+    return [int(best.params["tasks"][n]["w"][0]) for n in "ab"], best
 
 
 def test_scores_by_hand():

@@ -10,7 +10,7 @@ from mtl_jax import balancing, parallel, partition
 from mtl_jax.sharing.model import forward
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training import optimizers, state
-from mtl_jax.training.dispatch import make_dispatch
+from mtl_jax.training.dispatch import lay_out, make_dispatch
 from mtl_jax.training.start import resolve_tasks
 from tests import tiny
 
@@ -117,7 +117,7 @@ def test_l1_and_l2_reach_kernels_only():
 def test_eight_devices_compute_what_one_does(name, parallel_by):
     """One step in float64, labels missing unevenly over the devices, batch normalisation included."""
     with jax.enable_x64(True):
-        step, first = tiny.training(METHODS[name])
+        step, first, layout = tiny.training(METHODS[name], stacked=True)
         first = tiny.in_double(first)
         split = tiny.double(tiny.batch(32))
         split = split._replace(masks={**split.masks, "sold": split.masks["sold"] & (jnp.arange(32) < 5)})
@@ -127,7 +127,7 @@ def test_eight_devices_compute_what_one_does(name, parallel_by):
             mesh = parallel.make_mesh(devices)
             placed = jax.device_put(jax.tree.map(jnp.copy, first), parallel.replicated(mesh))
             dispatch = make_dispatch(step, mesh, how)
-            splits = jax.device_put((split,), parallel.replicated(mesh))
+            splits = jax.device_put((lay_out(split, layout),), parallel.replicated(mesh))
             results.append(dispatch(placed, splits, (rows,)))
         (one, record), (many, records) = results
         tiny.assert_close(many._replace(key=None), one._replace(key=None), rtol=1e-9, atol=1e-10)
