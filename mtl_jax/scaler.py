@@ -37,11 +37,11 @@ class Scaler:
         return values * self._like(self.std, values) + self._like(self._centre, values)
 
     @property
-    def _centre(self) -> tuple[float, ...]:
+    def _centre(self) -> tuple[Any, ...]:
         return tuple(m - o for m, o in zip(self.mean, self.origin, strict=True)) if self.origin else self.mean
 
     @staticmethod
-    def _like(entries: tuple[float, ...], values: Any) -> Any:
+    def _like(entries: tuple[Any, ...], values: Any) -> Any:
         return jnp.asarray(entries[0] if len(entries) == 1 else entries, values.dtype)
 
 

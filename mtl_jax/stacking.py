@@ -69,13 +69,13 @@ class Layout:
         return stacked
 
     def unstack(self, stacked: ByTask, axis: int = 0) -> dict[str, Any]:
-        """{name: tree} of {first: leaves [task, ...]}."""
-        return {
-            n: jax.tree.map(lambda x, i=i: _index(x, i, axis), stacked[first])
-            for first, names in self.groups.items()
-            if first in stacked
-            for i, n in enumerate(names)
-        }
+        """{name: tree} of {first: leaves [task, ...]}; what lies on devices comes to the host, unless it is one task's."""
+        found = {}
+        for first, names in self.groups.items():
+            if first in stacked:
+                tree = jax.tree.map(_at_hand, stacked[first]) if len(names) > 1 else stacked[first]
+                found |= {n: jax.tree.map(lambda x, i=i: _index(x, i, axis), tree) for i, n in enumerate(names)}
+        return found
 
     def view(self, stacked: ByTask, own: ByTask | None = None) -> "View":
         """{name: tree} that is sliced where it is read; `own` entries go before."""
@@ -234,9 +234,16 @@ def _stack(arrays: Sequence[Any], axis: int) -> Any:
     return (np if on_host else jnp).stack(arrays, axis)
 
 
+def _at_hand(x: Any) -> Any:
+    # Each slice of an array on a device would be a program of its own.
+    return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
 def _index(x: Any, index: int, axis: int) -> Any:
     if isinstance(x, np.ndarray):
         return x[(slice(None),) * axis + (index,)]
+    if x.shape[axis] == 1:
+        return x.reshape(x.shape[:axis] + x.shape[axis + 1 :])
     return jax.lax.index_in_dim(x, index, axis, keepdims=False)
 
 

@@ -84,9 +84,7 @@ def training(balancer="equal", source=None, freeze=None, optimizer=None, stacked
     options = arguments.pop("options", Options("map"))
     layout = None
     if stacked:
-        layout = layout_of(
-            made, source.tasks, variables, batch(4, source), trainable=trainable, optimizer=owners
-        )
+        layout = layout_of(made, source.tasks, variables, batch(4, source), trainable=trainable, optimizer=owners)
         variables = layout.stack_variables(variables)
     step = make_train_step(
         made, owners, balancer, trainable, tasks=source.tasks, options=options, layout=layout, **arguments

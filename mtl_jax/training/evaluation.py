@@ -77,7 +77,7 @@ def make_measure(
     def compiled(function: Callable, axes: Any) -> Callable:
         return jax.jit(jax.vmap(function, in_axes=axes) if members else function)
 
-    def named(found: tuple) -> tuple[Float[Array, " task"], dict[str, dict[str, Array]]]:
+    def named(found: tuple) -> tuple[Float[Array, "... task"], dict[str, dict[str, Any]]]:
         losses, metrics = found
         return losses, layout.unstack(jax.device_get(metrics), int(members))
 

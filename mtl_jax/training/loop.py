@@ -108,8 +108,8 @@ def train(job: Job) -> Run:
             if found is not None:
                 run.resumed_from, loaded = found
                 check_restored(loaded["train"], run.resumed_from, workdir)
-                state = restacked(loaded["train"], layout, axis)
-                best = variables_of(loaded["best"], layout, axis, stack=True)
+                state = placed(restacked(loaded["train"], layout, axis), state)
+                best = placed(variables_of(loaded["best"], layout, axis, stack=True), best)
                 best = on_todays_scale(job, best, workdir)
             last = -1 if found is None else run.resumed_from
             run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
@@ -176,6 +176,11 @@ def train(job: Job) -> Run:
         run.interrupted = interrupts.caught.name
         interrupts.deliver(progress_at_signal(run, job.num_steps, workdir), run)
     return run
+
+
+def placed(tree: Any, like: Any) -> Any:
+    """A tree on the devices where `like` is."""
+    return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), tree, like)
 
 
 def on_todays_scale(job: Job, best: selection.Best, workdir: pathlib.Path) -> selection.Best:
