@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from mtl_jax.batch import Batch, PerTask, map_weights
+from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import global_sum
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import Task, loss_sum
@@ -169,7 +169,7 @@ class Layout:
         return batch._replace(
             targets=self.view(batch.targets),
             masks=self.view(batch.masks),
-            weights=map_weights(lambda _, w: w, self.view(batch.weights)) if batch.weights else None,
+            weights=self.view(batch.weights) if batch.weights else None,
         )
 
 
