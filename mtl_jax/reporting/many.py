@@ -3,6 +3,7 @@
 All that prints asks here, so that 139 schools fit where three tasks did. Files keep every task.
 """
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,34 +55,91 @@ def _mean(value: Any) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def in_a_line(values: Mapping[str, Any], higher_is_better: bool = False, worst: int = 1) -> str:
-    """``139 tasks: mean 0.52, 0.11 to 1.9, worst school_017 1.9``; numbers with four digits."""
+def in_a_line(
+    values: Mapping[str, Any], higher_is_better: bool = False, most: int = 1, form: str = ".4g", word: str = "worst"
+) -> str:
+    """``mean 0.52, 0.11 to 1.9, worst school_017 1.9``; ``all 33`` where all have one value.
+
+    Args:
+      values: {task: a number, or one a run}.
+      higher_is_better: which end is the worse.
+      most: how many of the worst are named.
+      form: of the numbers, as `format` takes it.
+      word: what the worst are called.
+    """
     found = summary(values, higher_is_better)
     if not found.count:
-        return f"{len(values)} tasks: no values"
-    named = ", ".join(f"{task} {value:.4g}" for task, value in found.worst[:worst])
+        return "no values"
     absent = f", {len(found.absent)} without a value" if found.absent else ""
-    least, *_, most = found.quartiles
-    return f"{len(values)} tasks: mean {found.mean:.4g}, {least:.4g} to {most:.4g}, worst {named}{absent}"
+    mean, least, *_, greatest = (format(v, form) for v in (found.mean, *found.quartiles))
+    if found.quartiles[0] == found.quartiles[-1]:
+        return f"all {mean}{absent}"
+    return f"mean {mean}, {least} to {greatest}, {word} {worst_text(found, form, most)}{absent}"
 
 
-HEADER = ("mean", "min", "25%", "50%", "75%", "max")  # what `cells` are
+QUARTILES = ("min", "25%", "50%", "75%", "max")  # what `quartiles_text` are
 
 
-def cells(found: Summary, digits: int = 4) -> tuple[str, ...]:
-    """Mean and quartiles as text; "-" where there is no value."""
-    return tuple("-" if np.isnan(v) else f"{v:.{digits}f}" for v in (found.mean, *found.quartiles))
+def quartiles_text(found: Summary, form: str = ".4f") -> tuple[str, ...]:
+    """The quartiles as text; "-" where there is no value."""
+    return tuple("-" if np.isnan(v) else format(v, form) for v in found.quartiles)
 
 
-def worst_text(found: Summary, digits: int = 4) -> str:
-    """``school_017 1.9000, school_003 1.8000``."""
-    return ", ".join(f"{task} {value:.{digits}f}" for task, value in found.worst) or "-"
+def worst_text(found: Summary, form: str = ".4f", most: int = WORST) -> str:
+    """``school_017 1.9000, school_003 1.8000``; "-" where there is no value."""
+    return ", ".join(f"{task} {format(value, form)}" for task, value in found.worst[:most]) or "-"
+
+
+def spread_over_tasks(
+    names: Sequence[str], headlines: Sequence[tuple[str, bool]], values: Mapping[str, Sequence[Any]]
+) -> dict[str, dict[str, str]]:
+    """{column: {method: text}} of each metric's quartiles over tasks, and of the tasks where a method is worst.
+
+    Args:
+      names: of the tasks.
+      headlines: (metric, is higher better) of each task.
+      values: {method: [seeds] of each task}.
+    """
+    found: dict[str, dict[str, str]] = {}
+    metrics = list(dict.fromkeys(headlines))
+    for metric, higher in metrics:
+        of = f" {metric}" if len(metrics) > 1 else ""
+        own = [i for i, h in enumerate(headlines) if h == (metric, higher)]
+        for method, v in values.items():
+            short = summary({names[i]: v[i] for i in own}, higher)
+            quartiles = " ".join(quartiles_text(short, ".3g"))
+            found.setdefault(f"{' '.join(QUARTILES)}{of}", {})[method] = quartiles
+            found.setdefault(f"worst{of}", {})[method] = worst_text(short, ".3g", 2)
+    return found
 
 
 def some(names: Sequence[str], most: int = 8) -> str:
     """Names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as the text of a list; of many the first ones and how many there are."""
+    return repr(list(names)) if not is_many(names) else f"[{some([repr(n) for n in names], 3)}]"
+
+
+def warn_of(texts: Mapping[str, str], stacklevel: int) -> None:
+    """A UserWarning for each task; of many tasks one, with the first one's text and the names of the others.
+
+    Args:
+      texts: {task: what is to be said of it, beginning with its name}.
+      stacklevel: as `warnings.warn` takes it in the caller's place.
+    """
+    if not is_many(texts):
+        for text in texts.values():
+            warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
+        return
+    first, *others = texts
+    warnings.warn(
+        f"{texts[first]} (so it is with {len(others)} more tasks: {some(others, WORST)})", UserWarning,
+        stacklevel=stacklevel + 1,
+    )  # fmt: skip
 
 
 def by_reason(reasons: Mapping[str, str]) -> str:
