@@ -67,10 +67,11 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
             break
     if summary["coverage"]:
         print(f"calibrated on val; intervals and sets of test:\n{coverage_table(summary['coverage'], COVERAGE)}")
-    if many.is_many(run.without_say):
+    if many.is_many(run.tasks) and run.without_say:
         print(f"no say in which variables are best: {many.by_reason(run.without_say)}")
-    for task, why in {} if many.is_many(run.without_say) else run.without_say.items():
-        print(f"task {task} had no say in which variables are best: {why}")
+    else:
+        for task, why in run.without_say.items():
+            print(f"task {task} had no say in which variables are best: {why}")
     print(f"per-task gradients: {run.engine}")
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; {workdir / 'summary.json'}")
     return 0

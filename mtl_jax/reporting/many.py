@@ -124,20 +124,21 @@ def listed(names: Sequence[str]) -> str:
     return repr(list(names)) if not is_many(names) else f"[{some([repr(n) for n in names], 3)}]"
 
 
-def warn_of(texts: Mapping[str, str], stacklevel: int) -> None:
-    """A UserWarning for each task; of many tasks one, with the first one's text and the names of the others.
+def warn_of(texts: Mapping[str, str], tasks: Collection[Any], stacklevel: int) -> None:
+    """A UserWarning for each task of `texts`; among many tasks one, with the first one's text and the others' names.
 
     Args:
       texts: {task: what is to be said of it, beginning with its name}.
+      tasks: all tasks, of which these are some.
       stacklevel: as `warnings.warn` takes it in the caller's place.
     """
-    if not is_many(texts):
+    if not is_many(tasks) or len(texts) < 2:
         for text in texts.values():
             warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
         return
     first, *others = texts
     warnings.warn(
-        f"{texts[first]} (so it is with {len(others)} more tasks: {some(others, WORST)})", UserWarning,
+        f"{texts[first]} (so it is with {len(others)} more of {len(tasks)} tasks: {some(others, WORST)})", UserWarning,
         stacklevel=stacklevel + 1,
     )  # fmt: skip
 

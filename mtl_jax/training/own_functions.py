@@ -43,7 +43,7 @@ def give_back(tasks: Sequence[Task], given: Sequence[Task] | None) -> tuple[Task
     by_name = {t.name: t for t in given or ()}
     gone: dict[str, str] = {}
     filled = tuple(_filled(t, by_name.get(t.name), gone) for t in tasks)
-    many.warn_of(gone, stacklevel=3)
+    many.warn_of(gone, tasks, stacklevel=3)
     return filled
 
 

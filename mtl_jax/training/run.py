@@ -220,7 +220,7 @@ class Run:
             for i, (n, task) in enumerate(zip(names, self.tasks, strict=True))
             if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all()
         }
-        many.warn_of(broken, stacklevel=2)
+        many.warn_of(broken, self.tasks, stacklevel=2)
         return {
             t.name: ({} if isinstance(t.loss, Missing) else {"loss": _number(losses[..., i])})
             | {m: _number(v) for m, v in metrics[t.name].items()}

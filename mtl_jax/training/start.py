@@ -110,7 +110,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
             unlike[task.name] = said
         scaler = chosen_scaler(task, other, task.name in carried)
         resolved.append(dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss))
-    many.warn_of(unlike, stacklevel=4)
+    many.warn_of(unlike, tasks, stacklevel=4)
     return tuple(resolved)
 
 

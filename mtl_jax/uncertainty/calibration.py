@@ -180,7 +180,7 @@ def regions(
             sides = [temperature.two_sided(v) for v in columns_of(task, values)]
             sets = [conformal.class_set(v, limit) for v, limit in zip(sides, limits, strict=True)]
             found[task.name] = np.stack(sets, 1) if task.size is not None else sets[0]
-    many.warn_of(few, stacklevel=2)
+    many.warn_of(few, tasks, stacklevel=2)
     return found
 
 

@@ -109,12 +109,13 @@ def test_reasons_are_grouped_by_what_they_say():
 def test_one_warning_speaks_for_many_tasks():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        many.warn_of({t: f"task {t!r} is bad" for t in "abc"}, stacklevel=1)
+        many.warn_of({t: f"task {t!r} is bad" for t in "abc"}, "abcd", stacklevel=1)
         assert [str(w.message) for w in caught] == ["task 'a' is bad", "task 'b' is bad", "task 'c' is bad"]
-        many.warn_of({t.name: f"task {t.name!r} is bad" for t in TASKS}, stacklevel=1)
+        many.warn_of({t.name: f"task {t.name!r} is bad" for t in TASKS[:7]}, TASKS, stacklevel=1)
+        many.warn_of({}, TASKS, stacklevel=1)
     assert len(caught) == 4
     assert str(caught[-1].message).startswith(
-        "task 'school_000' is bad (so it is with 138 more tasks: school_001, school_002, "
+        "task 'school_000' is bad (so it is with 6 more of 139 tasks: school_001, school_002, "
     )
 
 
