@@ -3,7 +3,7 @@
     python -m experiments.train --config=experiments/configs/computer_survey.py --config.data_dir=DATA \
         --workdir=runs/survey
     python -m experiments.compare --config=experiments/configs/computer_survey.py --config.data_dir=DATA \
-        --workdir=runs/compare_survey --seeds=3 --sharing=hard --sharing=low_rank --sharing=independent
+        --workdir=runs/compare_survey --seeds=3 --sharing=hard --sharing=go_mtl
 
 Floors of the RMSE of all test ratings: the mean of all 2.80, a person's mean 2.44, one ridge regression beside the
 means 2.02, a ridge regression for each person 1.92 (``python -m scripts.evidence.floors``). With
