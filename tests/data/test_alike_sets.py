@@ -72,7 +72,7 @@ def test_what_is_held_out_of_small_tasks():
 @needs_data
 def test_floors_of_school():
     """Ridge on the loaded arrays: 34.2% of the variance explained as one task, 37.9% with school offsets."""
-    found = {name: float(text.split()[-1]) for name, text in floors.school()}
+    found = {name: value for name, _, value, _ in floors.school()}
     assert found["one ridge"] == pytest.approx(0.342, abs=0.001)
     assert found["one ridge, school offsets"] == pytest.approx(0.379, abs=0.001)
     assert found["mean of each school"] < 0.11
@@ -99,9 +99,16 @@ def test_computer_survey():
     assert counts(mtl.data.load("computer_survey(computers=8)")) == [190 * 6, 190 * 2, 190 * 4]
     rows = {t: data.rows["val"][t] % 20 for t in ("person_001", "person_002", "person_003")}
     assert len({tuple(r) for r in rows.values()}) == 3 and max(map(max, rows.values())) < 16
-    found = dict(floors.computer_survey())
-    assert found["mean of each person, 16 computers"] == "RMSE 2.443"  # by hand: scripts/evidence/floors.txt
-    assert float(found["a ridge for each person, 16 computers"].split()[1]) < 1.95
+    found = {name: value for name, _, value, _ in floors.computer_survey()}
+    ratings = np.stack([np.concatenate([s.targets[t.name] for s in (data.train, data.val)]) for t in data.tasks])
+    tested = np.stack(list(data.test.targets.values()))
+    by_hand = np.sqrt(((tested - ratings.mean(1, keepdims=True)) ** 2).mean())
+    assert found["mean of each person, 16 computers"] == pytest.approx(by_hand, rel=1e-5)
+    assert (
+        found["a ridge for each person, 16 computers"]
+        < 1.95
+        < found["one ridge beside each person's mean, 16 computers"]
+    )
 
 
 @needs_data
