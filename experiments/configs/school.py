@@ -9,8 +9,9 @@
 The second is one task of all pupils; the third has single-task networks beside its rows. The literature's measure is
 the variance of all test scores that is explained (`data.school.explained_variance`; of one task, its r2). Floors, mean
 over ten splits: a school's mean 9.9%, one ridge regression 34.2%, with school offsets 37.9%; the means over schools of
-their RMSE, which tables have, are 11.87, 10.20 and 9.92 (``python -m scripts.evidence.floors``). On split 0, where ridge
-has 33.2% and 37.7%, the second command's network has 38.1%, and 34.2% without offsets, in ten seconds on 2 CPU cores.
+their RMSE, which tables have, are 11.87, 10.20 and 9.92 (``python -m scripts.evidence.floors``). On split 0, where
+ridge has 33.2% and 37.7%, the second command's network has 38.1%, and 34.2% without offsets, in ten seconds on 2 CPU
+cores.
 """
 
 from experiments.configs import base

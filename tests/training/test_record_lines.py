@@ -82,6 +82,15 @@ def test_both_forms_in_one_file_are_read_and_written_anew_in_one(tmp_path):
     assert records.read_history(path) == [old, new, later] and path.read_text().count("school_000") == 1
 
 
+def test_a_file_that_a_kill_cut_short_has_the_records_before(tmp_path):
+    given = [r | {"step": step} for step in (5, 10) for r in some_records()]
+    whole, path = record_lines.text_of(given).encode(), tmp_path / "a.jsonl"
+    ends = np.cumsum([len(line) for line in whole.splitlines(keepends=True)])  # of the names, then of the records
+    for at in (10, ends[0] - 1, ends[0], ends[0] + 50, ends[1] - 2, ends[1], ends[3] + 7):
+        path.write_bytes(whole[:at])
+        assert records.read_history(path) == given[: max(0, int((ends <= at).sum()) - 1)]
+
+
 @pytest.mark.parametrize("lines, message", [
     ([{"losses": [1, 2]}], "line 1 is damaged: its field 'losses' is a list, and no line before names the tasks"),
     ([{"tasks": ["a", "b"]}, {"losses": [1, 2, 3]}], "line 2 is damaged: it does not hold a value for each of 2 tasks"),
