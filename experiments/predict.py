@@ -41,6 +41,7 @@ def main() -> int:
     from mtl_jax import files, paths
     from mtl_jax.data.tables import read_table
     from mtl_jax.data.tables.predictions import beside, with_points
+    from mtl_jax.reporting.many import some
     from mtl_jax.uncertainty import regions
 
     run, out = mtl.load_run(WORKDIR.value), paths.local(OUT.value, "--out")
@@ -61,7 +62,7 @@ def main() -> int:
     if not run.calibration:
         said += (": the run is not calibrated (let experiments.train finish with validation rows, or in Python "
                  "run.calibrate(data.val).save(folder))")  # fmt: skip
-    print(f"{table.num_rows:,} rows with predictions of {', '.join(t.name for t in run.tasks)}, {said}; {out}")
+    print(f"{table.num_rows:,} rows with predictions of {some([t.name for t in run.tasks])}, {said}; {out}")
     return 0
 
 

@@ -53,6 +53,7 @@ def calibrate(run: Any, data: Any, workdir: pathlib.Path) -> dict[str, dict[str,
 def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
     """Writes summary.json and prints the test metrics."""
     from mtl_jax import files
+    from mtl_jax.reporting import many
     from mtl_jax.reporting.summary import metrics_table, summarize
     from mtl_jax.uncertainty import coverage_table
 
@@ -66,8 +67,11 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
             break
     if summary["coverage"]:
         print(f"calibrated on val; intervals and sets of test:\n{coverage_table(summary['coverage'], COVERAGE)}")
-    for task, why in run.without_say.items():
-        print(f"task {task} had no say in which variables are best: {why}")
+    if many.is_many(run.tasks) and run.without_say:
+        print(f"no say in which variables are best: {many.by_reason(run.without_say)}")
+    else:
+        for task, why in run.without_say.items():
+            print(f"task {task} had no say in which variables are best: {why}")
     print(f"per-task gradients: {run.engine}")
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; {workdir / 'summary.json'}")
     return 0

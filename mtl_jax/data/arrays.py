@@ -18,6 +18,7 @@ from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.data.stratification import class_codes
 from mtl_jax.inputs import read_inputs
 from mtl_jax.parts import check_seed
+from mtl_jax.reporting.many import some
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -104,7 +105,7 @@ def read(
         if not values.ndim:
             raise ValueError(f"task {task!r}: labels are {values[()]!r}; they must be an array, a label per row")
         if isinstance(inputs, PerTask) and task not in inputs:
-            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {', '.join(inputs)}")
+            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {some(list(inputs))}")
         if masks is not None and task in masks:
             mask = np.asarray(masks[task])
             if mask.dtype != bool or mask.shape != values.shape[: mask.ndim]:

@@ -12,6 +12,7 @@ from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of,
 from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
+from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import KINDS, Task
 
@@ -52,7 +53,7 @@ class Dataset:
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
         words = "" if self.vocabulary is None else f", vocabulary={len(self.vocabulary)}"
-        return f"Dataset({self.name!r}, tasks={[t.name for t in self.tasks]}, rows={rows}{words})"
+        return f"Dataset({self.name!r}, tasks={many.listed([t.name for t in self.tasks])}, rows={rows}{words})"
 
     def select(self, names: Sequence[str]) -> "Dataset":
         """The same rows with these tasks only, in this order."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from mtl_jax.data.tables import serving
 from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
+from mtl_jax.reporting import many
 from mtl_jax.scaler import centred, origin_of
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.stacked import forward
@@ -80,7 +80,7 @@ class Run:
     _compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
-        return f"Run(tasks={[t.name for t in self.tasks]}, steps={self.steps}, members={self.members})"
+        return f"Run(tasks={many.listed([t.name for t in self.tasks])}, steps={self.steps}, members={self.members})"
 
     @property
     def steps(self) -> int:
@@ -230,10 +230,13 @@ class Run:
         pieces = (layout.stack_batch(piece, axis=1) for piece in batch_pieces(chosen, batch_size))
         losses, metrics = self._compiled["evaluate"](variables, pieces)
         losses = np.asarray(losses)
-        for i, (n, task) in enumerate(zip(names, self.tasks, strict=True)):
-            if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all():
-                warnings.warn(f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or "
-                              "the parameters, are not finite", UserWarning, stacklevel=2)  # fmt: skip
+        broken = {
+            n: f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or the "
+            "parameters, are not finite"
+            for i, (n, task) in enumerate(zip(names, self.tasks, strict=True))
+            if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all()
+        }
+        many.warn_of(broken, self.tasks, stacklevel=2)
         return {
             t.name: ({} if isinstance(t.loss, Missing) else {"loss": _number(losses[..., i])})
             | {m: _number(v) for m, v in metrics[t.name].items()}
