@@ -10,16 +10,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
+from mtl_jax.balancing.balance import Record, after, balance, scale_heads, task_ids
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.balancing.engine import JointLoss, linearize
 from mtl_jax.balancing.finite import all_finite, squared_lengths
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
-from mtl_jax.balancing.oracle import Oracle, losses_on
+from mtl_jax.balancing.oracle import Oracle
 from mtl_jax.batch import Batch
 from mtl_jax.parallel import global_sum, local_key
 from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task, divisor, task_losses
-from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
+from mtl_jax.training.looking_ahead import losses_on
 from mtl_jax.training.optimizers import PerOwner, groups, keep_unless
 from mtl_jax.training.schedule import Active
 from mtl_jax.training.state import TrainState

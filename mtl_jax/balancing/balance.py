@@ -1,4 +1,7 @@
-"""Within a step: what a balancing method is shown, and what its decision means for trunk and heads."""
+"""Within a step: what a balancing method is shown, and what its decision means for trunk and heads.
+
+`fit` and `balanced`, which serves other loops, ask a method in the same way.
+"""
 
 import zlib
 from collections.abc import Sequence
