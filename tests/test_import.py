@@ -38,7 +38,7 @@ def test_names_are_found_and_others_are_not():
 
     assert all(getattr(mtl_jax, name) is not None for name in mtl_jax.__all__)
     assert set(mtl_jax.__all__) <= set(dir(mtl_jax))
-    for_checkers = set(re.findall(r"\w+", inspect.getsource(mtl_jax).split("if TYPE_CHECKING")[1].split("__version__")[0]))
-    assert set(mtl_jax.__all__) <= for_checkers
+    block = inspect.getsource(mtl_jax).split("if TYPE_CHECKING")[1]
+    assert set(mtl_jax.__all__) == set(re.findall(r"(\w+) as \1", block))
     with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
         _ = mtl_jax.fitt
