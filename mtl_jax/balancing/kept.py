@@ -1,12 +1,12 @@
 """What a loop of one's own carries from step to step for its balancing method, and whether it is the right one."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from mtl_jax.balancing import balance
 from mtl_jax.balancing.base import Balancer, Signal
@@ -29,7 +29,7 @@ class State:
       method: the method's name.
     """
 
-    step: Int[Array, ""]
+    step: Any
     inner: Any
     before: Any
     method: str = dataclasses.field(metadata={"static": True})
@@ -109,18 +109,25 @@ def _same_method(state: State, balancer: Balancer) -> None:
                          "balanced.init(params) makes its own")  # fmt: skip
 
 
-def draws(balancer: Balancer, count: int, template: Gradient, options: Options) -> bool:
-    """Whether what a method decides depends on its key, read off the trace of one update."""
+class Reads(NamedTuple):
+    """Whether what a method decides depends on these."""
+
+    losses: bool
+    key: bool
+
+
+def reads(balancer: Balancer, count: int, template: Gradient, options: Options) -> Reads:
+    """What a method reads besides gradients, off the trace of one update."""
     ones, mask = jnp.ones(count), jnp.ones(count, bool)
     square = jnp.eye(count)
 
-    def update(key: Array) -> Any:
+    def update(losses: Array, key: Array) -> Any:
         leaves = {"": jnp.zeros(2)} if options.level == "features" else jax.tree.map(jnp.zeros_like, template)
         flat = Losses(lambda x: ones, lambda x, w: x, lambda x, d: ones, mask)
         rows = {p: jnp.zeros((count, *x.shape), x.dtype) for p, x in leaves.items()}
         ids = np.arange(count, dtype=np.uint32)
-        signal = Signal(ones, square, rows, square, Oracle(leaves, flat, flat), ids)
+        signal = Signal(losses, square, rows, square, Oracle(leaves, flat, flat), ids)
         state = balancer.init(count, {} if options.level == "features" else leaves)
         return balancer.update(signal, state, mask=mask, key=key)
 
-    return reached(update, jax.random.key(0))[0]
+    return Reads(*reached(update, ones, jax.random.key(0)))

@@ -135,8 +135,8 @@ def read_losses(
     return OwnLosses(functions, features, has_aux, has_mask, None if tasks is None else tuple(tasks))
 
 
-def side(losses: OwnLosses, params: Any, leaves: Gradient, batch: Any, axis_name: str | None) -> Losses:
-    """The losses on a batch as functions of the leaves, for methods that look ahead."""
+def side(losses: OwnLosses, params: Any, leaves: Gradient, batch: Any, axis_name: str | None, on: Any = True) -> Losses:
+    """The losses on a batch as functions of the leaves, for methods that look ahead; `on` are the tasks to look at."""
 
     def local(leaves: Gradient) -> Float[Array, " task"]:
         values = losses.at(partition.unflatten(leaves, params), batch)[1]
@@ -155,7 +155,7 @@ def side(losses: OwnLosses, params: Any, leaves: Gradient, batch: Any, axis_name
         return mean(jax.jvp(local, (own(leaves),), (own(direction),))[1])
 
     mask = losses.at(partition.unflatten(leaves, params), batch)[1].mask
-    labelled = over_devices.anywhere(mask, axis_name)
+    labelled = over_devices.anywhere(mask, axis_name) & on
     return Losses(lambda leaves: mean(local(leaves)), gradient, slope, labelled)
 
 

@@ -46,7 +46,7 @@ class Info(NamedTuple):
     aux: Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Balanced:
     """What `balanced` returns: pure functions, with all that is remembered in a state of the caller's."""
 
@@ -119,7 +119,8 @@ class Balanced:
         step = linear(pulls, shared, columns=how.mode == "columns", paths=how.paths, samples=samples)
         oracle = None
         if validation is not None:
-            sides = [own_losses.side(self.losses, params, leaves, b, self.axis_name) for b in (batch, validation)]
+            shown = ((batch, True if given is None else given), (validation, True))
+            sides = [own_losses.side(self.losses, params, leaves, b, self.axis_name, on) for b, on in shown]
             oracle = Oracle(leaves, *sides)
 
         present = pulls.labelled & pulls.finite
@@ -223,5 +224,5 @@ class Balanced:
             raise ValueError(f"{name} reads no validation batch; leave validation out")
         if needs is not Needs.CROSS and second is not None:
             raise ValueError(f"{name} reads one sample; leave second out")
-        if key is None and kept.draws(self.balancer, len(names), template, how):
+        if key is None and kept.reads(self.balancer, len(names), template, how).key:
             raise ValueError(f"{name} draws at random and no key was given; give one: balanced(..., key=key)")
