@@ -173,5 +173,6 @@ def two_samples(losses: OwnLosses) -> OwnLosses:
 
 def _pair(found: Any, what: str, wanted: str) -> tuple[Any, Any]:
     if not isinstance(found, tuple) or len(found) != 2:
-        raise ValueError(f"{what} returns {type(found).__name__}; with has_aux or has_mask it must be {wanted}")
+        shown = "an array" if hasattr(found, "shape") else type(found).__name__
+        raise ValueError(f"{what} returns {shown}; with has_aux or has_mask it must be {wanted}")
     return found

@@ -133,7 +133,8 @@ class Balanced:
             direction = step.rest(jnp.ones_like(pulls.losses) if heads is None else heads) | direction
         gradients = {p: direction[p].astype(x.dtype) for p, x in leaves.items()}
         whole = all_finite(gradients) & all_finite(inner, state.inner)
-        applied = whole if skip else whole & (pulls.finite | ~pulls.labelled).all()
+        fine = present.any() | ~pulls.labelled.any() if skip else (pulls.finite | ~pulls.labelled).all()
+        applied = whole & fine
         gradients = jax.tree.map(lambda g: jnp.where(applied, g, jnp.nan), gradients)
         new = state.moved(applied, inner, pulls.losses, present)
 

@@ -66,7 +66,8 @@ def balanced(
       monitor: whether `Info` has norms, cosines and conflict where the method has a Gramian.
       nonfinite: "stop": where a loss, gradient or new state is not finite, all gradients are nan, and the state stays;
         "skip_task": a task whose loss or gradient is not finite is left out, for which all rows are pulled one by one,
-        whatever the method.
+        whatever the method. In one function of all losses, a derivative that is not finite may reach all rows, and
+        stops all; functions of the tasks' own, or heads, keep it to its task.
       axis_name: of the axis of `pmap` or `shard_map` over which devices share a batch: losses and gradients are means
         over it, so that devices with equally many rows compute what one does. With masks, divide by the mean count
         over the axis.
