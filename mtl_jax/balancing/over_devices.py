@@ -29,11 +29,8 @@ def vary(tree: Any, axis_name: str | None) -> Any:
     if axis_name is None:
         return tree
 
-    def leaf(x: Any) -> Any:
-        known = getattr(jax.typeof(x), "vma", None)
-        return x if known is None or axis_name in known else jax.lax.pcast(x, axis_name, to="varying")
-
-    return jax.tree.map(leaf, tree)
+    nothing = jax.lax.axis_index(axis_name) * 0  # but each device's own nothing
+    return jax.tree.map(lambda x: x + nothing.astype(x.dtype), tree)
 
 
 def everywhere(flags: Any, axis_name: str | None) -> Any:
