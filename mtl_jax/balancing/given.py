@@ -95,14 +95,13 @@ def in_order(found: Any, tasks: Sequence[str] | None, what: str = "losses") -> t
       ValueError: for other shapes, or names or a number that do not fit `tasks`.
     """
     if isinstance(found, Mapping):
+        check_names(found, what)
         for name, value in found.items():
             if jnp.ndim(value):
                 raise ValueError(f"{what}[{name!r}] has shape {jnp.shape(value)}; it must be a scalar: take its mean")
         if tasks is not None and set(found) != set(tasks):
             raise ValueError(f"{what} are named {', '.join(map(str, found))}; the tasks are {', '.join(tasks)}")
-        names = tuple(map(str, found)) if tasks is None else tuple(tasks)
-        if not names:
-            raise ValueError(f"{what} are empty; there is nothing to balance")
+        names = tuple(found) if tasks is None else tuple(tasks)
         return names, jnp.stack([jnp.asarray(found[n]) for n in names]), True
     if isinstance(found, list | tuple):
         found = jnp.stack([jnp.asarray(x) for x in found]) if found else jnp.zeros(0)
@@ -114,6 +113,14 @@ def in_order(found: Any, tasks: Sequence[str] | None, what: str = "losses") -> t
     if tasks is not None and len(tasks) != len(values):
         raise ValueError(f"{what} are {len(values)}, and there are {len(tasks)} tasks: {', '.join(tasks)}")
     return tuple(map(str, range(len(values)))) if tasks is None else tuple(tasks), values, False
+
+
+def check_names(found: Mapping, what: str) -> None:
+    """An error for a dict by task that is empty, or has a key that is no text."""
+    if not found:
+        raise ValueError(f"{what} are empty; there is nothing to balance")
+    if other := [n for n in found if not isinstance(n, str)]:
+        raise ValueError(f"{what} have the key {other[0]!r}; tasks are named by text: {{'name': ...}}")
 
 
 def check_floats(values: Array) -> Float[Array, " task"]:

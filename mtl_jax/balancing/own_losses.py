@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition, parts
 from mtl_jax.balancing import over_devices
-from mtl_jax.balancing.given import check_floats, in_order, read_mask
+from mtl_jax.balancing.given import check_floats, check_names, in_order, read_mask
 from mtl_jax.balancing.linearization import Gradient
 from mtl_jax.balancing.oracle import Losses
 
@@ -123,7 +123,8 @@ def read_losses(
     functions = losses if heads is None else heads
     kind = "losses" if heads is None else "heads"
     if isinstance(functions, Mapping):
-        if not functions or not all(map(callable, functions.values())):
+        check_names(functions, kind)
+        if not all(map(callable, functions.values())):
             raise ValueError(f"{kind} must be a function of all losses, or {{task: function}}")
         if tasks is not None and set(tasks) != set(functions):
             raise ValueError(f"tasks are {', '.join(tasks)}, but {kind} are of {', '.join(functions)}")

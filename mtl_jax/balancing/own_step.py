@@ -88,7 +88,8 @@ class Balanced:
           params: where to take them; state: from `init` or the last call.
           batch: what the losses read; for functions of the tasks' own {task: its batch}.
           key: for methods that draw; what the losses draw from is part of the batch.
-          mask: [K] bool or {name: bool}, which tasks are there; all by default.
+          mask: [K] bool or {name: bool}, which tasks are there; all by default. Leaves that an absent task alone reads
+            have gradient zero, which an optimizer's momentum and decay do not stop (`fit` has a state per task).
           second: another batch, for methods that read two samples: then losses and gradients are means over both. By
             default the samples are the even and the odd rows of `batch`.
           validation: a validation batch, for methods that learn from one.

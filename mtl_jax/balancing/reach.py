@@ -28,9 +28,9 @@ def _entering(program: Any, leaving: list[bool]) -> list[bool]:
             continue
         params = equation.params
         inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
-        if inner is not None and equation.primitive.name in INSIDE:
-            inside = _entering(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner, on)
-        else:
-            inside = [True] * len(equation.invars)
+        inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+        inside = [True] * len(equation.invars)
+        if equation.primitive.name in INSIDE and len(inner.invars) == len(inside) and len(inner.outvars) == len(on):
+            inside = _entering(inner, on)
         wanted |= {v for v, on in zip(equation.invars, inside, strict=True) if on and not isinstance(v, Literal)}
     return [v in wanted for v in program.invars]

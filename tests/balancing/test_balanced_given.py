@@ -198,6 +198,8 @@ ERRORS = {
     "losses have shape (8, 4); they must be [K]": lambda: call(lambda p, b: own.features(p, b)[:, :4] * b[1]),
     "losses['a'] has shape (8,); it must be a scalar: take its mean": lambda: call(lambda p, b: {"a": b[1][:, 0]}),
     "losses['a'] returns shape (8,)": lambda: call({"a": lambda p, b: b[1][:, 0]}, batch={"a": own.batch()}),
+    "losses are empty; there is nothing to balance": lambda: call(lambda p, b: {}),
+    "losses have the key 0; tasks are named by text": lambda: call(lambda p, b: {0: own.losses(p, b)[0]}),
     "losses are int32; they must be floating-point": lambda: call(lambda p, b: jnp.arange(4)),
     "losses are 4, and there are 3 tasks: 0, 1, 2": lambda: call(tasks=3),
     "losses are named a, b, c, d; the tasks are a, b": lambda: call(own.named, tasks=("a", "b")),
@@ -254,7 +256,10 @@ def test_a_state_starts_when_the_number_of_tasks_is_known():
 
 
 def test_what_reaches_an_output():
-    """Through calls, not through a stop to what is dropped."""
+    """Through calls and functions with derivatives of their own, and not from what they drop."""
+    square = jax.custom_vjp(lambda a, b: (jnp.square(a), b))
+    square.defvjp(lambda a, b: (square(a, b), a), lambda a, g: (2 * a * g[0], g[1]))
+    assert reached(lambda a, b, c: jax.nn.relu(square(a, b)[0]) + 0 * jnp.sin(1.0), 1.0, 2.0, 3.0)[::2] == (True, False)
     inner = jax.jit(lambda a, b, c: (a * b, c))
     assert reached(lambda a, b, c, d: inner(a, b, c)[0] + 0 * jnp.ones(()), 1.0, 2.0, 3.0, 4.0) == (
         True,
