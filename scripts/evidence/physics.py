@@ -1,6 +1,6 @@
 """Does balancing help a physics-informed network? The Helmholtz equation with a known solution, four ways to weigh it.
 
-    python -m scripts.evidence.physics [--steps 3000] [--seeds 3]
+    python -m scripts.evidence.physics [--steps 10000] [--seeds 3]
 
 u_xx + u_yy + u = q on [-1, 1]^2 with u = 0 on the boundary, and q such that u = sin(pi x) sin(2 pi y) (after Wang, Teng
 and Perdikaris, SIAM J. Sci. Comput. 2021, arXiv:2001.04536, section 3, who have 4 pi). An MLP 2-32-32-32-1 with tanh
@@ -123,7 +123,7 @@ def train(method: str, steps: int) -> Callable:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     device = jax.devices()[0]

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import mtl_jax as mtl
 from mtl_jax import balancing
 
+SHARED = "trunk/.*"
 TASKS = ("a", "b", "c", "d")
 CALLS = {name: f"{name}(weights=(1.0, 2.0, 0.5, 1.5))" if name == "fixed" else name for name in balancing.NAMES}
 
@@ -74,3 +76,10 @@ def tolerance(state):
     """Of a comparison in float64: what a method keeps is float32, and Adam amplifies what that rounds."""
     kept = jax.tree.leaves(state)
     return {"rtol": 1e-4, "atol": 1e-5} if kept else {"rtol": 1e-7, "atol": 1e-9}
+
+
+def call(given=losses, balancer="upgrad", at=None, on=None, **how):
+    """(gradients, state, info) of a first call, of losses, at parameters, on a batch; `how` goes to `balanced`."""
+    at = params() if at is None else at
+    balanced = mtl.balanced(given, balancer, **{"shared": SHARED, **how})
+    return balanced(at, balanced.init(at), batch() if on is None else on)
