@@ -34,6 +34,8 @@ def get_config(table: str = ""):
     c.batch_size = options["batch_size"]
     c.num_steps = options["num_steps"]
     c.patience = options["patience"]
+    c.fallback = options["fallback"]
+    c.beside_trees = True
     c.steps_per_dispatch = max(d for d in range(1, 51) if every % d == 0)
     c.eval_every = c.checkpoint_every = c.log_every = every
     return c

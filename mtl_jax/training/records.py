@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl_jax import files
 
-FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir")  # between a run and its continuation
+FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir", "beside_trees")  # between a run and its continuation
 RECORD = {"step": int, "split": str, "losses": dict, "seconds": int | float}  # what every line has
 LONGEST = 2**30  # bytes of a file of records
 

@@ -89,7 +89,8 @@ def report(found: dict, models: list[str]) -> None:
         trees = [sign * scores[m] for m in ("boosted", "forest") if m in scores]
         if "default" in scores and trees and min(trees) < sign * scores["default"]:
             behind.append(f"{name} {metric} ({abs(min(trees)):.3f} against {scores['default']:.3f})")
-        worse = [m for m in models if m in scores and "mean" in scores and sign * scores[m] > sign * scores["mean"]]
+        floor = scores.get("mean", np.nan)
+        worse = [m for m in models if m in scores and round(sign * (scores[m] - floor), 4) > 0]
         below += [f"{m} on {name} {metric}" for m in worse]
     if of_rows:
         print(f"mean rank of {len(of_rows):2d}   " + "".join(f"{r:.2f}".rjust(width) for r in np.mean(of_rows, 0)))
