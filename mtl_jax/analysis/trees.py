@@ -215,7 +215,7 @@ def predictions(
       table: the columns of all splits.
     """
     classes, train = task.kind != "regression", known["train"]
-    held = [k for k in known if k != "train"]
+    held = [k for k in known if k != "train" and len(known[k].rows)]
     size = task.size if task.kind == "classification" else 2
     frequency = np.bincount(train.labels.astype(int), train.weights, size) if classes else None
     constant = frequency / frequency.sum() if classes else np.average(train.labels, weights=train.weights)

@@ -160,7 +160,9 @@ def shown(task: Task, constant: Any) -> str:
     origin = origin_of(task)
     values = np.atleast_1d(values if origin is None else values + origin)
     names = task.classes if KINDS[task.kind].labels == "classes" or task.kind == "multilabel" else ()
-    cells = [f"{n} {v:.3g}" for n, v in zip(names, values, strict=False)] or [f"{v:.5g}" for v in values]
+    cells = [f"{n} {v:.3g}" for n, v in zip(names, values, strict=False)] or [
+        f"{v:.5g}" if abs(v) < 1e5 else f"{v:.0f}" for v in values
+    ]
     return ", ".join(cells[:SHOWN]) + (", ..." if len(cells) > SHOWN else "")
 
 

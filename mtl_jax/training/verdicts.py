@@ -118,13 +118,13 @@ def vouched(found: Gain, needed: float = 0.0) -> bool:
     if not np.isfinite(found.score):
         return False
     if not needed:
-        return found.score > 0
+        return bool(found.score > 0)
     from scipy.stats import t
 
     if found.units < 2:
         return needed < 0
     margin = t.ppf(abs(needed), found.units - 1) * found.error
-    return found.score > margin if needed > 0 else found.score + margin >= 0
+    return bool(found.score > margin if needed > 0 else found.score + margin >= 0)
 
 
 def gain(
