@@ -50,30 +50,9 @@ def calibrate(run: Any, data: Any, workdir: pathlib.Path) -> dict[str, dict[str,
     return records.plain(coverage_of(run.tasks, made.intervals(data.test.inputs, COVERAGE), data.test))
 
 
-LABELS = 200_000  # training rows times tasks up to which trees are fitted unasked: a minute or so on 2 CPU cores
-
-
-def beside_trees(run: Any, data: Any) -> dict[str, Any] | None:
-    """Prints how trees and a linear model do on the same rows, or in one line why they were not tried."""
-    import mtl_jax as mtl
-    from mtl_jax.batch import num_rows
-
-    rows = num_rows(data.train)
-    if rows * len(run.tasks) > LABELS:
-        print(f"trees were not tried: {rows:,} rows x {len(run.tasks)} tasks are more than {LABELS:,}; in Python "
-              "mtl.analysis.beside_trees(run, data) does it")  # fmt: skip
-        return None
-    try:
-        found = mtl.analysis.beside_trees(run, data)
-    except (ImportError, ValueError) as error:
-        print(f"trees were not tried: {error}")
-        return None
-    print(f"beside trees and linear models of scikit-learn on the same rows:\n{found}")
-    return found.content()
-
-
 def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
     """Writes summary.json and prints the test metrics."""
+    from experiments import trees
     from mtl_jax import files
     from mtl_jax.reporting.summary import metrics_table, summarize
     from mtl_jax.uncertainty import coverage_table
@@ -95,7 +74,7 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
         print(f"task {task} had no say in which variables are best: {why}")
     print(f"per-task gradients: {run.engine}")
     if config["beside_trees"]:
-        summary["beside_trees"] = beside_trees(run, data)
+        summary["beside_trees"] = trees.tried(run, data)
         files.write_json(workdir / "summary.json", summary)
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; {workdir / 'summary.json'}")
     return 0
