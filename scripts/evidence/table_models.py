@@ -143,8 +143,11 @@ def dataset(table: Table, train: Rows, val: Rows, test: Rows):
     return Dataset("table", tuple(tasks), *map(split, rows.values()), groups=groups), scales
 
 
-def ours(sharing: str, encoder: str | None = None, options: dict | None = None):
-    """Our model: the text of an encoder without cardinalities, and arguments of `fit`; None: those for tables."""
+def ours(sharing: str, encoder: str | None = None, options: dict | None = None, **changes):
+    """Our model: the text of an encoder without cardinalities, and arguments of `fit`; None: those for tables.
+
+    `changes` are arguments of `fit` in place of these.
+    """
 
     def run(table: Table, train: Rows, val: Rows, test: Rows, jobs: int = 1) -> dict[str, np.ndarray]:
         import mtl_jax as mtl
@@ -153,7 +156,7 @@ def ours(sharing: str, encoder: str | None = None, options: dict | None = None):
         known = {"cardinalities": table.cardinalities}
         chosen = mtl.encoders.build(encoder, **known) if encoder else mtl.encoders.for_table(data, **known)
         model = mtl.sharing.build(sharing, chosen, data.tasks)
-        fitting = mtl.training.options_for_table(data) if options is None else options
+        fitting = {**(mtl.training.options_for_table(data) if options is None else options), **changes}
         fitted = mtl.fit(model, data, progress=False, monitor=False, **fitting)
         found = fitted.predict(data.test.inputs)
         return {t: found[t] * std + centre for t, (centre, std) in scales.items()}
@@ -167,6 +170,7 @@ OURS = {
     "together": ours("hard", MLP),
     "single": ours("independent", MLP),
     "before": ours("hard", "tabular()", {"num_steps": 1000}),
+    "network": ours("hard", fallback=False),  # the default without its fallback to constants
     "default_single": ours("independent"),
     "periodic": ours("hard", "tabm(numbers='periodic')"),
     "plain": ours("hard", "tabm(numbers='plain')"),
