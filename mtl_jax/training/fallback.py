@@ -146,8 +146,8 @@ def said(task: Task, verdict: Verdict, constant: Any) -> str:
     if verdict.keeps >= 1:
         held = "better than the best constant" if verdict.score > 0 else "not beyond doubt worse than the best constant"
         return f"{held} {measured}"
-    doubt = "no better than the best constant beyond the noise between groups" if verdict.grouped else (
-        "no better than the best constant")  # fmt: skip
+    beyond = " beyond the noise between groups" if verdict.grouped and verdict.score > 0 else ""
+    doubt = f"no better than the best constant{beyond}"
     if verdict.keeps <= 0:
         return f"{doubt} {measured}: predicts the constant {shown(task, constant)}"
     return (f"{doubt} {measured}: its predictions are moved toward the constant {shown(task, constant)}, with "
