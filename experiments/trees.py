@@ -2,7 +2,7 @@
 
 from typing import Any
 
-LABELS = 200_000  # training rows times tasks up to which trees are fitted unasked: a minute or so on 2 CPU cores
+LABELS = 200_000  # training rows times tasks, up to which trees are fitted unasked
 
 
 def tried(run: Any, data: Any) -> dict[str, Any] | None:
