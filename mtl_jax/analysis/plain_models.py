@@ -3,12 +3,14 @@
 import importlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from mtl_jax.batch import Batch, counted, labelled_elements
 from mtl_jax.data.tables.apart import Apart
+from mtl_jax.tasks import Task
 
 PENALTIES = {True: (0.003, 0.03, 0.3, 3.0), False: (0.1, 1.0, 10.0, 100.0, 1000.0)}  # of classes (C), of numbers
 MOST_CATEGORIES = 255  # that scikit-learn's boosting splits as such
@@ -98,3 +100,72 @@ def fitted(models: Sequence[Any], x: Any, y: np.ndarray, weights: np.ndarray | N
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=learn("exceptions").ConvergenceWarning)
         return [m.fit(x, y, sample_weight=weights) for m in models]
+
+
+class Known(NamedTuple):
+    """The labelled rows of a target: their numbers, labels and weights (None where all count alike)."""
+
+    rows: Int[np.ndarray, " row"]
+    labels: np.ndarray
+    weights: Float[np.ndarray, " row"] | None
+
+
+def labels_that_count(task: Task, entry: int | None, split: Batch) -> Known:
+    """Of one task, or of one of its labels or entries."""
+    target = np.asarray(split.targets[task.name])
+    mask, weights = counted(split, task.name)
+    there = labelled_elements(target, mask)
+    if entry is not None:
+        target, there = target[:, entry], there[:, entry]
+    rows = np.flatnonzero(there)
+    given = (split.weights or {}).get(task.name) is not None
+    return Known(rows, np.asarray(target, np.float64)[rows], weights[rows] if given else None)
+
+
+def predictions(
+    task: Task, known: dict[str, Known], at: dict[str, np.ndarray], table: Apart
+) -> dict[str, dict[str, np.ndarray]]:
+    """{model: {split: predictions of labelled rows}}: amounts, the probability of 1, or of each class [rows, size].
+
+    Args:
+      task: to predict.
+      known: its labels by split.
+      at: the rows of `table` that they are at.
+      table: the columns of all splits.
+    """
+    classes, train = task.kind != "regression", known["train"]
+    held = [k for k in known if k != "train" and len(known[k].rows)]
+    size = task.size if task.kind == "classification" else 2
+    frequency = np.bincount(train.labels.astype(int), train.weights, size) if classes else None
+    constant = frequency / frequency.sum() if classes else np.average(train.labels, weights=train.weights)
+
+    def shaped(p: np.ndarray) -> np.ndarray:
+        return p[..., 1] if classes and size == 2 and task.kind != "classification" else p
+
+    alike = {k: shaped(np.broadcast_to(constant, (len(known[k].rows), *np.shape(constant)))) for k in held}
+    found = {m: alike for m in ("constant", "linear", "trees")}
+    if len(np.unique(train.labels)) < 2:
+        return found
+
+    def predict(model: Any, x: Any) -> np.ndarray:
+        if not classes:
+            return model.predict(x)
+        p = np.zeros((x.shape[0], size))
+        p[:, model.classes_.astype(int)] = model.predict_proba(x)
+        return shaped(p)
+
+    inputs = {"linear": for_linear(table, at["train"]), "trees": for_trees(table)}
+    made = {"linear": linear_models(classes), "trees": boosted_models(table, classes)}
+    for name, models in made.items():
+        x = inputs[name]
+        # The middle penalty where there is nothing to choose by.
+        models = models if "val" in known and len(known["val"].rows) else [models[len(models) // 2]]
+        models = fitted(models, x[at["train"]], train.labels, train.weights)
+        if len(models) > 1:
+            val = known["val"]
+            right = np.eye(size)[val.labels.astype(int)] if task.kind == "classification" else val.labels
+            errors = [np.average(((predict(m, x[at["val"]]) - right) ** 2).reshape(len(right), -1).sum(1),
+                                 weights=val.weights) for m in models]  # fmt: skip
+            models = [models[int(np.argmin(errors))]]
+        found[name] = {k: predict(models[0], x[at[k]]) for k in held}
+    return found

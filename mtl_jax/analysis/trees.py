@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from mtl_jax.analysis import plain_models
 from mtl_jax.analysis.plain_scores import HIGHER, errors_of_differences, metric_of, score
-from mtl_jax.batch import Batch, counted, inputs_of, labelled_elements, num_rows
+from mtl_jax.batch import Batch, inputs_of, num_rows
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.tables.apart import Apart, apart
@@ -154,37 +153,17 @@ def beside_trees(run: Any, data: Dataset, draws: int = 400) -> BesideTrees:
     return BesideTrees(tuple(found), left_out)
 
 
-class Known(NamedTuple):
-    """The labelled rows of a target: their numbers, labels and weights (None where all count alike)."""
-
-    rows: Int[np.ndarray, " row"]
-    labels: np.ndarray
-    weights: Float[np.ndarray, " row"] | None
-
-
-def labels_that_count(task: Task, entry: int | None, split: Batch) -> Known:
-    """Of one task, or of one of its labels or entries."""
-    target = np.asarray(split.targets[task.name])
-    mask, weights = counted(split, task.name)
-    there = labelled_elements(target, mask)
-    if entry is not None:
-        target, there = target[:, entry], there[:, entry]
-    rows = np.flatnonzero(there)
-    given = (split.weights or {}).get(task.name) is not None
-    return Known(rows, np.asarray(target, np.float64)[rows], weights[rows] if given else None)
-
-
 def compare_one(
     task: Task, entry: int | None, splits: dict[str, Batch], own: dict[str, np.ndarray], data: Dataset, draws: int
 ) -> list[Row]:
     """The rows of one target; none of a split without labels, or where its score cannot be had."""
-    known = {k: labels_that_count(task, entry, s) for k, s in splits.items()}
+    known = {k: plain_models.labels_that_count(task, entry, s) for k, s in splits.items()}
     tables = [apart(inputs_of(s.inputs, task.name), data.columns) for s in splits.values()]
     sizes = tuple(map(max, zip(*(t.cardinalities for t in tables), strict=True)))
     whole = Apart(*(np.concatenate(x) for x in list(zip(*tables, strict=True))[:2]), sizes)
     starts = dict(zip(splits, np.cumsum([0, *(len(t.numbers) for t in tables)]), strict=False))
     at = {k: starts[k] + v.rows for k, v in known.items()}
-    models, rows, metric = predictions(task, known, at, whole), [], metric_of(task)
+    models, rows, metric = plain_models.predictions(task, known, at, whole), [], metric_of(task)
     for split in own:
         few = known[split]
         if not len(few.rows):
@@ -201,52 +180,3 @@ def compare_one(
         name = task.name if entry is None else f"{task.name}[{task.classes[entry] if task.classes else entry}]"
         rows.append(Row(name, split, metric, {m: float(points[m]) for m in MODELS}, errors))
     return rows
-
-
-def predictions(
-    task: Task, known: dict[str, Known], at: dict[str, np.ndarray], table: Apart
-) -> dict[str, dict[str, np.ndarray]]:
-    """{model: {split: predictions of labelled rows}}: amounts, the probability of 1, or of each class [rows, size].
-
-    Args:
-      task: to predict.
-      known: its labels by split.
-      at: the rows of `table` that they are at.
-      table: the columns of all splits.
-    """
-    classes, train = task.kind != "regression", known["train"]
-    held = [k for k in known if k != "train" and len(known[k].rows)]
-    size = task.size if task.kind == "classification" else 2
-    frequency = np.bincount(train.labels.astype(int), train.weights, size) if classes else None
-    constant = frequency / frequency.sum() if classes else np.average(train.labels, weights=train.weights)
-
-    def shaped(p: np.ndarray) -> np.ndarray:
-        return p[..., 1] if classes and size == 2 and task.kind != "classification" else p
-
-    alike = {k: shaped(np.broadcast_to(constant, (len(known[k].rows), *np.shape(constant)))) for k in held}
-    found = {m: alike for m in ("constant", "linear", "trees")}
-    if len(np.unique(train.labels)) < 2:
-        return found
-
-    def predict(model: Any, x: Any) -> np.ndarray:
-        if not classes:
-            return model.predict(x)
-        p = np.zeros((x.shape[0], size))
-        p[:, model.classes_.astype(int)] = model.predict_proba(x)
-        return shaped(p)
-
-    inputs = {"linear": plain_models.for_linear(table, at["train"]), "trees": plain_models.for_trees(table)}
-    made = {"linear": plain_models.linear_models(classes), "trees": plain_models.boosted_models(table, classes)}
-    for name, models in made.items():
-        x = inputs[name]
-        # The middle penalty where there is nothing to choose by.
-        models = models if "val" in known and len(known["val"].rows) else [models[len(models) // 2]]
-        models = plain_models.fitted(models, x[at["train"]], train.labels, train.weights)
-        if len(models) > 1:
-            val = known["val"]
-            right = np.eye(size)[val.labels.astype(int)] if task.kind == "classification" else val.labels
-            errors = [np.average(((predict(m, x[at["val"]]) - right) ** 2).reshape(len(right), -1).sum(1),
-                                 weights=val.weights) for m in models]  # fmt: skip
-            models = [models[int(np.argmin(errors))]]
-        found[name] = {k: predict(models[0], x[at[k]]) for k in held}
-    return found
