@@ -58,6 +58,8 @@ def main() -> int:
         shown = ", ".join(sorted(set(cells))[:5])
         print(f"column {name!r}: {len(cells)} of {table.num_rows} rows have values that training rows did not have "
               f"({shown}); they count as unknown")  # fmt: skip
+    for line in run.fallback.lines(run.tasks, all_of_them=False) if run.fallback else ():
+        print(line)
     said = f"with intervals and sets of {wanted:.0%} coverage" if inside else "without intervals"
     if not run.calibration:
         said += (": the run is not calibrated (let experiments.train finish with validation rows, or in Python "

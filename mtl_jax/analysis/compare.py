@@ -130,7 +130,7 @@ def compare(
         own.
       workdir: where runs and results go; running again there continues.
       report_progress: called with what is known so far, after each program.
-      **arguments: of `fit`, the same for all.
+      **arguments: of `fit`, the same for all; `fallback` is left out, since what each method has learned is compared.
 
     Raises:
       ValueError: for a name that is not known, data without validation or test split, or a workdir of another config
@@ -268,7 +268,7 @@ def _measure(
     """{method: result} of one program, from a run that may be resumed."""
     sharing_text = next(iter(group.values()))[0]
     texts = [text for _, text in group.values()]
-    given = {k: v for k, v in arguments.items() if k != "config"}
+    given = {k: v for k, v in arguments.items() if k not in ("config", "fallback")}
     model = sharing.build(sharing_text, encoder, data.tasks)
     run = fit(model, data, balancer=texts, seed=tuple(seeds), workdir=place.program(list(group)),
               config=place.of(sharing_text, texts), **given)  # fmt: skip
@@ -288,7 +288,7 @@ def _measure(
 
 
 # Fields of a config that the comparison sets itself, or that do not change the result.
-SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh")
+SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh", "fallback", "beside_trees")
 NOT_IN_RESULTS = ("config", "workdir", "progress", "nonfinite", "log_every")  # arguments of `fit`
 STEPS = inspect.signature(fit).parameters["num_steps"].default
 

@@ -130,7 +130,7 @@ def pareto_front(
       preferences: how many, spread over the simplex (`spread_preferences`); or the preferences themselves.
       seeds: trained for each preference.
       split: what losses are measured on, "test" or "val".
-      **arguments: of `fit`.
+      **arguments: of `fit`; `fallback` is left out, as a front shows what each preference has learned.
 
     Raises:
       ValueError: for one task only, a split whose labels do not tell of two, or a method without a preference; the
@@ -169,6 +169,7 @@ def pareto_front(
         why = "; ".join(f"{n}: {w}" for n, w in left_out.items())
         why = many.by_reason(left_out) if many.is_many(left_out) else why
         raise ValueError(f"a front needs at least two tasks that {split} can tell a model from a constant in; {why}")
+    arguments.pop("fallback", None)
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
     run.variables = jax.vmap(evaluated_at)(run.state)
     _warn_of_alike(run.params, grid, len(seeds), method)

@@ -44,7 +44,7 @@ def tox21(
     if absent:
         raise ValueError(f"{path}: no column {absent[0]!r}; columns are {', '.join(columns)}")
     inputs = hashed_ngrams(columns["smiles"], features, longest)
-    raw, _ = divide({"train": read(inputs, {t: columns[t] for t in tasks})}, {"val": 0.1, "test": 0.1}, 0, "random()")
+    raw, *_ = divide({"train": read(inputs, {t: columns[t] for t in tasks})}, {"val": 0.1, "test": 0.1}, 0, "random()")
     given = {"tasks": tasks, "features": features, "longest": longest}
     defaults = {"tasks": ASSAYS, "features": 1024, "longest": 4}
     spec = parts.call("tox21", {k: v for k, v in given.items() if v != defaults[k]})

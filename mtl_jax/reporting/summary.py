@@ -19,9 +19,10 @@ def summarize(run: Run, data: Dataset) -> dict[str, Any]:
     """The content of summary.json; numbers that could not be measured are None.
 
     Keys: ``steps``, ``best_steps`` (task to the step that was kept), ``without_say`` (tasks that had no part in
-    choosing it, and why), ``val`` and ``test`` (task to metric to value), ``constant`` (the same of the best constants
-    of train), ``parameters`` (owner to count, with total and trainable), ``flops`` (forward pass, per row),
-    ``peak_bytes`` (of one compiled dispatch), ``compile_seconds``, ``seconds`` (in all, before a resume too).
+    choosing it, and why), ``fallback`` (task to verdicts and constant; None without, see `training.fallback`), ``val``
+    and ``test`` (task to metric to value), ``constant`` (the same of the best constants of train), ``parameters``
+    (owner to count, with total and trainable), ``flops`` (forward pass, per row), ``peak_bytes`` (of one compiled
+    dispatch), ``compile_seconds``, ``seconds`` (in all, before a resume too).
     """
     counts, trainable = parameter_counts(run)
     splits = {k: s for k in ("val", "test") if (s := getattr(data, k)) is not None}
@@ -32,6 +33,7 @@ def summarize(run: Run, data: Dataset) -> dict[str, Any]:
             zip([t.name for t in run.tasks], np.asarray(run.best.steps).T.tolist(), strict=True)
         ),
         "without_say": run.without_say,
+        "fallback": None if run.fallback is None else run.fallback.content(),
         **{k: plain(run.evaluate(s)) for k, s in splits.items()},
         "constant": {k: plain(constant_results(run.tasks, data.train, s)) for k, s in splits.items()},
         "parameters": {**counts, "total": sum(counts.values()), "trainable": trainable},

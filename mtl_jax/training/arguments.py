@@ -189,6 +189,12 @@ def check_numbers(**given: Any) -> None:
             raise ValueError(f"{name}={value!r} must be a number of at least 0")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """An error for what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}={value!r} must be True or False")
+
+
 def check_rest(
     clip_norm: Any, l1: Any, l2: Any, patience: Any, task_schedule: Any, joint_losses: Any, mesh: Any, config: Any
 ) -> None:

@@ -13,7 +13,7 @@ from mtl_jax import files
 from mtl_jax.reporting import many
 from mtl_jax.training import record_lines
 
-FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir")  # between a run and its continuation
+FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir", "beside_trees")  # between a run and its continuation
 RECORD = {"step": int, "split": str, "losses": dict, "seconds": int | float}  # what every line has
 LONGEST = 2**30  # bytes of a file of records
 
