@@ -16,8 +16,8 @@ Layers = list[tuple[str, nn.Module]]
 
 # Architectures that take inputs of each task's own (`PerTask`). The others mix the tasks' features of one input.
 OWN_INPUTS = (
-    "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "mmoe", "cgc", "ple", "dselect_k",
-    "mtan", "soft", "go_mtl", "dmtrl", "cascade", "branched",
+    "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "hypernetwork", "task_routing", "mmoe",
+    "cgc", "ple", "dselect_k", "mtan", "soft", "taps", "go_mtl", "dmtrl", "cascade", "adashare", "branched",
 )  # fmt: skip
 
 
