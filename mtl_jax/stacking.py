@@ -69,7 +69,7 @@ class Layout:
         return stacked
 
     def unstack(self, stacked: ByTask, axis: int = 0) -> dict[str, Any]:
-        """{name: tree} of {first: leaves [task, ...]}; what lies on devices comes to the host, unless it is one task's."""
+        """{name: tree} of {first: leaves [task, ...]}; of several tasks, what lies on devices comes to the host."""
         found = {}
         for first, names in self.groups.items():
             if first in stacked:
@@ -241,7 +241,7 @@ def _at_hand(x: Any) -> Any:
 
 def _index(x: Any, index: int, axis: int) -> Any:
     if isinstance(x, np.ndarray):
-        return x[(slice(None),) * axis + (index,)]
+        return np.asarray(x[(slice(None),) * axis + (index,)])
     if x.shape[axis] == 1:
         return x.reshape(x.shape[:axis] + x.shape[axis + 1 :])
     return jax.lax.index_in_dim(x, index, axis, keepdims=False)

@@ -7,6 +7,7 @@ single-task baseline.
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jaxtyping import Array, Key
 
 from mtl_jax import heads
@@ -29,10 +30,13 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         params: dict[str, Any] = {"shared": {}, "tasks": {}}
         state: dict[str, Any] = {"shared": {}, "tasks": {}}
+        trunks: dict[Any, tuple] = {}  # by the form of what it reads; its keys, and so its draws, are the same for all
         for t in tasks:
-            prefix = f"tasks/{t.name}"
-            # The trunk's keys are the same for every task, so that each draws the same trunk.
-            weights, trunk_state, x = base.init_layers(trunk, rng, inputs_of(batch.inputs, t.name), "shared/encoder")
+            prefix, inputs = f"tasks/{t.name}", inputs_of(batch.inputs, t.name)
+            form = jax.tree.structure(inputs), tuple((x.shape, x.dtype) for x in jax.tree.leaves(inputs))
+            if form not in trunks:
+                trunks[form] = base.init_layers(trunk, rng, inputs, "shared/encoder")
+            weights, trunk_state, x = trunks[form]
             own, own_state, x = base.init_layers(branch, rng, x, f"{prefix}/encoder")
             head, _, _ = base.init_layers([("head", modules[t.name])], rng, x, prefix)
             if weights:

@@ -68,10 +68,16 @@ def encode_group(
     changed = {"tasks": {first: own_state}} if own_state else {}
     if common:  # as branches one after the other would leave it
         changed["shared"] = jax.tree.map(lambda x: x[-1], common)
-    if size > 1 and any(aux.values()):
-        raise ValueError("a model whose encode reports losses or metrics of its own cannot run tasks as one; "
-                         "leave its `alike` out")  # fmt: skip
-    return x, changed, jax.tree.map(lambda x: x[0], aux)
+    named = {
+        kind: {_of_task(key, first, n): v[i] for key, v in found.items() for i, n in enumerate(layout.groups[first])}
+        for kind, found in aux.items()
+    }
+    return x, changed, named
+
+
+def _of_task(key: str, first: str, name: str) -> str:
+    """What a task reports, such as ``gate_entropy/<task>``, by its own name."""
+    return "/".join(name if part == first else part for part in key.split("/"))
 
 
 class Own(NamedTuple):

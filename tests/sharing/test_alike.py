@@ -1,0 +1,156 @@
+"""Alike tasks as one program: the same numbers as each by itself, for every architecture; and which tasks are alike."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtl_jax as mtl
+from mtl_jax import partition
+from mtl_jax.alike import layout_of
+from mtl_jax.batch import Batch, PerTask
+from mtl_jax.scaler import Scaler
+from mtl_jax.sharing import forward, stacked
+from mtl_jax.training.optimizers import per_owner
+from tests import tiny
+from tests.sharing.test_architectures import ARCHITECTURES, DROPOUT
+from tests.sharing.test_graphs import ARCHITECTURES as GRAPHS
+
+TREE = "branched(tree=((('color', 'sold', 'price', 'width'),), (('color', 'price'), ('sold',), ('width',))))"
+ASKED = [t for t in GRAPHS if not t.startswith("branched")] + [TREE]
+OWN = ("hard", "independent", "soft", "film", "mmoe(experts=3)", "dmtrl(latent=2, rank=3)", "mtan")
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def source(own=False):
+    """Three amounts on scales of their own and a yes/no between them; the second amount has no labels in a batch."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(40, 5)).astype(np.float32)
+    y = {n: (10.0**i) * (x @ draw.normal(size=5) + i) for i, n in enumerate(("color", "price", "width"))}
+    targets = {"color": y["color"], "sold": (x[:, 0] > 0).astype(float), "price": y["price"], "width": y["width"]}
+    rows = {"color": 40, "sold": 30, "price": 36, "width": 40}
+    if own:
+        inputs = PerTask({n: x[:r] + i for i, (n, r) in enumerate(rows.items())})
+        return mtl.data.from_arrays(inputs, {n: v[: rows[n]] for n, v in targets.items()}, val=0.25)
+    return mtl.data.from_arrays(x, targets, val=0.25)
+
+
+def both(text, own):
+    """(step and first state of alike tasks as one, of each by itself, a batch), in float64."""
+    data = source(own)
+    model = tiny.model(data.tasks, text, DROPOUT)
+    given = tiny.without_labels(tiny.batch(8, data), "price")
+    given = tiny.double(given._replace(targets={n: jnp.where(given.masks[n], y, 0) for n, y in given.targets.items()}))
+    shared = jax.tree.leaves(tiny.init(model, tiny.batch(4, data))["params"]["shared"])
+    method = "upgrad" if shared else "equal"
+    made = [tiny.training(method, data, model=m) for m in (model, model._replace(alike=None))]
+    return [(step, tiny.in_double(first)) for step, first in made], given, model, data
+
+
+@pytest.mark.parametrize("text, own", [(t, False) for t in (*ARCHITECTURES, *ASKED)] + [(t, True) for t in OWN])
+def test_alike_tasks_as_one_are_each_by_itself(text, own):
+    """Outputs, gradients and a step of a stateful optimizer, with a task without labels in the middle of its group."""
+    with jax.enable_x64(True):
+        runs, given, model, data = both(text, own)
+        layout = layout_of(model, data.tasks, runs[0][1].variables, given)
+        if text in ARCHITECTURES and (text, own) != ("mtan", True):  # whose statistics are named by task there
+            assert layout.groups == {"color": ("color", "price", "width"), "sold": ("sold",)}
+        found = [quick(step)(first, given) for step, first in runs]
+        (one, record), (apart, records) = found
+        tiny.assert_close(record, records, rtol=1e-8, atol=1e-9)
+        tiny.assert_close(one._replace(key=None), apart._replace(key=None), rtol=1e-8, atol=1e-9)
+        before = runs[0][1]
+        for kind in ("params", "state"):  # the absent task stands still
+            tasks = getattr(one, kind)["tasks"]
+            if "price" in tasks:
+                tiny.assert_same(tasks["price"], getattr(before, kind)["tasks"]["price"])
+
+        variables, key = before.variables, jax.random.key(3)
+        plain, state, _ = quick(lambda v: forward(model, v, given, train=True, rng=key))(variables)
+
+        def whole(variables):
+            outputs, state = stacked.forward(
+                model, layout, layout.stack_variables(variables), layout.stack_batch(given), train=True, rng=key
+            )
+            return layout.unstack(outputs), layout.unstack(state["tasks"])
+
+        outputs, own_state = quick(whole)(variables)
+        tiny.assert_close(outputs, plain, rtol=1e-8, atol=1e-9)
+        tiny.assert_close(own_state, dict(state["tasks"]), rtol=1e-8, atol=1e-9)
+
+
+def layout(tasks, model=None, batch=None, **options):
+    """How tasks lie in a model on common inputs."""
+    batch = batch or Batch(np.zeros((4, 5), np.float32), {}, {})
+    model = model or tiny.model(tasks)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))
+    found = layout_of(model, tasks, variables, batch, **options)
+    return list(found.groups.values())
+
+
+def amounts(*names, **more):
+    return tuple(mtl.Task(n, "regression", **more) for n in names)
+
+
+def test_which_tasks_are_alike():
+    a, b, c = amounts("a", "A", "c")
+    assert layout((a, b, c)) == [("a", "A", "c")]
+    assert layout((a,)) == [("a",)]
+    scaled = [dataclasses.replace(t, scaler=Scaler((i,), (1.0 + i,))) for i, t in enumerate((a, b))]
+    assert layout((*scaled, c)) == [("a", "A"), ("c",)]
+    far = dataclasses.replace(scaled[1], scaler=Scaler((1e9,), (1.0,), (1e9,)))
+    assert layout((scaled[0], far)) == [("a",), ("A",)]
+    kinds = (mtl.Task("x", "classification", 3), mtl.Task("y", "classification", 4), mtl.Task("z", "classification", 3))
+    assert layout(kinds) == [("x", "z"), ("y",)]
+    own = dataclasses.replace(b, loss=lambda outputs, targets: jnp.abs(outputs - targets))
+    assert layout((a, own, c)) == [("a", "c"), ("A",)]
+    assert layout((a, dataclasses.replace(b, head="vector(hidden=(4,))"), c)) == [("a", "c"), ("A",)]
+    assert layout((a, dataclasses.replace(b, metrics=("rmse",)), c)) == [("a", "c"), ("A",)]
+    tags = [mtl.Task(n, "classification", classes=c) for n, c in (("x", ("no", "yes")), ("y", ("a", "b")))]
+    assert layout(tags) == [("x", "y")]  # names of classes that nothing reads
+    assert layout((a, b, c), tiny.model((a, b, c))._replace(alike=None)) == [("a",), ("A",), ("c",)]
+
+
+def test_a_rule_for_one_task_splits_its_group():
+    tasks = amounts("a", "b", "c", "d")
+    model = tiny.model(tasks)
+    paths = partition.flatten(
+        jax.eval_shape(lambda: model.init(jax.random.key(0), Batch(np.zeros((4, 5)), {}, {})))["params"]
+    )
+    trainable = frozenset(p for p in paths if p != "tasks/b/head/out/kernel")
+    assert layout(tasks, trainable=trainable) == [("a", "c", "d"), ("b",)]
+    factors = per_owner(optax.adam(0.1), factors=(("tasks/c/.*", 0.1),))
+    assert layout(tasks, optimizer=factors) == [("a", "b", "d"), ("c",)]
+    decayed = optax.adamw(0.1, mask=lambda group: {p: not p.startswith("tasks/d/") for p in group})
+    assert layout(tasks, optimizer=per_owner(decayed)) == [("a", "b", "c"), ("d",)]
+
+
+def test_a_frozen_task_of_a_group_stands_still():
+    """A rule that names one of several alike tasks: the others move as they do without it."""
+    data = source()
+    model = tiny.model(data.tasks, "independent")
+    plain, kept = (tiny.fit(model, data, freeze=f, num_steps=10) for f in (None, "tasks/price/.*"))
+    for name in ("color", "width", "sold"):
+        tiny.assert_close(kept.state.params["tasks"][name], plain.state.params["tasks"][name], rtol=1e-5, atol=1e-6)
+    first = tiny.fit(model, data, num_steps=1, steps_per_dispatch=1, eval_every=1, log_every=1, optimizer="sgd(1e-30)")
+    tiny.assert_close(kept.state.params["tasks"]["price"], first.state.params["tasks"]["price"], rtol=1e-6, atol=1e-7)
+
+
+def test_checkpoints_do_not_depend_on_groups(tmp_path):
+    """A run of alike tasks as one goes on as a run of each by itself, and is saved and loaded by name."""
+    data = source()
+    model = tiny.model(data.tasks, "hard(shared_stages=1)", "mlp(features=(8, 6), norm='batch')")
+    options = {"optimizer": optax.adam(0.01), "batch_size": 8, "balancer": "upgrad"}
+    tiny.fit(model, data, num_steps=10, workdir=tmp_path / "a", **options)
+    whole = tiny.fit(model, data, num_steps=20, workdir=tmp_path / "a", **options)
+    straight = tiny.fit(model, data, num_steps=20, **options)
+    tiny.assert_same(whole.state, straight.state)
+    whole.save(tmp_path / "saved")
+    loaded = mtl.load_run(tmp_path / "saved")
+    tiny.assert_same(loaded.predict(data.val.inputs), whole.predict(data.val.inputs))
+    assert set(loaded.params["tasks"]) == {"color", "sold", "price", "width"}
