@@ -65,7 +65,7 @@ def composed(
             state = variables["state"]["tasks"].get(t, {}).get("encoder", {})
             features[t], new = base.apply_layers(
                 named, weights(variables, t), state, inputs_of(batch.inputs, t), train=train,
-                key=None if rng is None else base.named_key(rng, t), prefix="shared/encoder",
+                key=None if rng is None else base.task_key(rng, t), prefix="shared/encoder",
             )  # fmt: skip
             if new:
                 changed[t] = {"encoder": new}

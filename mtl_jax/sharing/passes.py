@@ -92,7 +92,7 @@ def task_passes(
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for t in modules if tasks is None else tasks:
-            x, key = inputs_of(batch.inputs, t), None if rng is None else base.named_key(rng, t)
+            x, key = inputs_of(batch.inputs, t), None if rng is None else base.task_key(rng, t)
             own, state = variables["params"]["tasks"][t], variables["state"]["tasks"].get(t, {})
             before = None
             for step in steps:
