@@ -4,10 +4,17 @@ from collections.abc import Sequence
 
 
 def with_tasks(name: str, tasks: Sequence[str], stages: int) -> str:
-    """The text of an architecture: `cascade` gets the tasks' order, `branched` a tree that parts them in two halves."""
+    """The text of an architecture.
+
+    `cascade` and `aitm` get the tasks' order, `esmm` the first two, `branched` a tree that parts them in two halves.
+    """
     tasks = tuple(tasks)
     if name == "cascade":
         return f"cascade(order={tasks!r})"
+    if name == "aitm":
+        return f"aitm(funnel={tasks!r})"
+    if name == "esmm":
+        return f"esmm(click={tasks[0]!r}, conversion={tasks[1]!r})"
     if name == "branched":
         half = (len(tasks) + 1) // 2
         return f"branched(tree={((tasks[:half], tasks[half:]),) * stages!r})"

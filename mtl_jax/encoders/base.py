@@ -119,6 +119,12 @@ def named_key(key: Key[Array, ""] | TaskKey, name: str) -> Key[Array, ""]:
     return key.named(name) if isinstance(key, TaskKey) else jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
+def task_key(key: Key[Array, ""] | TaskKey, task: str) -> Key[Array, ""] | TaskKey:
+    """The key of a task's own pass, for a `named_key` of what is drawn there."""
+    own = named_key(key, task)
+    return key._replace(key=own) if isinstance(key, TaskKey) else own
+
+
 def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tuple[str, nn.Module]]:
     """(name, module) of the stages ``first:last``; the pool goes with the last stage."""
     last = len(encoder.stages) if last is None else last

@@ -85,7 +85,7 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for reader, inputs, wanted in readers(batch, chosen(names, tasks)):
-            key = rng if rng is None or reader is None else base.named_key(rng, reader)
+            key = rng if rng is None or reader is None else base.task_key(rng, reader)
             at = Running(variables, train, key, reader)
             features |= walk(at, inputs, wanted)
             changed = merge(changed, at.changed)
@@ -97,9 +97,11 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
         at = Running(variables, train, rng)
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 
-    return MultiTaskModel(
-        tasks, "per_task", init, encode, decode, no_penalty, encoder, alike=lambda name: tuple(alone[name])
-    )
+    def read(name: str) -> tuple[str, ...]:
+        """Which copies a task runs through, but for those of its own."""
+        return tuple("alone" if own else place(g[name]) for own, g in zip(alone[name], groups, strict=True))
+
+    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder, alike=read)
 
 
 def _groups(tree: Tree, names: tuple[str, ...], stages: int) -> list[dict[str, frozenset[str]]]:

@@ -148,7 +148,7 @@ def cascade(
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for reader, inputs, wanted in readers(batch, chosen(tuple(by_name), tasks)):
-            key = rng if rng is None or reader is None else base.named_key(rng, reader)
+            key = rng if rng is None or reader is None else base.task_key(rng, reader)
             at = Running(variables, train, key, reader)
             features |= walk(at, batch, inputs, wanted, train, teacher_forcing and reader is None)
             changed = merge(changed, at.changed)
@@ -163,6 +163,7 @@ def cascade(
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 
     penalty = held.penalty if held else no_penalty
+    # Each sender has a place of its own among what is shared.
     return MultiTaskModel(
-        tasks, "per_task", init, encode, decode, penalty, encoder, alike=lambda name: name in graph.senders
+        tasks, "per_task", init, encode, decode, penalty, encoder, alike=lambda name: name in graph.senders and name
     )

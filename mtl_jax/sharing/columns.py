@@ -16,8 +16,8 @@ Layers = list[tuple[str, nn.Module]]
 
 # Architectures that take inputs of each task's own (`PerTask`). The others mix the tasks' features of one input.
 OWN_INPUTS = (
-    "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "mmoe", "cgc", "ple", "dselect_k",
-    "mtan", "soft", "go_mtl", "dmtrl", "cascade", "branched",
+    "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "hypernetwork", "task_routing", "mmoe",
+    "cgc", "ple", "dselect_k", "mtan", "soft", "taps", "go_mtl", "dmtrl", "cascade", "adashare", "branched",
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def apply_columns(
     x: Any,
     *,
     train: Train,
-    key: Key[Array, ""] | None,
+    key: Key[Array, ""] | base.TaskKey | None,
     prefix: str,
     names: Sequence[str],
     stacked: bool = False,
@@ -70,8 +70,9 @@ def apply_columns(
     kept = {n: state[n] for n, _ in named if n in state}
     keys = None if key is None else jnp.stack([base.named_key(key, name) for name in names])
 
-    def one(params: dict, state: dict, key: Any, x: Any) -> tuple[Any, dict]:
-        return base.apply_layers(named, params, state, x, train=train, key=key, prefix=prefix)
+    def one(params: dict, state: dict, own: Any, x: Any) -> tuple[Any, dict]:
+        own = key._replace(key=own) if isinstance(key, base.TaskKey) else own
+        return base.apply_layers(named, params, state, x, train=train, key=own, prefix=prefix)
 
     axes = (0, 0, None if keys is None else 0, 0 if stacked else None)
     return jax.vmap(one, axes)(used, kept, keys, x)

@@ -16,6 +16,7 @@ from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.sharing.annealing import decay_of
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
@@ -58,17 +59,10 @@ def learning_to_branch(
     copies = len(tasks) if copies is None else copies
     if copies < 1:
         raise ValueError(f"learning_to_branch: copies={copies} must be at least 1")
-    if not 0 < final_temperature <= temperature:
-        raise ValueError(
-            f"learning_to_branch: final_temperature={final_temperature} must be above 0 and at most "
-            f"temperature={temperature}"
-        )
-    if anneal_steps < 1:
-        raise ValueError(f"learning_to_branch: anneal_steps={anneal_steps} must be at least 1")
+    decay = decay_of(temperature, final_temperature, anneal_steps, "learning_to_branch")
     columns = tuple(map(str, range(copies)))
     stages = [base.layers(encoder, i, i + 1) for i in range(len(encoder.stages))]
     modules = {t.name: heads.build(t, encoder.members) for t in tasks}
-    decay = (final_temperature / temperature) ** (1 / anneal_steps)
 
     def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
         named = [layer for stage in stages for layer in stage]

@@ -10,15 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder
 from mtl_jax.sharing.columns import init_columns
-from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, merge
-from mtl_jax.sharing.own_inputs import check_same_shapes
-from mtl_jax.tasks import Task, check_names
+from mtl_jax.sharing.composed import composed, split_kernels
+from mtl_jax.sharing.model import MultiTaskModel, merge
+from mtl_jax.tasks import Task
 
 
 class Factors(NamedTuple):
@@ -31,19 +28,6 @@ class Factors(NamedTuple):
 
     start: Callable
     compose: Callable
-
-
-def split_kernels(tree: Any, stacked: int) -> tuple[dict, dict]:
-    """(the kernels of a nested dict, its other leaves); leaves have `stacked` axes in front."""
-    kernels, others = {}, {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            below = split_kernels(value, stacked)
-            kernels |= {name: below[0]} if below[0] else {}
-            others |= {name: below[1]} if below[1] else {}
-        else:
-            (kernels if value.ndim - stacked >= 2 else others)[name] = value
-    return kernels, others
 
 
 def map_kernels(tree: Any, function: Callable, stop: Callable) -> Any:
@@ -81,10 +65,9 @@ def low_rank(
     Factors are under ``shared/encoder/<kernel's path>``, codes under ``tasks/<t>/codes/<layer>``, and what is no kernel
     under ``tasks/<t>/encoder``. A code starts as a random unit vector.
     """
-    tasks = check_names(tasks)
     if latent < 1:
         raise ValueError(f"{sharing}: latent={latent} must be at least 1")
-    named, modules = base.layers(encoder), {t.name: heads.build(t, encoder.members) for t in tasks}
+    named = base.layers(encoder)
     copies = tuple(map(str, range(latent)))
 
     def first(rng: Key[Array, ""], x: Any, t: str) -> tuple[dict, dict, dict, Any]:
@@ -101,30 +84,4 @@ def low_rank(
         draw = jax.random.normal(key, (latent,), jnp.float32)
         return draw / jnp.linalg.norm(draw)
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        firsts = {t: first(rng, inputs_of(batch.inputs, t), t) for t in modules}
-        check_same_shapes({t: {"shared": {"encoder": f[0]}} for t, f in firsts.items()}, sharing)
-        last = init_heads(modules, rng, {t: f[3] for t, f in firsts.items()})
-        return {
-            "params": {
-                "shared": {"encoder": next(iter(firsts.values()))[0]},
-                "tasks": {t: last[t] | f[1] for t, f in firsts.items()},
-            },
-            "state": {"shared": {}, "tasks": {t: {"encoder": f[2]} for t, f in firsts.items() if f[2]}},
-        }
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        features, changed = {}, {}
-        for t in modules if tasks is None else tasks:
-            state = variables["state"]["tasks"].get(t, {}).get("encoder", {})
-            features[t], new = base.apply_layers(
-                named, kernel_of(variables, t, factors), state, inputs_of(batch.inputs, t), train=train,
-                key=None if rng is None else base.named_key(rng, t), prefix="shared/encoder",
-            )  # fmt: skip
-            if new:
-                changed[t] = {"encoder": new}
-        return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
-
-    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind)
+    return composed(encoder, tasks, sharing, first, lambda variables, t: kernel_of(variables, t, factors), penalty)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from mtl_jax.batch import inputs_of
+from mtl_jax.batch import Batch, inputs_of
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.tasks import Task
 
@@ -29,6 +29,7 @@ class MultiTaskModel(NamedTuple):
       encoder, spec: what it was made of, for saving; None in hand-written models.
       alike: (name) -> what the task's computation depends on besides its `Task` and the shapes of its leaves and
         inputs; tasks of equal values there run as one (`mtl_jax.alike`). None: each task runs by itself.
+      check: (split, its name) -> None, a ValueError for labels that its losses cannot mean; None for any.
 
     `train` is a bool, or a function of a path: False there means that the module at that path runs as in inference.
     """
@@ -42,6 +43,7 @@ class MultiTaskModel(NamedTuple):
     encoder: Encoder | None = None
     spec: str | None = None
     alike: Callable[[str], Any] | None = None
+    check: Callable[[Batch, str], None] | None = None
 
 
 def no_penalty(variables: Any) -> Any:

@@ -56,7 +56,7 @@ def on_own_inputs(model: MultiTaskModel, sharing: str) -> MultiTaskModel:
             state = variables["state"]["tasks"].get(t, {"shared": {}, "tasks": {}})
             x, new, more = model.encode(
                 {"params": variables["params"], "state": state}, batch._replace(inputs=batch.inputs[t]), train=train,
-                rng=None if rng is None else base.named_key(rng, t), tasks=(t,),
+                rng=None if rng is None else base.task_key(rng, t), tasks=(t,),
             )  # fmt: skip
             features[t] = inputs_of(x, t)
             aux = {kind: aux[kind] | more[kind] for kind in aux}

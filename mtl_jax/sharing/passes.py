@@ -24,6 +24,7 @@ class Step(NamedTuple):
       branch: where its parameters are within its owner's, such as "encoder".
       name, module: called with (x, train=...).
       told: whether x is {"x": the features, "task": the task's vector}.
+      before: whether x is {"x": the features, "before": what the encoder's last layer read}.
     """
 
     owner: str
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     name: str
     module: nn.Module
     told: bool = False
+    before: bool = False
 
 
 def task_passes(
@@ -39,6 +41,7 @@ def task_passes(
     sharing: str,
     steps: Sequence[Step],
     vector: Callable[[Key[Array, ""]], Array] | None = None,
+    penalty: Callable = no_penalty,
 ) -> MultiTaskModel:
     """A model whose tasks each run `steps` in order. Statistics are those of each task's own pass, ``state/tasks``.
 
@@ -48,20 +51,24 @@ def task_passes(
       sharing: named in errors.
       steps: the encoder's layers, and what acts between them.
       vector: (key) -> a first ``tasks/<t>/embedding`` for the steps that are told the task.
+      penalty: of the model.
     """
     tasks = check_names(tasks)
     modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def called(step: Step, x: Any, own: dict) -> Any:
-        return {"x": x, "task": own["embedding"]} if step.told else x
+    def called(step: Step, x: Any, own: dict, before: Any) -> Any:
+        more = {"task": own["embedding"]} if step.told else {}
+        more |= {"before": before} if step.before else {}
+        return {"x": x, **more} if more else x
 
     def first_pass(rng: Key[Array, ""], x: Any, t: str) -> tuple[dict, dict, dict, Any]:
         """(shared params, the task's params, the state of its pass, features)."""
-        shared, state = {}, {}
+        shared, state, before = {}, {}, None
         own = {} if vector is None else {"embedding": vector(base.named_key(rng, f"tasks/{t}/embedding"))}
         for step in steps:
             prefix = f"shared/{step.branch}" if step.owner == "shared" else f"tasks/{t}/{step.branch}"
-            weights, statistics, x = base.init_layers([(step.name, step.module)], rng, called(step, x, own), prefix)
+            read, before = called(step, x, own, before), x if step.branch == "encoder" else before
+            weights, statistics, x = base.init_layers([(step.name, step.module)], rng, read, prefix)
             if weights:
                 (shared if step.owner == "shared" else own).setdefault(step.branch, {}).update(weights)
             if statistics:
@@ -85,21 +92,23 @@ def task_passes(
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for t in modules if tasks is None else tasks:
-            x, key = inputs_of(batch.inputs, t), None if rng is None else base.named_key(rng, t)
+            x, key = inputs_of(batch.inputs, t), None if rng is None else base.task_key(rng, t)
             own, state = variables["params"]["tasks"][t], variables["state"]["tasks"].get(t, {})
+            before = None
             for step in steps:
+                read, before = called(step, x, own, before), x if step.branch == "encoder" else before
                 mine = step.owner == "tasks"
                 weights = (own if mine else variables["params"]["shared"]).get(step.branch, {})
                 x, new = base.apply_layers(
-                    [(step.name, step.module)], weights, state.get(step.branch, {}), called(step, x, own), train=train,
-                    key=key, prefix=f"tasks/{t}/{step.branch}" if mine else f"shared/{step.branch}",
+                    [(step.name, step.module)], weights, state.get(step.branch, {}), read, train=train, key=key,
+                    prefix=f"tasks/{t}/{step.branch}" if mine else f"shared/{step.branch}",
                 )  # fmt: skip
                 if new:
                     changed.setdefault(t, {}).setdefault(step.branch, {}).update(new)
             features[t] = x
         return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
 
-    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
+    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind)
 
 
 def behind_stages(encoder: Encoder, step: Callable[[str], Step]) -> list[Step]:

@@ -126,12 +126,14 @@ def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
 
 
 def check_readable(model: MultiTaskModel, data: Dataset) -> None:
-    """An error for inputs that the model's encoder cannot read, in any split; a warning for badly scaled ones."""
+    """An error for inputs or labels that the model cannot read, in any split; a warning for badly scaled inputs."""
     encoder = model.encoder
     for name in SPLITS:
         split = getattr(data, name)
         if split is not None and encoder is not None:
             check_inputs(encoder, split.inputs, place(name))
+        if split is not None and model.check is not None:
+            model.check(split, name)
     # The warning points to who called `fit`.
     warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel=4)
 

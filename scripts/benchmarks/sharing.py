@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 import mtl_jax as mtl
+from experiments.architectures import with_tasks
 from mtl_jax import balancing, partition
 from mtl_jax.reporting.describe import table
 from mtl_jax.training import optimizers, state
@@ -39,22 +40,12 @@ ENCODERS = {
 THEIRS = {"hard": "HPS", "mmoe": "MMoE", "cgc": "CGC", "dselect_k": "DSelect_k"}
 
 
-def text_of(name: str, names: list[str], stages: int) -> str:
-    """The architecture with what it needs beside a name: an order of tasks, or a tree."""
-    if name == "cascade":
-        return f"cascade(order={tuple(names)!r})"
-    if name == "branched":
-        half = len(names) // 2
-        return f"branched(tree={((tuple(names[:half]), tuple(names[half:])),) * stages!r})"
-    return name
-
-
 def make(encoder: str, name: str, count: int) -> tuple[measuring.Compiled, int]:
     """(the compiled step of an architecture, its number of parameters)."""
     text, stages, shape = ENCODERS[encoder]
     draw = np.random.default_rng(0)
-    tasks = [mtl.Task(f"t{i}", "regression") for i in range(count)]
-    model = mtl.sharing.build(text_of(name, [t.name for t in tasks], stages), mtl.encoders.build(text), tasks)
+    tasks = [mtl.Task(f"t{i}", "binary" if name in ("esmm", "aitm") else "regression") for i in range(count)]
+    model = mtl.sharing.build(with_tasks(name, [t.name for t in tasks], stages), mtl.encoders.build(text), tasks)
     targets = {t.name: jnp.asarray(draw.normal(size=shape[0]), jnp.float32) for t in tasks}
     masks = {t.name: jnp.ones(shape[0], bool) for t in tasks}
     batch = mtl.Batch(jnp.asarray(draw.normal(size=shape), jnp.float32), targets, masks)

@@ -84,6 +84,27 @@ def test_alike_tasks_as_one_are_each_by_itself(text, own):
         tiny.assert_close(own_state, dict(state["tasks"]), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc",
+     "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))"],
+)  # fmt: skip
+def test_on_their_own_inputs_as_one_or_by_themselves(text):
+    """Tasks may read different copies of what is shared, and draw noise in modules of their own."""
+    data = source(True)
+    model = tiny.model(data.tasks, text, DROPOUT)
+    batch, key = tiny.batch(8, data), jax.random.key(1)
+    variables = tiny.init(model, batch)
+    layout = layout_of(model, data.tasks, variables, batch)
+    expected = quick(lambda v: forward(model, v, batch, train=True, rng=key)[0])(variables)
+
+    def together(variables):
+        stood = layout.stack_variables(variables), layout.stack_batch(batch)
+        return layout.unstack(stacked.forward(model, layout, *stood, train=True, rng=key)[0])
+
+    tiny.assert_close(quick(together)(variables), expected, rtol=1e-4, atol=1e-5)
+
+
 def layout(tasks, model=None, batch=None, **options):
     """How tasks lie in a model on common inputs."""
     batch = batch or Batch(np.zeros((4, 5), np.float32), {}, {})

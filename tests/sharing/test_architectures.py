@@ -16,12 +16,14 @@ from mtl_jax.encoders.base import Encoder, values_of, with_values
 from mtl_jax.sharing import forward
 from mtl_jax.training.run import Run
 from tests import tiny
+from tests.sharing.test_funnels import ARCHITECTURES as FUNNELS
 from tests.sharing.test_graphs import ARCHITECTURES as GRAPHS
 
 ARCHITECTURES = (
     "hard", "hard(shared_stages=1)", "independent", "fully_shared", "cross_stitch", "sluice", "nddr", "mtan",
     "mmoe(experts=3)", "cgc", "ple", "dselect_k(experts=3)", "film", "adapters", "task_embedding",
-    "soft", "go_mtl(latent=2)", "dmtrl(latent=2, rank=3)",
+    "hypernetwork(size=3, width=2)", "task_routing(sigma=0.7)", "soft", "taps", "go_mtl(latent=2)",
+    "dmtrl(latent=2, rank=3)",
 )  # fmt: skip
 DROPOUT = "mlp(features=(8, 6), norm='batch', dropout=0.3)"
 TWO = tiny.data().tasks[:2]
@@ -62,11 +64,15 @@ def drawn(model, batch, scale=0.5):
     """Variables of the model's shapes with numbers of our own: no gradient is zero by the way that parameters start."""
     draw = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))
-    return jax.tree.map(lambda x: (scale * draw.normal(size=x.shape)).astype(x.dtype), shapes)
+    numbers = jax.tree.map(lambda x: np.asarray(scale * draw.normal(size=x.shape), x.dtype), shapes)
+    for own in numbers["params"]["tasks"].values():
+        if "scores" in own:  # a gate that is closed keeps every gradient from what is behind it
+            own["scores"] = jax.tree.map(lambda x: np.asarray(abs(x) + 0.2, x.dtype), own["scores"])
+    return numbers
 
 
 def test_the_tables_list_every_architecture():
-    assert {text.split("(")[0] for text in (*ARCHITECTURES, *GRAPHS)} == set(sharing.NAMES)
+    assert {text.split("(")[0] for text in (*ARCHITECTURES, *GRAPHS, *FUNNELS)} == set(sharing.NAMES)
 
 
 @pytest.mark.parametrize("text", ARCHITECTURES)

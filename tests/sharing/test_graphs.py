@@ -26,11 +26,12 @@ ARCHITECTURES = (
     "cooperative",
     "cooperative(message='distillation', shared_stages=1)",
     "relation_graph(keys=4, shared_stages=1)",
+    "adashare",
     "learning_to_branch(copies=2)",
     "learning_to_branch(straight_through=True)",
     f"branched({TREE})",
 )
-ONE_EACH = (CASCADE, "cooperative(message='features')", *ARCHITECTURES[4:6], ARCHITECTURES[7])
+ONE_EACH = (CASCADE, "cooperative(message='features')", *ARCHITECTURES[4:7], ARCHITECTURES[8])
 QUICK = {"xla_backend_optimization_level": 0}  # most of these programs run once, so that compiling is what they cost
 jit = functools.partial(jax.jit, compiler_options=QUICK)
 DROPOUT = "mlp(features=(8, 6), dropout=0.3)"
@@ -357,7 +358,7 @@ def test_successive_regularization():
     tiny.assert_same(still, variables["state"])
 
 
-@pytest.mark.parametrize("text", ["cascade(order=('a', 'b'), pass_='both', shared_stages=1)", "branched(tree=((('a', 'b'),), (('a',), ('b',))))"])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize("text", ["adashare", "cascade(order=('a', 'b'), pass_='both', shared_stages=1)", "branched(tree=((('a', 'b'),), (('a',), ('b',))))"])  # fmt: skip  # noqa: E501
 def test_inputs_of_each_tasks_own(text):
     """Each task's outputs are those of the model on that task's inputs alone; statistics are kept per task."""
     data = tiny.per_task_data()

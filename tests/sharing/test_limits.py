@@ -67,7 +67,17 @@ def test_how_columns_start():
     np.testing.assert_allclose(values["shared/reading/beta"], [[0.4, 0.6]] * 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("text", ["film", "adapters", "adapters(kind='linear')", "task_embedding(scale=0.0)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "film",
+        "adapters",
+        "adapters(kind='linear')",
+        "task_embedding(scale=0.0)",
+        "hypernetwork",
+        "task_routing(sigma=1.0)",
+    ],
+)
 def test_passes_start_as_hard_sharing(text):
     source, hard = numbers("hard")
     started, variables = first(text)
