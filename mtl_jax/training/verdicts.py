@@ -7,11 +7,11 @@ group: 5,875 recordings of 42 patients tell what 42 patients do, not 5,875. A ta
 
 - numbers, independent rows: not above 0. Validation is drawn as new rows will be. To ask for more is dear where rows
   are few: 14 of them cannot prove a score of 0.3.
-- numbers, groups: not above 0 with 97.5% confidence (Student's t over groups). Few groups, of which the best step for
-  them was kept, look better than new ones will: at a score of 0.3 with an error of 0.25, new patients were predicted
-  worse than by the mean.
-- classes: below 0 with 95% confidence. Probabilities that are too sure have a large loss and can still rank rows well,
-  and `Run.calibrate` makes them less sure.
+- classes, independent rows: below 0 with 95% confidence. Probabilities that are too sure have a large loss and can
+  still rank rows well, and `Run.calibrate` makes them less sure.
+- groups, of any kind of task: not above 0 with 97.5% confidence (Student's t over groups). Few groups, of which the
+  best step for them was kept, look better than new ones will: at a score of 0.3 with an error of 0.25, new patients
+  were predicted worse than by the mean.
 
 Where it falls back on groups it predicts the constant. On rows it keeps that part of the way from the constant to the
 model's outputs, in twentieths, that has the least validation loss: outputs that exaggerate are moved, those that say
@@ -109,7 +109,7 @@ def verdict(
         return Verdict(1.0, why=f"the loss of the best constant in val is {losses[0].sum() / weights.sum():g}")
     found = gain(losses[0], losses[-1], weights, groups)
     grouped, classes = groups is not None, KINDS[task.kind].labels != "numbers"
-    if vouched(found, -BY_CLASSES if classes else BY_GROUPS if grouped else 0.0):
+    if vouched(found, BY_GROUPS if grouped else -BY_CLASSES if classes else 0.0):
         keeps = 1.0
     elif grouped:
         keeps = 0.0

@@ -216,7 +216,7 @@ def test_few_groups_do_not_vouch_for_what_many_rows_would():
     assert set(grouped.groups) == {"train", "val", "test"} and len(np.unique(grouped.groups["val"])) == 4
     np.testing.assert_array_equal(grouped.groups["val"], person[grouped.rows["val"]])
     with pytest.warns(
-        UserWarning, match=r"beyond the noise between groups on validation \(.*over 4 groups\): predicts"
+        UserWarning, match=r"no better than the best constant on validation \(.*over 4 groups\): predicts"
     ):
         run = fit(grouped)
     as_rows = dataclasses.replace(grouped, groups=None)
@@ -229,6 +229,18 @@ def test_few_groups_do_not_vouch_for_what_many_rows_would():
     np.testing.assert_array_equal(smaller.val.inputs, grouped.val.inputs[at])
     with pytest.raises(ValueError, match=r"groups of val have shape \(3,\); they must be one number for each of 40"):
         fit(dataclasses.replace(grouped, groups={"val": np.arange(3)}))
+
+
+@pytest.mark.parametrize("grouped, keeps", [(True, 0.0), (False, 1.0)])
+def test_groups_must_vouch_for_classes_too(grouped, keeps):
+    """Rows that are on the whole as good as the constant: not truly worse as rows, and not vouched for by groups."""
+    draw = np.random.default_rng(0)
+    source = mtl.data.from_arrays(draw.normal(size=(80, 2)), {"ill": np.arange(80) % 2}, kinds={"ill": "binary"},
+                                  split={"train": range(40), "val": range(40, 80)})  # fmt: skip
+    losses = np.tile(np.full(40, 0.7), (len(verdicts.KEPT), 1))
+    losses[-1] += np.repeat([0.3, -0.31, 0.3, -0.31], 10)
+    groups = np.repeat(np.arange(4), 10) if grouped else None
+    assert verdicts.verdict(source.tasks[0], losses, np.ones(40), source, groups).keeps == keeps
 
 
 def test_outputs_that_exaggerate_are_moved_part_of_the_way():
@@ -281,6 +293,11 @@ def test_words_for_classes():
     assert found[0].endswith("(score -0.50, standard error 0.10 over 30 rows): predicts the constant 0.5")
     assert found[1].endswith("predicts the constant early 0.5, late 0.5")
     assert fallback.said(tasks[0], Verdict(1.0, -0.1, 0.1, 1), 0.0).startswith("not beyond doubt worse than")
+    found = fallback.said(mtl.Task("motor", "regression"), Verdict(0.0, 0.3, 0.25, 6, grouped=True), 21.3)
+    assert found.startswith(
+        "no better than the best constant beyond the noise between groups on validation (score 0.30,"
+    )
+    assert found.endswith("standard error 0.25 over 6 groups): predicts the constant 21.3")
 
 
 def test_a_comparison_shows_what_was_learned():
