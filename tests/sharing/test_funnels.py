@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 import mtl_jax as mtl
-from mtl_jax import partition, sharing
+from mtl_jax import parallel, partition, sharing
 from mtl_jax.alike import layout_of
 from mtl_jax.balancing.engine import linearize
 from mtl_jax.batch import PerTask
@@ -96,6 +96,25 @@ def test_alike_tasks_as_one_are_each_by_itself(text):
         tiny.assert_close(together._replace(key=None), apart._replace(key=None), rtol=1e-9, atol=1e-11)
         for name in ("height", "cart"):
             tiny.assert_same(together.params["tasks"][name], tiny.double(first.params["tasks"][name]))
+
+
+@pytest.mark.parametrize("text, method", [(ARCHITECTURES[0], "pcgrad"), (ARCHITECTURES[1], "upgrad")])
+def test_eight_devices_compute_what_one_does(text, method):
+    """A step in float64, labels missing; every part of the model moves."""
+    data = source()
+    with jax.enable_x64(True):
+        step, first = tiny.training(method, data, model=tiny.model(data.tasks, text, tiny.BATCH_NORM))
+        first, batch, run, found = tiny.in_double(first), tiny.double(tiny.batch(32, data)), jit(step), []
+        for devices in (1, 8):
+            mesh = parallel.make_mesh(devices)
+            rows = jax.device_put(batch, parallel.split_rows(mesh))
+            found.append(run(jax.device_put(first, parallel.replicated(mesh)), rows))
+        (one, record), (many, records) = found
+        tiny.assert_close(many._replace(key=None), one._replace(key=None), rtol=1e-8, atol=1e-9)
+        tiny.assert_close(records, record, rtol=1e-8, atol=1e-9)
+        before, after = partition.flatten(first.params), partition.flatten(one.params)
+        still = {p for p in before if (np.asarray(before[p]) == np.asarray(after[p])).all()}
+        assert not still, still
 
 
 def features(params, x):
