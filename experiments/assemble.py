@@ -15,7 +15,7 @@ AS_THEY_ARE = (
     "balancer", "batch_size", "num_steps", "steps_per_dispatch", "eval_every", "checkpoint_every", "log_every",
     "clip_norm", "l1", "l2", "patience", "nonfinite", "parallel", "engine",
     "level", "balance_paths", "update_every", "objectives", "monitor",
-    "task_schedule",
+    "task_schedule", "fallback",
 )  # fmt: skip
 
 

@@ -56,6 +56,8 @@ def main() -> int:
         constant = records.plain(constant_results(run.tasks, data.train, split))
     found = records.plain(run.evaluate(split))
     print(f"{title}:\n{metrics_table(found, run.tasks, constant)}")
+    for line in run.fallback.lines(run.tasks, all_of_them=False) if run.fallback else ():
+        print(line)
     if OUTPUT.value:
         files.write_json(paths.local(OUTPUT.value, "--output"), found)
     return 0

@@ -38,7 +38,7 @@ def main() -> int:
     files.write_json(workdir / "front.json", {**front.content(), "config": config, "environment": environment()})
     try:
         front.plot(workdir / "front.png")
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         print(f"no plot: {error}")
     print(f"{len(front.preferences)} preferences in {front.run.seconds:.0f} s; {workdir / 'front.json'}")
     return 0

@@ -41,6 +41,7 @@ def main() -> int:
     from mtl_jax import files, paths
     from mtl_jax.data.tables import read_table
     from mtl_jax.data.tables.predictions import beside, with_points
+    from mtl_jax.reporting.many import some
     from mtl_jax.uncertainty import regions
 
     run, out = mtl.load_run(WORKDIR.value), paths.local(OUT.value, "--out")
@@ -57,11 +58,13 @@ def main() -> int:
         shown = ", ".join(sorted(set(cells))[:5])
         print(f"column {name!r}: {len(cells)} of {table.num_rows} rows have values that training rows did not have "
               f"({shown}); they count as unknown")  # fmt: skip
+    for line in run.fallback.lines(run.tasks, all_of_them=False) if run.fallback else ():
+        print(line)
     said = f"with intervals and sets of {wanted:.0%} coverage" if inside else "without intervals"
     if not run.calibration:
         said += (": the run is not calibrated (let experiments.train finish with validation rows, or in Python "
                  "run.calibrate(data.val).save(folder))")  # fmt: skip
-    print(f"{table.num_rows:,} rows with predictions of {', '.join(t.name for t in run.tasks)}, {said}; {out}")
+    print(f"{table.num_rows:,} rows with predictions of {some([t.name for t in run.tasks])}, {said}; {out}")
     return 0
 
 

@@ -52,12 +52,15 @@ def calibrate(run: Any, data: Any, workdir: pathlib.Path) -> dict[str, dict[str,
 
 def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
     """Writes summary.json and prints the test metrics."""
+    from experiments import trees
     from mtl_jax import files
+    from mtl_jax.reporting import many
     from mtl_jax.reporting.summary import metrics_table, summarize
     from mtl_jax.uncertainty import coverage_table
 
     summary = {"num_steps": config["num_steps"], "seed": config["seed"], **summarize(run, data)}
     summary["coverage"] = calibrate(run, data, workdir)
+    summary["beside_trees"] = None
     files.write_json(workdir / "summary.json", summary)
     for split in ("test", "val"):
         if split in summary:
@@ -66,9 +69,17 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
             break
     if summary["coverage"]:
         print(f"calibrated on val; intervals and sets of test:\n{coverage_table(summary['coverage'], COVERAGE)}")
-    for task, why in run.without_say.items():
-        print(f"task {task} had no say in which variables are best: {why}")
+    for line in run.fallback.lines(run.tasks) if run.fallback is not None else ():
+        print(line)
+    if many.is_many(run.tasks) and run.without_say:
+        print(f"no say in which variables are best: {many.by_reason(run.without_say)}")
+    else:
+        for task, why in run.without_say.items():
+            print(f"task {task} had no say in which variables are best: {why}")
     print(f"per-task gradients: {run.engine}")
+    if config["beside_trees"]:
+        summary["beside_trees"] = trees.tried(run, data)
+        files.write_json(workdir / "summary.json", summary)
     print(f"{summary['steps']} steps in {summary['seconds']:.0f} s; {workdir / 'summary.json'}")
     return 0
 

@@ -13,7 +13,7 @@ class PerTask(Mapping):
     """Inputs or features that each task has of its own, ``{task: array}``; a plain dict is one multi-modal input."""
 
     def __init__(self, values: Mapping[str, Any]):
-        self.values_by_task = dict(values)
+        self.values_by_task = dict(values) if isinstance(values, dict) else values
 
     def __getitem__(self, task: str) -> Any:
         return self.values_by_task[task]

@@ -12,6 +12,7 @@ import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask, aligned
+from mtl_jax.reporting.many import MANY, some
 
 INT32 = np.iinfo(np.int32)
 Place = Callable[[str], str]  # the path of a leaf to its name in a message
@@ -198,8 +199,8 @@ def in_form_of(example: Any, given: Any) -> Any:
     if wanted.keys() != got.keys() or any(got[k].shape[1:] != s for k, s in rows.items()):
         missing_axis = wanted.keys() == got.keys() and all(got[k].shape == s for k, s in rows.items())
         hint = "; of one row make inputs[None]" if missing_axis else ""
-        shapes = ", ".join(f"{k or 'inputs'} {tuple(v.shape)}" for k, v in got.items())
-        takes = ", ".join(f"{k or 'inputs'} (rows{''.join(f', {n}' for n in s)})" for k, s in rows.items())
+        shapes = some([f"{k or 'inputs'} {tuple(v.shape)}" for k, v in got.items()], MANY)
+        takes = some([f"{k or 'inputs'} (rows{''.join(f', {n}' for n in s)})" for k, s in rows.items()], MANY)
         raise ValueError(f"inputs have the shapes {shapes}; the model takes {takes}{hint}")
     for path, leaf in got.items():
         dtype = np.asarray(wanted[path]).dtype

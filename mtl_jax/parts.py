@@ -11,13 +11,17 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+LISTED = 80  # names that a message lists at most: more than any registry has, fewer than data sets have tasks
+
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> ValueError:
-    """The error for a name that is not in a registry: suggests the nearest one and lists all."""
+    """The error for a name that is not in a registry: suggests the nearest one and lists all, or says how many."""
     allowed = list(allowed)
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return ValueError(f"unknown {kind} {name!r}{hint} ({', '.join(allowed)})")
+    more = f", ... {len(allowed)} in all" if len(allowed) > LISTED else ""
+    shown = allowed[:8] if more else allowed
+    return ValueError(f"unknown {kind} {name!r}{hint} ({', '.join(shown)}{more})")
 
 
 def no_such(kind: str, given: Any, wanted: str) -> ValueError:

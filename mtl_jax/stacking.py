@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from mtl_jax.batch import Batch, PerTask, map_weights
+from mtl_jax.batch import Batch, PerTask
 from mtl_jax.parallel import global_sum
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import Task, loss_sum
@@ -58,6 +58,9 @@ class Layout:
     # --- trees with an entry per task --------------------------------------------------------------------------------
     def stack(self, by_task: ByTask, axis: int = 0) -> dict[str, Any]:
         """{first: leaves stacked along a new axis} of {name: tree}; a group without entries has none."""
+        lying = getattr(by_task, "values_by_task", by_task)
+        if isinstance(lying, View) and lying.layout is self and not lying.own and not axis:
+            return dict(lying.stacked)
         stacked = {}
         for first, names in self.groups.items():
             trees = [by_task[n] for n in names if n in by_task]
@@ -169,7 +172,7 @@ class Layout:
         return batch._replace(
             targets=self.view(batch.targets),
             masks=self.view(batch.masks),
-            weights=map_weights(lambda _, w: w, self.view(batch.weights)) if batch.weights else None,
+            weights=self.view(batch.weights) if batch.weights else None,
         )
 
 
@@ -225,6 +228,11 @@ def as_one(by_task: ByTask, names: Sequence[str]) -> Any:
             if stood == tuple(names) and first in by_task.stacked:
                 return by_task.stacked[first]
     return None
+
+
+def lying_as(by_task: ByTask, names: Sequence[str], tree: Any) -> ByTask | None:
+    """{name: its part} of a tree with leaves [task, ...], to lie as `by_task` does; None unless `as_one`."""
+    return by_task.layout.view({names[0]: tree}) if as_one(by_task, names) is not None else None
 
 
 def _stack(arrays: Sequence[Any], axis: int) -> Any:

@@ -36,6 +36,11 @@ SLIPS = {
         lambda: mtl.data.from_arrays(mtl.PerTask({"y": g.x}), {"y": g.y, "k": g.k}), "task 'k' has no inputs"),
     "a data set to load": (lambda: mtl.data.load(g.data), "data set is a Dataset; it must be text"),
     "one name to select": (lambda: g.data.select("y"), r"select\(\['y'\]\)"),
+    # balancing alone
+    "losses in a list": (lambda: mtl.balanced([len] * 30), "losses is a list; it must be a function"),
+    "a method that was not called": (lambda: mtl.balanced(len, mtl.balancing.upgrad), "upgrad itself, which was not"),
+    "zero losses": (lambda: mtl.balanced(len, tasks=0), "tasks=0 must be how many there are"),
+    "a state of one's own": (lambda: g.balanced({"w": g.x}, {}, 0), r"state is dict; balanced.init\(params\) makes"),
     # tasks
     "a task called shared": (lambda: mtl.Task("shared", "binary"), "no task can be called 'shared'"),
     "a blank name": (lambda: mtl.Task(" ", "binary"), "must be text, not blank"),
@@ -118,6 +123,7 @@ def main() -> None:
     g.data = mtl.data.from_arrays(g.x, {"y": g.y, "k": g.k})
     g.encoder = mtl.encoders.mlp(features=(4,))
     g.model = mtl.sharing.hard("mlp(features=(4,))", g.data.tasks)
+    g.balanced = mtl.balanced(lambda params, batch: params["w"].mean(0))
     g.run = fit()
     found = {}
     for name, (call, _) in SLIPS.items():

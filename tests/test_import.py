@@ -1,5 +1,7 @@
 """Importing is light: nothing heavy until it is used."""
 
+import inspect
+import re
 import subprocess
 import sys
 
@@ -21,10 +23,22 @@ def test_import_is_light():
     assert not loaded & {"orbax.checkpoint", "grain", "matplotlib", "sklearn", "pandas"}
 
 
+def test_balancing_imports_no_model():
+    """Nor Flax, sharing, encoders, tasks or data: what balances gradients knows losses and pytrees."""
+    rooms = ("encoders", "sharing", "heads", "tasks", "losses", "data", "training", "transfer", "analysis")
+    used = "import mtl_jax, mtl_jax.balancing; mtl_jax.balanced, mtl_jax.balancing.build('upgrad')"
+    loaded = modules_after(used)
+    assert {"mtl_jax.balancing.transformation", "mtl_jax.balancing.balance", "jax"} <= loaded
+    assert not {m for m in loaded if m.split(".")[0] == "flax"}
+    assert not {m for m in loaded if m.split(".")[:2] in [["mtl_jax", room] for room in rooms]}
+
+
 def test_names_are_found_and_others_are_not():
     import mtl_jax
 
     assert all(getattr(mtl_jax, name) is not None for name in mtl_jax.__all__)
     assert set(mtl_jax.__all__) <= set(dir(mtl_jax))
+    block = inspect.getsource(mtl_jax).split("if TYPE_CHECKING")[1]
+    assert set(mtl_jax.__all__) == set(re.findall(r"(\w+) as \1", block))
     with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
         _ = mtl_jax.fitt

@@ -39,5 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.l1 = 0.0
     c.l2 = 0.0
     c.patience = config_dict.placeholder(int)  # validations without improvement before stopping; None: never
+    c.fallback = False  # tasks that do not beat the best constant on validation predict it
+    c.beside_trees = False  # after training, how boosted trees and a linear model do on the same rows of a table
     c.nonfinite = "stop"  # or "skip_task"
     return c

@@ -4,8 +4,9 @@
 
 The part behind the colon is FILE,TARGET,...; or, for more arguments, a call (without separators, as configs have it):
 ``--config="experiments/configs/table.py:from_csv(path='homes.csv', targets=('price',), types={'zip': 'category'})"``.
-`training.options_for_table` of that file are the defaults of the fields that `fit` takes. Half a minute to some minutes
-on 2 CPU cores. What the run predicts for new rows: ``python -m experiments.predict``.
+`training.options_for_table` of that file are the defaults of the fields that `fit` takes. It ends with boosted trees
+and linear models on the same rows (``--config.beside_trees=False``: none). Half a minute to some minutes on 2 CPU
+cores. What the run predicts for new rows: ``python -m experiments.predict``.
 """
 
 import warnings
@@ -34,6 +35,8 @@ def get_config(table: str = ""):
     c.batch_size = options["batch_size"]
     c.num_steps = options["num_steps"]
     c.patience = options["patience"]
+    c.fallback = options["fallback"]
+    c.beside_trees = True
     c.steps_per_dispatch = max(d for d in range(1, 51) if every % d == 0)
     c.eval_every = c.checkpoint_every = c.log_every = every
     return c

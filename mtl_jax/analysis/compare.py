@@ -22,6 +22,8 @@ from mtl_jax.balancing.side_by_side import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report
+from mtl_jax.reporting import many
+from mtl_jax.reporting.panels import figure_of, panels_of
 from mtl_jax.sharing.architecture import given_encoder
 from mtl_jax.tasks import Task
 from mtl_jax.training import identity, lock, records, selection
@@ -77,7 +79,7 @@ class Comparison:
         shown = report.methods_table(
             self.tasks, self.test, baseline, extra, report.interval, constant=self.constant, reasons=self.untested
         )
-        silent = "; ".join(f"{task} ({why})" for task, why in self.without_say.items())
+        silent = many.by_reason(self.without_say)
         return f"{shown}\nno say in choosing by validation: {silent}" if silent else shown
 
     def content(self) -> dict[str, Any]:
@@ -94,25 +96,11 @@ class Comparison:
         }
 
     def plot(self, path: str | pathlib.Path) -> None:
-        """A panel per task: every method's test metric, seeds as points, the mean a bar, the constant dotted."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plotting needs matplotlib: pip install 'mtl_jax[plot]'") from error
-        names = list(self.test)
-        figure = Figure(figsize=(1 + 2.6 * len(self.tasks), 1.2 + 0.3 * len(names)), layout="constrained")
-        for axis, task in zip(figure.subplots(1, len(self.tasks), squeeze=False)[0], self.tasks, strict=True):
-            metric, higher = report.headline(task)
-            for row, name in enumerate(names):
-                values = report.headline_values(task, self.test[name])
-                axis.plot(values, [row] * len(values), "o", color="C0", alpha=0.4, markersize=4)
-                axis.plot([report.mean_there(values)], [row], "|", color="C0", markersize=14, markeredgewidth=2)
-            axis.set(title=f"{task.name}: {metric} {'↑' if higher else '↓'}", ylim=(len(names) - 0.5, -0.5))
-            axis.set_yticks(range(len(names)), names if axis.get_subplotspec().is_first_col() else [""] * len(names))
-            axis.grid(axis="x", alpha=0.3)
-            if np.isfinite(floor := self.constant.get(task.name, {}).get(metric, np.nan)):
-                axis.axvline(floor, color="0.6", linestyle=":", linewidth=1)
-        figure.savefig(paths.local(path), dpi=150)
+        """A panel per task: every method's test metric, seeds as points, the mean a bar, the constant dotted.
+
+        Of many tasks a panel per metric, with a point per task: its mean over seeds.
+        """
+        figure_of(panels_of(self.tasks, self.test, self.constant)).savefig(paths.local(path), dpi=150)
 
 
 def compare(
@@ -142,7 +130,7 @@ def compare(
         own.
       workdir: where runs and results go; running again there continues.
       report_progress: called with what is known so far, after each program.
-      **arguments: of `fit`, the same for all.
+      **arguments: of `fit`, the same for all; `fallback` is left out, since what each method has learned is compared.
 
     Raises:
       ValueError: for a name that is not known, data without validation or test split, or a workdir of another config
@@ -280,7 +268,7 @@ def _measure(
     """{method: result} of one program, from a run that may be resumed."""
     sharing_text = next(iter(group.values()))[0]
     texts = [text for _, text in group.values()]
-    given = {k: v for k, v in arguments.items() if k != "config"}
+    given = {k: v for k, v in arguments.items() if k not in ("config", "fallback")}
     model = sharing.build(sharing_text, encoder, data.tasks)
     run = fit(model, data, balancer=texts, seed=tuple(seeds), workdir=place.program(list(group)),
               config=place.of(sharing_text, texts), **given)  # fmt: skip
@@ -300,7 +288,7 @@ def _measure(
 
 
 # Fields of a config that the comparison sets itself, or that do not change the result.
-SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh")
+SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh", "fallback", "beside_trees")
 NOT_IN_RESULTS = ("config", "workdir", "progress", "nonfinite", "log_every")  # arguments of `fit`
 STEPS = inspect.signature(fit).parameters["num_steps"].default
 

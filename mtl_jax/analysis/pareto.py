@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mtl_jax import balancing, parts, paths
+from mtl_jax.analysis.hypervolume import MOST, hypervolume
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.reporting import many
 from mtl_jax.reporting.compare import WORSE
 from mtl_jax.reporting.describe import table
 from mtl_jax.sharing.model import MultiTaskModel
@@ -36,7 +38,8 @@ class Front:
       losses: each point's losses relative to those of the best constants of train on the same split: 0 is perfect, 1 is
         knowing nothing. Mean over seeds; nan for a task in `left_out`.
       on_front: which points no other point is better than in every task.
-      hypervolume: what the points dominate of the unit cube, whose worst corner (1, 1, ...) is the reference point.
+      hypervolume: what the points dominate of the unit cube, whose worst corner (1, 1, ...) is the reference point; nan
+        for more than `MOST` tasks.
       run: the run, whose member ``m * seeds + s`` is preference m's.
       left_out: {task: why nothing can be said of it}; front and volume are over the other tasks.
     """
@@ -51,30 +54,43 @@ class Front:
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def table(self) -> str:
-        """A row per preference."""
-        rows = [
-            (*(f"{p:.3f}" for p in preference), *map(_relative, losses), "yes" if on else "")
-            for preference, losses, on in zip(self.preferences, self.losses, self.on_front, strict=True)
-        ]
-        header = (*(f"p {t}" for t in self.tasks), *(f"{t} loss" for t in self.tasks), "on the front")
-        shown = table(rows, header, right=tuple(range(len(header))))
+        """A row per preference; of many tasks it has the mean, the quartiles and the worst of their losses."""
+        if many.is_many(self.tasks):
+            found = [many.summary(dict(zip(self.tasks, losses, strict=True))) for losses in self.losses]
+            columns = [(_relative(s.mean), *many.quartiles_text(s), many.worst_text(s, most=2)) for s in found]
+            header = ("preferred", "mean loss", *many.QUARTILES, "worst")
+            preferred = [(self.tasks[int(p.argmax())],) for p in self.preferences]
+        else:
+            columns = [tuple(map(_relative, losses)) for losses in self.losses]
+            header = (*(f"p {t}" for t in self.tasks), *(f"{t} loss" for t in self.tasks))
+            preferred = [tuple(f"{p:.3f}" for p in preference) for preference in self.preferences]
+        rows = [(*p, *c, "yes" if on else "") for p, c, on in zip(preferred, columns, self.on_front, strict=True)]
+        shown = table(rows, (*header, "on the front"), right=tuple(range(len(header) + 1)))
         lines = [shown, f"hypervolume {self.hypervolume:.4f} of the unit cube, losses relative to the best constants'"]
+        if np.isnan(self.hypervolume):
+            lines = [shown, f"losses relative to the best constants'; no hypervolume, which takes {MOST} tasks at most"]
         if (self.losses > 1).any():
             lines.append(f"{WORSE} worse than the best constant")
         if self.left_out:
-            lines.append("left out: " + "; ".join(f"{task} ({why})" for task, why in self.left_out.items()))
+            lines.append(f"left out: {many.by_reason(self.left_out)}")
         return "\n".join(lines)
 
     def content(self) -> dict[str, Any]:
         """For a JSON file."""
         return {
             "tasks": list(self.tasks), "method": self.method, "preferences": self.preferences.tolist(),
-            "losses": records.plain(self.losses), "on_front": self.on_front.tolist(), "hypervolume": self.hypervolume,
-            "left_out": self.left_out,
+            "losses": records.plain(self.losses), "on_front": self.on_front.tolist(),
+            "hypervolume": records.plain(self.hypervolume), "left_out": self.left_out,
         }  # fmt: skip
 
     def plot(self, path: str | pathlib.Path) -> None:
-        """A panel per pair of tasks: all points, those of the front joined."""
+        """A panel per pair of tasks: all points, those of the front joined.
+
+        Raises:
+          ValueError: for many tasks, which are too many pairs.
+        """
+        if many.is_many(self.tasks):
+            raise ValueError(f"{len(self.tasks)} tasks are too many pairs for a figure of a front; its table has them")
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
@@ -114,7 +130,7 @@ def pareto_front(
       preferences: how many, spread over the simplex (`spread_preferences`); or the preferences themselves.
       seeds: trained for each preference.
       split: what losses are measured on, "test" or "val".
-      **arguments: of `fit`.
+      **arguments: of `fit`; `fallback` is left out, as a front shows what each preference has learned.
 
     Raises:
       ValueError: for one task only, a split whose labels do not tell of two, or a method without a preference; the
@@ -151,7 +167,9 @@ def pareto_front(
     told = [i for i, n in enumerate(names) if n not in left_out]
     if len(told) < 2:
         why = "; ".join(f"{n}: {w}" for n, w in left_out.items())
+        why = many.by_reason(left_out) if many.is_many(left_out) else why
         raise ValueError(f"a front needs at least two tasks that {split} can tell a model from a constant in; {why}")
+    arguments.pop("fallback", None)
     run = fit(model, data, balancer=balancers, seed=tuple(seeds), **arguments)
     run.variables = jax.vmap(evaluated_at)(run.state)
     _warn_of_alike(run.params, grid, len(seeds), method)
@@ -159,7 +177,7 @@ def pareto_front(
     losses = np.stack([np.reshape(found[n]["loss"], (len(grid), len(seeds))).mean(1) for n in names], 1)
     relative = np.full(losses.shape, np.nan)
     relative[:, told] = losses[:, told] / constants[told]
-    volume = hypervolume(relative[:, told], np.ones(len(told)))
+    volume = hypervolume(relative[:, told], np.ones(len(told))) if len(told) <= MOST else float("nan")
     return Front(names, method, grid, relative, is_on_front(relative[:, told]), volume, run, left_out)
 
 
@@ -221,19 +239,3 @@ def is_on_front(losses: Float[np.ndarray, "point task"]) -> Bool[np.ndarray, " p
     as_good = (losses[:, None] <= losses[None]).all(-1)
     better = (losses[:, None] < losses[None]).any(-1)
     return ~(as_good & better).any(0)
-
-
-def hypervolume(losses: Float[np.ndarray, "point task"], reference: Float[np.ndarray, " task"]) -> float:
-    """The volume between the points and a reference point that they are better than; exact, by slices.
-
-    Points that are worse than the reference in any task count for nothing.
-    """
-    inside = losses[(losses < reference).all(1)]
-    if not len(inside):
-        return 0.0
-    if losses.shape[1] == 1:
-        return float(reference[0] - inside.min())
-    inside = inside[np.argsort(inside[:, -1])]
-    edges = np.append(inside[:, -1], reference[-1])
-    heights = np.diff(edges)
-    return float(sum(h * hypervolume(inside[: i + 1, :-1], reference[:-1]) for i, h in enumerate(heights) if h > 0))

@@ -2,6 +2,7 @@
 
 from mtl_jax import parts
 from mtl_jax.balancing.aggregate import aggregate
+from mtl_jax.balancing.aggregator import aggregator
 from mtl_jax.balancing.aligned_mtl import aligned_mtl
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
 from mtl_jax.balancing.bilevel import auto_lambda, moml
@@ -32,6 +33,7 @@ from mtl_jax.balancing.preference import cosmos, pbi
 from mtl_jax.balancing.random_weights import random_gradient, random_loss
 from mtl_jax.balancing.robust import krum, trimmed_mean
 from mtl_jax.balancing.stch import stch
+from mtl_jax.balancing.transformation import balanced
 from mtl_jax.balancing.two_samples import modo, sdmgrad
 from mtl_jax.balancing.uncertainty import uncertainty
 from mtl_jax.balancing.upgrad import upgrad
@@ -87,4 +89,4 @@ def build(text: str) -> Balancer:
     return parts.build(text, NAMES, "balancer")
 
 
-__all__ = ["NAMES", "Balancer", "Needs", "Result", "Signal", "aggregate", "build", *NAMES]
+__all__ = ["NAMES", "Balancer", "Needs", "Result", "Signal", "aggregate", "aggregator", "balanced", "build", *NAMES]

@@ -6,10 +6,13 @@ import pathlib
 from mtl_jax import parts
 from mtl_jax.data.arrays import from_arrays
 from mtl_jax.data.atis import atis
+from mtl_jax.data.chembl import chembl
+from mtl_jax.data.computer_survey import computer_survey
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fsdd import fsdd
 from mtl_jax.data.multi_digits import multi_digits
 from mtl_jax.data.sampling import Sampler, padded_batches
+from mtl_jax.data.school import school
 from mtl_jax.data.tables import from_csv, from_dataframe
 from mtl_jax.data.tox21 import tox21
 from mtl_jax.data.ud_ewt import ud_ewt
@@ -20,6 +23,9 @@ NAMES = {
     "atis": atis,
     "ud_ewt": ud_ewt,
     "fsdd": fsdd,
+    "school": school,
+    "computer_survey": computer_survey,
+    "chembl": chembl,
     "from_csv": from_csv,
 }
 
@@ -44,6 +50,6 @@ def load(text: str, data_dir: str | pathlib.Path | None = None, **arguments) -> 
 
 
 __all__ = [
-    "NAMES", "Dataset", "Sampler", "atis", "from_arrays", "from_csv", "from_dataframe", "fsdd", "load",
-    "multi_digits", "padded_batches", "tox21", "ud_ewt",
+    "NAMES", "Dataset", "Sampler", "atis", "chembl", "computer_survey", "from_arrays", "from_csv", "from_dataframe",
+    "fsdd", "load", "multi_digits", "padded_batches", "school", "tox21", "ud_ewt",
 ]  # fmt: skip

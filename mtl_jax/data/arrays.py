@@ -18,6 +18,7 @@ from mtl_jax.data.splits import build as build_splitter
 from mtl_jax.data.stratification import class_codes
 from mtl_jax.inputs import read_inputs
 from mtl_jax.parts import check_seed
+from mtl_jax.reporting.many import some
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -78,8 +79,8 @@ def from_arrays(
                 raise ValueError(f"{key} has {len(given)} entries; it must be (inputs, targets), and masks and weights "
                                  "if there are any")  # fmt: skip
             splits[key] = read(*given, missing=missing)
-    raw, rows = divide(splits, fractions, seed, split)
-    return finish(raw, tuple(targets), kinds or {}, name, rows=rows)
+    raw, rows, groups = divide(splits, fractions, seed, split)
+    return finish(raw, tuple(targets), kinds or {}, name, rows=rows, groups=groups)
 
 
 def read(
@@ -104,7 +105,7 @@ def read(
         if not values.ndim:
             raise ValueError(f"task {task!r}: labels are {values[()]!r}; they must be an array, a label per row")
         if isinstance(inputs, PerTask) and task not in inputs:
-            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {', '.join(inputs)}")
+            raise ValueError(f"task {task!r} has no inputs; PerTask has those of {some(list(inputs))}")
         if masks is not None and task in masks:
             mask = np.asarray(masks[task])
             if mask.dtype != bool or mask.shape != values.shape[: mask.ndim]:
@@ -128,8 +129,8 @@ def divide(
     seed: int,
     split: Any = None,
     column: Callable[[str], np.ndarray] | None = None,
-) -> tuple[dict[str, Batch], Any]:
-    """(splits, which of the given rows they hold): takes held-out rows from the training rows.
+) -> tuple[dict[str, Batch], Any, dict[str, np.ndarray] | None]:
+    """(splits, which of the given rows they hold, their groups): takes held-out rows from the training rows.
 
     Args:
       splits: "train" and what is held out already.
@@ -146,25 +147,30 @@ def divide(
         raise ValueError(f"val + test = {sum(fractions.values()):g} leaves no rows to train on")
     chosen, whole = build_splitter(split), splits["train"]
     if not any(fractions.values()) and split is None:
-        return splits, None
+        return splits, None, None
     if split is not None and len(splits) > 1:
         raise ValueError("split= says which rows are held out, and so do val or test of their own; give one of them")
 
     def no_columns(name: str) -> np.ndarray:
         raise ValueError(f"split names a column, {name!r}, but these are arrays; give the values in its place")
 
-    def rows_of(total: int, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return chosen.rows(Request(total, dict(fractions), seed, labels, column or no_columns))
+    def request(total: int, labels: dict[str, np.ndarray]) -> Request:
+        return Request(total, dict(fractions), seed, labels, column or no_columns)
 
+    groups = None
     if isinstance(whole.inputs, PerTask):
         if split is not None and chosen.spec not in ("auto()", "random()"):
             raise ValueError("tasks with inputs of their own are split at random, each by itself; split= cannot be had")
-        by_task = {t: rows_of(num_rows(whole, t), {}) for t in whole.inputs}
+        by_task = {t: chosen.rows(request(num_rows(whole, t), {})) for t in whole.inputs}
         keys = dict.fromkeys(k for p in by_task.values() for k in p)
         rows = {k: {t: p.get(k, np.zeros(0, int)) for t, p in by_task.items()} for k in keys}
     else:
-        rows = rows_of(num_rows(whole), class_labels(whole))
-    return splits | {key: gather_rows(whole, index) for key, index in rows.items()}, rows
+        asked = request(num_rows(whole), class_labels(whole))
+        rows = chosen.rows(asked)
+        if chosen.groups is not None:
+            each = chosen.groups(asked)
+            groups = {key: each[index] for key, index in rows.items()}
+    return splits | {key: gather_rows(whole, index) for key, index in rows.items()}, rows, groups
 
 
 def class_labels(split: Batch) -> dict[str, np.ndarray]:

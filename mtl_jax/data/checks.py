@@ -22,6 +22,10 @@ def check_dataset(data: Any) -> None:
         split = getattr(data, name)
         if split is not None:
             check_split(data.tasks, split, name)
+            groups = None if data.groups is None else data.groups.get(name)
+            if groups is not None and np.shape(groups) != (num_rows(split),):
+                raise ValueError(f"groups of {name} have shape {np.shape(groups)}; they must be one number for each of "
+                                 f"{num_rows(split)} rows")  # fmt: skip
     for task in data.tasks:
         if not np.asarray(data.train.masks[task.name]).any():
             raise ValueError(f"task {task.name!r} has no label in train; leave it out, or give it labels")

@@ -12,6 +12,7 @@ from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of,
 from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
+from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import KINDS, Task
 
@@ -31,6 +32,9 @@ class Dataset:
       vocabulary: for text, words and their ids (`text.Vocabulary`); its length is what an embedding needs. Else None.
       rows: {split: row numbers in what was given} where the data set split it; {split: {task: row numbers}} where each
         task has inputs of its own.
+      groups: {split: int [N], numbers of the groups} where the data set was split by group, such as by patient: rows of
+        one group are alike, so that they tell less than as many of different ones (`training.fallback`). None where
+        rows are independent.
       columns: for tables, what turned columns into inputs (`tables.Encoding`), to encode further rows with; else None.
     """
 
@@ -43,6 +47,7 @@ class Dataset:
     columns: Any = None
     vocabulary: Vocabulary | None = None
     rows: Any = None
+    groups: dict[str, np.ndarray] | None = None
 
     def __post_init__(self):
         for key in SPLITS:
@@ -52,7 +57,7 @@ class Dataset:
     def __repr__(self) -> str:
         rows = {k: num_rows(s) for k in SPLITS if (s := getattr(self, k)) is not None}
         words = "" if self.vocabulary is None else f", vocabulary={len(self.vocabulary)}"
-        return f"Dataset({self.name!r}, tasks={[t.name for t in self.tasks]}, rows={rows}{words})"
+        return f"Dataset({self.name!r}, tasks={many.listed([t.name for t in self.tasks])}, rows={rows}{words})"
 
     def select(self, names: Sequence[str]) -> "Dataset":
         """The same rows with these tasks only, in this order."""
@@ -74,9 +79,17 @@ class Dataset:
         """
         kept = take_rows(self.train, count, seed)
         val_split = take_rows(self.val, val, seed + 1) if val and self.val is not None else None
+        groups = None
+        if self.groups is not None:  # they come along with their rows
+            drawn = {"train": (count, seed), "val": (val, seed + 1)}
+            groups = {
+                k: g if k == "test" else g[drawn_rows(len(g), *drawn[k])]
+                for k, g in self.groups.items() if k != "val" or val_split is not None
+            }  # fmt: skip
         scalers = {t.name: fit_scaler(t, kept) if t.scaler else None for t in self.tasks}
         tasks = tuple(dataclasses.replace(t, scaler=scalers[t.name]) for t in self.tasks)
-        new = dataclasses.replace(self, tasks=tasks, train=kept, val=val_split, spec=None, rows=None)
+        new = dataclasses.replace(self, tasks=tasks, train=kept, val=val_split, spec=None, rows=None,
+                                  groups=groups)  # fmt: skip
         check_dataset(new)
         return new
 
@@ -97,9 +110,14 @@ def take_rows(split: Batch, count: int, seed: int) -> Batch:
         total = num_rows(split, task)
         if not 1 <= count <= total:
             raise ValueError(f"{count} rows were asked for; there are {total}" + (f" of task {task!r}" if task else ""))
-        return np.random.default_rng(seed).permutation(total)[:count]
+        return drawn_rows(total, count, seed)
 
     return gather_rows(split, {t: rows(t) for t in split.inputs} if isinstance(split.inputs, PerTask) else rows(None))
+
+
+def drawn_rows(total: int, count: int, seed: int) -> np.ndarray:
+    """`count` of `total` row numbers, in the order that `seed` draws."""
+    return np.random.default_rng(seed).permutation(total)[:count]
 
 
 def gather_rows(split: Batch, rows: Any) -> Batch:

@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import zlib
+
+import numpy as np
 
 from mtl_jax.paths import local
 
@@ -20,3 +23,29 @@ def find(relative: str, data_dir: str | pathlib.Path | None, name: str, source: 
     if not path.is_file():
         raise FileNotFoundError(f"data set {name!r}: there is no {path}; {how}. It comes from {source}")
     return path
+
+
+def read_mat(path: pathlib.Path, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
+    """The numeric arrays of a MATLAB file (version 5) that `shapes` names, as float64; None stands for any length.
+
+    Raises:
+      ValueError: naming the file, if it is damaged, or an array is not there, of another shape, or not of numbers.
+    """
+    from scipy import io
+
+    try:
+        content = io.loadmat(path, variable_names=list(shapes))
+    # What SciPy raises where bytes are missing or others than were written.
+    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, zlib.error, MemoryError) as error:
+        raise ValueError(f"{path} is truncated, damaged or no MATLAB file: {error}") from error
+    found = {}
+    for name, shape in shapes.items():
+        array = content.get(name)
+        if array is None:
+            raise ValueError(f"{path} holds no array {name!r}")
+        fits = zip(shape, array.shape, strict=False)
+        if array.dtype.kind not in "fiu" or array.ndim != len(shape) or any(n not in (None, m) for n, m in fits):
+            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            raise ValueError(f"{path}: {name!r} is {array.dtype} {array.shape}; it must be numbers ({wanted})")
+        found[name] = array.astype(np.float64)
+    return found

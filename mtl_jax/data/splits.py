@@ -37,11 +37,15 @@ class Request(NamedTuple):
 
 
 class Splitter(NamedTuple):
-    """A way to split: `rows` of a `Request`; `columns` that it reads, which are no inputs; its text."""
+    """A way to split: `rows` of a `Request`; `columns` that it reads, which are no inputs; its text.
+
+    `groups` of a `Request` numbers the groups that are kept together, [total]; None where each row is by itself.
+    """
 
     rows: Callable[[Request], Rows]
     columns: tuple[str, ...] = ()
     spec: str | None = None
+    groups: Callable[[Request], Int[np.ndarray, " rows"]] | None = None
 
 
 def values_of(by: Any, request: Request, what: str) -> Shaped[np.ndarray, " rows"]:
@@ -132,11 +136,16 @@ def grouped(by: Any) -> Splitter:
     """All rows of a group (a patient, a user) go to one split; shares are met as well as the groups allow."""
 
     def rows(request: Request) -> Rows:
-        groups = np.unique(values_of(by, request, "column of groups"), return_inverse=True)[1]
+        groups = groups_of(by, request)
         place_of = pack(np.bincount(groups), wanted(request), np.random.default_rng(request.seed))
         return collect(place_of[groups], request)
 
-    return Splitter(rows, name_of(by), spec_of("grouped", by))
+    return Splitter(rows, name_of(by), spec_of("grouped", by), lambda request: groups_of(by, request))
+
+
+def groups_of(by: Any, request: Request) -> Int[np.ndarray, " rows"]:
+    """The number of each row's group, by a column or an array."""
+    return np.unique(values_of(by, request, "column of groups"), return_inverse=True)[1]
 
 
 def pack(sizes: Int[np.ndarray, " groups"], counts: Int[np.ndarray, " bins"], rng: Any) -> Int[np.ndarray, " groups"]:
@@ -192,9 +201,7 @@ def folds(k: int = 5, fold: int = 0, by: Any = None) -> Splitter:
         raise ValueError(f"folds: fold={fold!r} must lie in 0..{k - 1}")
 
     def rows(request: Request) -> Rows:
-        groups = np.arange(request.total)
-        if by is not None:
-            groups = np.unique(values_of(by, request, "column of groups"), return_inverse=True)[1]
+        groups = np.arange(request.total) if by is None else groups_of(by, request)
         sizes, rng = np.bincount(groups), np.random.default_rng(request.seed)
         if len(sizes) < k:
             raise ValueError(f"folds: {k} folds of {len(sizes)} {'rows' if by is None else 'groups'}; take fewer")
@@ -213,7 +220,9 @@ def folds(k: int = 5, fold: int = 0, by: Any = None) -> Splitter:
         return collect(place, request._replace(shares={"val": share, "test": 1 / k}))
 
     spec = parts.call("folds", {"k": k, "fold": fold} | ({} if by is None else {"by": by}))
-    return Splitter(rows, name_of(by), spec if by is None or isinstance(by, str) else None)
+    if by is None:
+        return Splitter(rows, spec=spec)
+    return Splitter(rows, name_of(by), spec if isinstance(by, str) else None, lambda request: groups_of(by, request))
 
 
 NAMES_OF_SPLITS = {

@@ -1,14 +1,12 @@
 """Tox21: 7,831 molecules and twelve toxicity assays, with 17% of the labels missing (MoleculeNet, Wu et al., 2018)."""
 
 import pathlib
-import zlib
-from collections.abc import Collection, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from mtl_jax import parts
 from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.ngrams import hashed_ngrams
 from mtl_jax.data.sources import find
 from mtl_jax.data.tables import read_csv
 
@@ -27,8 +25,8 @@ def tox21(
 ) -> Dataset:
     """Twelve binary tasks on SMILES strings.
 
-    Inputs are float32 [N, features]: log(1 + count) of the string's n-grams of 1 to `longest` characters, each
-    hashed by CRC-32. Rows are divided 80/10/10 by a fixed permutation.
+    Inputs are float32 [N, features]: log(1 + count) of the string's n-grams of 1 to `longest` characters, hashed
+    (`ngrams`). Rows are divided 80/10/10 by a fixed permutation.
 
     Args:
       tasks: among `ASSAYS`.
@@ -46,26 +44,8 @@ def tox21(
     if absent:
         raise ValueError(f"{path}: no column {absent[0]!r}; columns are {', '.join(columns)}")
     inputs = hashed_ngrams(columns["smiles"], features, longest)
-    raw, _ = divide({"train": read(inputs, {t: columns[t] for t in tasks})}, {"val": 0.1, "test": 0.1}, 0, "random()")
+    raw, *_ = divide({"train": read(inputs, {t: columns[t] for t in tasks})}, {"val": 0.1, "test": 0.1}, 0, "random()")
     given = {"tasks": tasks, "features": features, "longest": longest}
     defaults = {"tasks": ASSAYS, "features": 1024, "longest": 4}
     spec = parts.call("tox21", {k: v for k, v in given.items() if v != defaults[k]})
     return finish(raw, tasks, {t: "binary" for t in tasks}, "tox21", spec=spec)
-
-
-def hashed_ngrams(texts: Collection[str], features: int, longest: int) -> np.ndarray:
-    """float32 [N, features], log(1 + count) of character n-grams hashed into buckets."""
-    buckets: dict[str, int] = {}
-    rows, columns = [], []
-    for row, text in enumerate(texts):
-        text = f"^{text}$"
-        for length in range(1, longest + 1):
-            for start in range(len(text) - length + 1):
-                gram = text[start : start + length]
-                if gram not in buckets:
-                    buckets[gram] = zlib.crc32(gram.encode()) % features
-                rows.append(row)
-                columns.append(buckets[gram])
-    counts = np.zeros((len(texts), features), np.float32)
-    np.add.at(counts, (np.array(rows), np.array(columns)), 1)
-    return np.log1p(counts)

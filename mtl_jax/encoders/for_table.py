@@ -18,8 +18,8 @@ from mtl_jax.encoders.tabular import TAKES
 def for_table(data: Dataset, **given: Any) -> Encoder:
     """An ensemble of thin members (`tabm`) for a data set of tables, as a call with literals that a run can save.
 
-    It goes with ``**training.options_for_table(data)`` in `fit`. Where trees are cheap to try, try them too: they win
-    on some tables.
+    It goes with ``**training.options_for_table(data)`` in `fit`. Trees win on some tables, which
+    ``analysis.beside_trees(run, data)`` tells.
 
     Args:
       data: inputs are those of `tabular`. Cardinalities are those of its columns (``data.columns``) if it has any,

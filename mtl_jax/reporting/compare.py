@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mtl_jax.reporting import many
 from mtl_jax.reporting.describe import table
+from mtl_jax.reporting.many import some
 from mtl_jax.tasks import Task, metric_functions
 
 CONSTANT = "best constant"  # the row of the predictor that knows nothing of the inputs
@@ -23,9 +25,11 @@ def headline(task: Task) -> tuple[str, bool]:
     return metric.name, metric.higher_is_better
 
 
-def headline_values(task: Task, results: Mapping[str, Mapping[str, Any]]) -> Float[np.ndarray, " seed"]:
-    """A task's headline metric in every run; nan, not None, where it has no value."""
-    return np.atleast_1d(np.asarray(results[task.name][headline(task)[0]], np.float64))
+def headline_values(
+    task: Task, results: Mapping[str, Mapping[str, Any]], metric: str | None = None
+) -> Float[np.ndarray, " seed"]:
+    """A task's headline metric, where its name is not known already, in every run; nan, not None, without a value."""
+    return np.atleast_1d(np.asarray(results[task.name][metric or headline(task)[0]], np.float64))
 
 
 def mean_there(values: Any, axis: int | None = None) -> Any:
@@ -56,7 +60,7 @@ def delta_m(
     gains = []
     for task in tasks:
         name, higher = headline(task)
-        base = float(mean_there(headline_values(task, single)))
+        base = float(mean_there(headline_values(task, single, name)))
         value = np.asarray(results[task.name][name], np.float64)
         gains.append((1 if higher else -1) * (value - base) / base if base > 0 else np.full(value.shape, np.nan))
     return np.asarray(100 * mean_there(gains, 0))
@@ -93,9 +97,10 @@ def mean_ranks(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Mapping
 
     ranks = []
     for task in tasks:
-        means = np.array([float(mean_there(headline_values(task, found))) for found in results.values()])
+        name, higher = headline(task)
+        means = np.array([float(mean_there(headline_values(task, found, name))) for found in results.values()])
         if np.isfinite(means).any():
-            means = -means if headline(task)[1] else means
+            means = -means if higher else means
             ranks.append(stats.rankdata(np.where(np.isfinite(means), means, np.inf)))
     means = np.mean(ranks, 0) if ranks else np.full(len(results), np.nan)
     return dict(zip(results, means.tolist(), strict=True))
@@ -113,7 +118,8 @@ def methods_table(
 ) -> str:
     """A row per method, a column per task (its headline metric, mean and spread over seeds), and Delta_m.
 
-    Where there are many tasks of one metric, one column has the mean over tasks instead.
+    Where there are some more tasks of one metric, one column has the mean over tasks instead; of many tasks
+    (`reporting.many`) so has each metric, with the quartiles over tasks and the worst ones beside it.
 
     Args:
       tasks: the columns.
@@ -127,13 +133,15 @@ def methods_table(
     """
     rows_of = {**results, CONSTANT: constant} if constant else dict(results)
     headlines = [headline(t) for t in tasks]
-    values = {m: [headline_values(t, found) for t in tasks] for m, found in rows_of.items()}
-    if len(tasks) > most_columns and len(set(headlines)) == 1:
-        measured = [i for i in range(len(tasks)) if any(np.isfinite(v[i]).any() for v in values.values())]
-        columns = [(f"mean over {len(measured)} tasks:", *headlines[0])]
-        values = {m: [mean_there([v[i] for i in measured], 0) if measured else v[0]] for m, v in values.items()}
-    else:
-        columns = [(t.name, *h) for t, h in zip(tasks, headlines, strict=True)]
+    values = {
+        m: [headline_values(t, found, h[0]) for t, h in zip(tasks, headlines, strict=True)]
+        for m, found in rows_of.items()
+    }
+    columns, extra = [(t.name, *h) for t, h in zip(tasks, headlines, strict=True)], dict(extra or {})
+    if many.is_many(tasks) or (len(tasks) > most_columns and len(set(headlines)) == 1):
+        if many.is_many(tasks):
+            extra = many.spread_over_tasks([t.name for t in tasks], headlines, values) | extra
+        columns, values = means_by_metric(headlines, values)
     rows = []
     for method, found in rows_of.items():
         row = [method]
@@ -142,11 +150,30 @@ def methods_table(
             row.append(text(values[method][i]) + (f" {WORSE}" if worse else ""))
         if baseline:
             row.append("0" if method == baseline else text(delta_m(tasks, found, results[baseline]), 2))
-        rows.append((*row, *(column.get(method, "") for column in (extra or {}).values())))
+        rows.append((*row, *(column.get(method, "") for column in extra.values())))
     header = ("method", *(f"{name} {metric} {'↑' if up else '↓'}" for name, metric, up in columns))
-    header += (("Delta_m %",) if baseline else ()) + tuple(extra or {})
+    header += (("Delta_m %",) if baseline else ()) + tuple(extra)
     shown = table(rows, header, right=tuple(range(1, len(header))))
     return "\n".join([shown, *closing_lines(tasks, results, baseline, constant, reasons)])
+
+
+def means_by_metric(
+    headlines: Sequence[tuple[str, bool]], values: Mapping[str, Sequence[Any]]
+) -> tuple[list[tuple[str, str, bool]], dict[str, list[Any]]]:
+    """(columns, {method: values of each}): the mean over the tasks of a metric in which some method has a value.
+
+    Args:
+      headlines: the metric of each task.
+      values: {method: [seeds] of each task}.
+    """
+    columns, means = [], {method: [] for method in values}
+    for metric in dict.fromkeys(headlines):
+        of_metric = [i for i, h in enumerate(headlines) if h == metric]
+        measured = [i for i in of_metric if any(np.isfinite(v[i]).any() for m, v in values.items() if m != CONSTANT)]
+        columns.append((f"mean over {len(measured)} tasks:", *metric))
+        for method, v in values.items():
+            means[method].append(mean_there([v[i] for i in measured], 0) if measured else v[of_metric[0]])
+    return columns, means
 
 
 def is_worse(values: Any, constant: Any, higher_is_better: bool) -> bool:
@@ -164,37 +191,41 @@ def closing_lines(
     reasons: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What a table of methods has to say beside its numbers: who is worse than a constant, and what is left out."""
-    lines, worse, absent, partly, no_base = [], {}, [], [], []
+    lines, worse, absent, partly, no_base = [], {}, {}, {}, {}
     for task in tasks:
         name, higher = headline(task)
-        values = {m: headline_values(task, found) for m, found in results.items()}
+        values = {m: headline_values(task, found, name) for m, found in results.items()}
         if not any(np.isfinite(v).any() for v in values.values()):
             why = (reasons or {}).get(task.name)
-            absent.append(f"{task.name} has no {name}" + (f" ({why})" if why else ""))
+            absent[task.name] = f"no {name}" + (f" ({why})" if why else "")
             continue
         for method, found in values.items():
             if missing := int((~np.isfinite(found)).sum()):
-                partly.append(f"{method} has no {name} of {task.name} in {missing} of {len(found)} runs")
+                partly.setdefault((method, name), {})[task.name] = f"{missing} of {len(found)} runs"
             if constant and is_worse(found, constant[task.name][name], higher):
                 worse.setdefault(method, []).append(task.name)
         if baseline and not float(mean_there(values[baseline])) > 0:
-            no_base.append(f"{task.name} ({name} of {baseline} is {text_of(mean_there(values[baseline]))})")
+            no_base[task.name] = f"{name} of {baseline} is {text_of(mean_there(values[baseline]))}"
     if worse:
         named = "; ".join(f"{method}: {some(worse[method])}" for method in results if method in worse)
         lines.append(f"{WORSE} worse than the {CONSTANT}: {named}")
     if absent:
-        lines.append("left out of means and ranks: " + "; ".join(absent))
+        said = "; ".join(f"{task} has {why}" for task, why in absent.items())
+        lines.append(f"left out of means and ranks: {many.by_reason(absent) if many.is_many(absent) else said}")
     if partly:
-        lines.append("left out of means, and last in ranks where in all runs: " + "; ".join(partly))
+        said = [text for (method, name), runs in partly.items() for text in _partly(method, name, runs)]
+        lines.append("left out of means, and last in ranks where in all runs: " + "; ".join(said))
     if no_base:
-        lines.append("left out of Delta_m, which is relative to a value above 0: " + "; ".join(no_base))
+        said = many.by_reason(dict.fromkeys(no_base, f"{baseline} has none")) if many.is_many(no_base) else (
+            many.by_reason(no_base))  # fmt: skip
+        lines.append(f"left out of Delta_m, which is relative to a value above 0: {said}")
     return lines
 
 
-def some(names: Sequence[str], most: int = 8) -> str:
-    """Names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _partly(method: str, metric: str, runs: Mapping[str, str]) -> list[str]:
+    if many.is_many(runs):
+        return [f"{method} has no {metric} of {len(runs)} tasks ({some(list(runs))}) in some runs"]
+    return [f"{method} has no {metric} of {task} in {count}" for task, count in runs.items()]
 
 
 def text_of(value: Any) -> str:

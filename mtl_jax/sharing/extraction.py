@@ -21,10 +21,12 @@ from mtl_jax.sharing.gates import Gate, check_reads, gate_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import MultiTaskModel, by_kind, merge, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
+from mtl_jax.stacking import as_one, lying_as
 from mtl_jax.tasks import Task, check_names
 
 Path = tuple[str, ...]
 SHARED = None  # the reader that no task is
+MANY = 20  # tasks; of more, one number says how all of them use an expert, where their gates lie stacked
 
 
 def nest(path: Path, value: Any) -> dict[str, Any]:
@@ -165,8 +167,16 @@ def extraction(
             gates = {reader: entry(variables["params"], gate_of(reader, index)) for reader in group}
             if not own and index == 0:  # all gates read and mix the same
                 read, sizes, stacked = gated(group[0], inputs, outputs)
-                every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gates.values())
                 together = jax.vmap(functools.partial(through, read=read, sizes=sizes, stacked=stacked))
+                whole = as_one(variables["params"]["tasks"], group)
+                if whole is not None and len(group) > MANY and index == last:
+                    weights, x, more = together(entry(whole, gate_of(group[0], index)[2:]))
+                    losses = {f"{level}{name}/tasks": value.sum() for name, value in more.items()}
+                    every = weights.reshape(-1, weights.shape[-1])
+                    use = load(f"{level}load/tasks", f"{level}gate_entropy/tasks", every, sizes)
+                    features = PerTask(lying_as(variables["params"]["tasks"], group, x))
+                    return features, changed, {"losses": losses, "metrics": use}
+                every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gates.values())
                 found = one_by_one(together(every), group)
             for reader in group:
                 if own or index > 0:

@@ -18,6 +18,7 @@ from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.encoders.sequences import shown
 from mtl_jax.inputs import check_int32, place
+from mtl_jax.reporting.many import some
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import KINDS, Task
 from mtl_jax.training.scale import warn_of_scale
@@ -105,7 +106,7 @@ def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
     """
     missing = [t.name for t in tasks if t.name not in split.targets]
     if missing:
-        raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {', '.join(split.targets)}")
+        raise ValueError(f"the split has no targets of task {missing[0]!r}; it has {some(list(split.targets))}")
     targets, masks = {}, {}
     for task in tasks:
         values = np.asarray(split.targets[task.name])
@@ -188,6 +189,12 @@ def check_numbers(**given: Any) -> None:
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
             raise ValueError(f"{name}={value!r} must be a number of at least 0")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """An error for what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}={value!r} must be True or False")
 
 
 def check_rest(

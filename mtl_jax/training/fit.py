@@ -26,11 +26,12 @@ from mtl_jax.data.sampling import padded_batches
 from mtl_jax.data.tables import serving
 from mtl_jax.scaler import centred
 from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.training import arguments, identity, loop, saved_folder, selection, state
+from mtl_jax.training import arguments, identity, loop, saved_folder, selection, state, verdicts
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.averages import check_averages
 from mtl_jax.training.dispatch import Feeds, lay_out, make_dispatch
 from mtl_jax.training.evaluation import check_weighted, make_evaluate
+from mtl_jax.training.interrupts import Interrupted
 from mtl_jax.training.intervals import continued
 from mtl_jax.training.optimizers import build_optimizer, check_suits, groups, per_owner
 from mtl_jax.training.run import Run
@@ -65,6 +66,7 @@ def fit(
     log_every: int | None = None,
     checkpoint_every: int | None = None,
     patience: int | None = None,
+    fallback: bool = False,
     nonfinite: str = "stop",
     workdir: str | pathlib.Path | None = None,
     config: dict[str, Any] | None = None,
@@ -103,6 +105,9 @@ def fit(
       log_every: steps between training records; by default about fifty in all.
       checkpoint_every: steps between checkpoints, if there is a workdir; by default `eval_every`.
       patience: stop after this many validations in a row without improvement; None: never.
+      fallback: whether a task that validation does not vouch for predicts the best constant of its labels, or is moved
+        toward it (`training.verdicts`); which do is a warning, and `run.fallback`. Off by default, since a comparison
+        of methods is to show what each has learned; `training.options_for_table` has it on.
       nonfinite: "stop" or "skip_task" (`make_train_step`).
       workdir: where config, records and checkpoints go. Running again there resumes, if all that the run rests on is
         the same (`training.identity`).
@@ -123,6 +128,7 @@ def fit(
     arguments.check_model(model)
     arguments.check_data(data)
     parts.check_whole("batch_size", batch_size)
+    arguments.check_flag("fallback", fallback)
     arguments.check_rest(clip_norm, l1, l2, patience, task_schedule, joint_losses, mesh, config)
     adapted = model if isinstance(model, Adapted) else None
     model = adapted.model if adapted else model
@@ -167,7 +173,8 @@ def fit(
         "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
         "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1, "l2": l2,
         "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level, "balance_paths": balance_paths,
-        "update_every": update_every, "objectives": objectives, "task_schedule": chosen.spec, **spans,
+        "update_every": update_every, "objectives": objectives, "task_schedule": chosen.spec,
+        "fallback": fallback or None, **spans,
     }  # fmt: skip
     if config is None:
         config = {"data": source or data.name, "tasks": list(names), **settings}
@@ -177,6 +184,8 @@ def fit(
     }
     more = {"optimizer": named_optimizer or optimizer, "joint_losses": tuple(joint_losses), "monitor": monitor,
             "learning_rate_factors": learning_rate_factors, "patience": patience}  # fmt: skip
+    if fallback and data.groups is not None and "val" in data.groups:
+        more["groups of val"] = np.asarray(data.groups["val"])
     rests_on = identity.describe(data, tasks, {**settings, **no_text, **more}, adapted)
     rests_on["named"] = [k for k, v in named.items() if v is not None]
 
@@ -277,7 +286,15 @@ def fit(
         run, layout, train, best, dispatch, evaluated, evaluate, choose, by, splits, validation, feeds, num_steps,
         spans, nonfinite, workdir, check_workdir, progress, started,
     )  # fmt: skip
-    run = loop.train(job)
+    try:
+        loop.train(job)
+    except Interrupted:
+        if fallback:
+            verdicts.settle(run, data, workdir)
+        raise
+    if fallback:
+        for text in verdicts.settle(run, data, workdir):
+            warnings.warn(text, UserWarning, stacklevel=2)
     if run.resumed_from is not None and run.resumed_from > num_steps:
         warnings.warn(f"{workdir} holds a run of {run.resumed_from} steps, which is returned; num_steps={num_steps} is "
                       "fewer. Use another workdir for a shorter run", UserWarning, stacklevel=2)  # fmt: skip

@@ -14,6 +14,7 @@ from mtl_jax import files, parts
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fingerprint import differences as data_differences
 from mtl_jax.data.fingerprint import fingerprint, of_tree
+from mtl_jax.reporting import many
 from mtl_jax.tasks import KINDS, Task
 from mtl_jax.training import description, records
 from mtl_jax.training.contents import contents, versions
@@ -133,7 +134,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[st
     said: list[str] = []
     found = {text: text for text in data_differences(old["data"], new["data"])}
     if old["order of tasks"] != new["order of tasks"]:
-        found["order of tasks"] = _changed("tasks", old["order of tasks"], new["order of tasks"])
+        found["order of tasks"] = _tasks_changed(old["order of tasks"], new["order of tasks"])
     for task in old["tasks"].keys() & new["tasks"].keys():
         for key, text in _entries(old["tasks"][task], new["tasks"][task], f"task {task!r}: ", said).items():
             # A scaler that was fitted follows the data, whose difference says enough.
@@ -215,6 +216,16 @@ def _value(field: str, old: Any, new: Any) -> str:
     if field == "step_size" and all(isinstance(v, int | float) for v in (old, new)):
         field, old, new = "learning_rate", -old, -new  # as optax has it inside
     return f"{field} {old!r} -> {new!r}" if field else f"{old!r} -> {new!r}"
+
+
+def _tasks_changed(old: Sequence[str], new: Sequence[str]) -> str:
+    """How two lists of tasks differ; of many tasks, which are gone and which are new."""
+    if not (many.is_many(old) or many.is_many(new)):
+        return _changed("tasks", old, new)
+    gone, came = ([t for t in a if t not in set(b)] for a, b in ((old, new), (new, old)))
+    parts_of = [f"{what} {len(names)} ({many.some(names, many.WORST)})" for what, names in
+                (("without", gone), ("with", came)) if names]  # fmt: skip
+    return f"tasks: {len(old)} -> {len(new)}, {' and '.join(parts_of) or 'in another order'}"
 
 
 def _changed(what: str, old: Any, new: Any) -> str:

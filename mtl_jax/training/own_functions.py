@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_jax import parts
+from mtl_jax.reporting import many
 from mtl_jax.tasks import Missing, Task
 from mtl_jax.training.contents import code_of, name_of
 
@@ -40,10 +41,14 @@ def give_back(tasks: Sequence[Task], given: Sequence[Task] | None) -> tuple[Task
                 "in tasks="
             )
     by_name = {t.name: t for t in given or ()}
-    return tuple(_filled(t, by_name.get(t.name)) for t in tasks)
+    gone: dict[str, str] = {}
+    filled = tuple(_filled(t, by_name.get(t.name), gone) for t in tasks)
+    many.warn_of(gone, tasks, stacklevel=3)
+    return filled
 
 
-def _filled(task: Task, given: Task | None) -> Task:
+def _filled(task: Task, given: Task | None, gone: dict[str, str]) -> Task:
+    """A task with what was given back; what was not is said in `gone`."""
     loss = task.loss
     if isinstance(loss, Missing) and given is not None and callable(given.loss):
         loss = _checked(task, loss, given.loss)
@@ -54,16 +59,14 @@ def _filled(task: Task, given: Task | None) -> Task:
             _checked(task, m, own[m.function]) if isinstance(m, Missing) and m.function in own else m for m in metrics
         )
     filled = dataclasses.replace(task, loss=loss, metrics=metrics)
-    gone = [m for m in (loss, *(metrics or ())) if isinstance(m, Missing)]
-    if gone:
-        fields = ", ".join(sorted({"loss=..." if m.part == "loss" else "metrics=..." for m in gone}))
-        warnings.warn(
+    absent = [m for m in (loss, *(metrics or ())) if isinstance(m, Missing)]
+    if absent:
+        fields = ", ".join(sorted({"loss=..." if m.part == "loss" else "metrics=..." for m in absent}))
+        gone[task.name] = (
             f"task {task.name!r}: a saved run holds no Python functions, here its "
-            f"{' and its '.join(f'{m.part} {m.function}' for m in gone)}. They are left out of what is evaluated, and "
-            "without its loss a task cannot be trained on. Give them back: "
-            f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, {fields})])",
-            UserWarning,
-            stacklevel=5,
+            f"{' and its '.join(f'{m.part} {m.function}' for m in absent)}. They are left out of what is evaluated, "
+            "and without its loss a task cannot be trained on. Give them back: "
+            f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, {fields})])"
         )
     return filled
 

@@ -1,6 +1,8 @@
-"""A progress line with per-task losses; nothing at all where the output is no terminal."""
+"""A progress line with per-task losses, of many tasks in short; nothing at all where the output is no terminal."""
 
 from typing import Any
+
+from mtl_jax.reporting import many
 
 
 class Progress:
@@ -30,8 +32,15 @@ class Progress:
         """Moves the bar; `losses` is {task: value, or one value per run}."""
         if self._bar is None:
             return
-        text = {} if losses is None else {"description": "  ".join(f"{t} {_short(v)}" for t, v in losses.items())}
+        text = {} if losses is None else {"description": shown(losses)}
         self._bar.update(self._task, completed=step, **text)
+
+
+def shown(losses: dict[str, Any]) -> str:
+    """Losses of all tasks in one line."""
+    if many.is_many(losses):
+        return f"losses of {len(losses)} tasks: {many.in_a_line(losses)}"
+    return "  ".join(f"{t} {_short(v)}" for t, v in losses.items())
 
 
 def _short(value: Any) -> str:

@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 from mtl_jax import files
+from mtl_jax.reporting import many
+from mtl_jax.training import record_lines
 
-FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir")  # between a run and its continuation
+FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir", "beside_trees")  # between a run and its continuation
 RECORD = {"step": int, "split": str, "losses": dict, "seconds": int | float}  # what every line has
 LONGEST = 2**30  # bytes of a file of records
 
@@ -50,7 +52,7 @@ def flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_history(path: pathlib.Path) -> list[dict]:
-    """The records of a file; a last line that a kill cut short is left out.
+    """The records of a file in either form (`record_lines`); a last line that a kill cut short is left out.
 
     Raises:
       ValueError: naming the line, if one before is no record, or the file more than can be meant.
@@ -58,6 +60,7 @@ def read_history(path: pathlib.Path) -> list[dict]:
     if not path.exists():
         return []
     found, number, way_out = [], 0, "move the file away to go on without the records in it"
+    names = None
     with files.open_regular(path, LONGEST) as file:
         while line := file.readline(files.LONGEST + 1):
             number += 1
@@ -66,6 +69,11 @@ def read_history(path: pathlib.Path) -> list[dict]:
                 raise ValueError(f"{where} is longer than {files.LONGEST:,} bytes; {way_out}")
             try:
                 record = files.parse_json(line.rstrip(b"\r\n"), where)
+                if (header := record_lines.header_of(record)) is not None:
+                    names = header
+                    continue
+                files.check_fields(record, {}, where)
+                record = record_lines.expanded(record, names, where)
                 files.check_fields(record, RECORD, where)
             except ValueError as error:
                 if not line.endswith(b"\n"):
@@ -85,20 +93,33 @@ def history_until(path: pathlib.Path, step: int) -> list[dict]:
 
 
 def rewind_history(path: pathlib.Path, step: int, write: bool = True) -> list[dict]:
-    """Like `history_until`; later records are dropped from the file too, as they will be written again."""
+    """Like `history_until`; later records are dropped from the file too, as they will be written again.
+
+    What is left is written in today's form.
+    """
     kept = history_until(path, step)
     if write and path.exists():
-        files.write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
+        files.write_whole(path, record_lines.text_of(kept))
     return kept
 
 
 def append(path: pathlib.Path, record: dict) -> None:
-    """Adds one line."""
+    """Adds one line; of many tasks (`record_lines`) one with their names before it, unless the file begins with it."""
     try:
+        text = record_lines.text_of([record], _first_names(path) if many.is_many(record.get("losses", ())) else None)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(text)
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+
+
+def _first_names(path: pathlib.Path) -> list[str] | None:
+    """The tasks that the first line of a file names, if it names any."""
+    if not path.exists():
+        return None
+    with files.open_regular(path, LONGEST) as file:
+        line = file.readline(files.LONGEST)
+    return record_lines.header_of(files.parse_json(line, f"{path}, line 1")) if line.startswith(b'{"tasks"') else None
 
 
 def plain(value: Any) -> Any:

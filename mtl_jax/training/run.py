@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,15 +17,17 @@ from mtl_jax.data.tables import serving
 from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
+from mtl_jax.reporting import many
 from mtl_jax.scaler import centred, origin_of
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.stacked import forward
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task, prediction
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
+from mtl_jax.training import fallback as fallbacks
 from mtl_jax.training.arguments import check_is_split, check_no_name, check_run, read_labels
 from mtl_jax.training.chunks import batch_pieces, row_pieces
-from mtl_jax.training.evaluation import make_evaluate
+from mtl_jax.training.evaluation import make_measure
 from mtl_jax.uncertainty import of_run
 from mtl_jax.uncertainty.calibration import Calibration, regions, softened
 
@@ -55,6 +56,8 @@ class Run:
       without_say: {task: why its validation labels had no part in choosing the variables}, see `selection`.
       columns: of a run on a table, how its columns are encoded (`tables.Encoding`).
       calibration: what held-out labels say of its predictions, where `calibrate` was called.
+      fallback: which tasks predict a constant, or are moved toward it, where `fit` was asked for it
+        (`training.fallback`); ``dataclasses.replace(run, fallback=None)`` predicts with the model alone.
     """
 
     model: MultiTaskModel
@@ -77,10 +80,11 @@ class Run:
     without_say: dict[str, str] = dataclasses.field(default_factory=dict)
     columns: Any = None
     calibration: Calibration | None = None
+    fallback: fallbacks.Fallback | None = None
     _compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
-        return f"Run(tasks={[t.name for t in self.tasks]}, steps={self.steps}, members={self.members})"
+        return f"Run(tasks={many.listed([t.name for t in self.tasks])}, steps={self.steps}, members={self.members})"
 
     @property
     def steps(self) -> int:
@@ -97,7 +101,19 @@ class Run:
         if self.members is None or not 0 <= index < self.members:
             raise IndexError(f"there is no member {index} in a run with members={self.members}")
         take = jax.tree.map(lambda x: x[index], (self.variables, self.state, self.best))
-        return dataclasses.replace(self, variables=take[0], state=take[1], best=take[2], members=None, _compiled={})
+        of_it = None if self.fallback is None else self.fallback.member(index)
+        return dataclasses.replace(self, variables=take[0], state=take[1], best=take[2], members=None, fallback=of_it,
+                                   _compiled={})  # fmt: skip
+
+    def _outputs(self, variables: Any, batch: Batch) -> dict[str, Any]:
+        """What every prediction, loss and metric is of, stacked; `variables` are `_predicts_with`."""
+        layout = self._compiled["layout"]
+        return fallbacks.stood_in(layout, forward(self.model, layout, variables[0], batch)[0], variables[1])
+
+    def _predicts_with(self) -> tuple[Any, Any]:
+        """(the stacked variables, `Fallback.stand_ins`)."""
+        layout, variables = self._stacked()
+        return variables, {} if self.fallback is None else self.fallback.stand_ins(layout, self.members is not None)
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, np.ndarray]:
         """{task: probabilities, or values in the target's units} of every row.
@@ -119,16 +135,16 @@ class Run:
         """
         parts.check_whole("batch_size", batch_size)
         inputs = self._read(serving.inputs_for(self.columns, inputs, self.example.inputs))
-        layout, variables = self._stacked()
+        layout, _ = self._stacked()
         if "predict" not in self._compiled:
 
             def predict(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-                outputs, _ = forward(self.model, layout, variables, batch)
-                return layout.each(prediction, outputs)
+                return layout.each(prediction, self._outputs(variables, batch))
 
             self._compiled["predict"] = jax.jit(jax.vmap(predict, (0, None)) if self.members else predict)
         rows_axis = 1 if self.members else 0
         # To the host one by one, so that a device holds one piece whatever the number of rows.
+        variables = self._predicts_with()
         found = [
             layout.unstack(jax.device_get(self._compiled["predict"](variables, layout.stack_batch(piece))), rows_axis)
             for piece in (Batch(x, {}, {}) for x in row_pieces(inputs, batch_size))
@@ -220,20 +236,23 @@ class Run:
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
         parts.check_whole("batch_size", batch_size)
-        layout, variables = self._stacked()
+        layout, _ = self._stacked()
         if "evaluate" not in self._compiled:
-            self._compiled["evaluate"] = make_evaluate(self.model, layout, self.members is not None, in_pieces=True)
+            self._compiled["evaluate"] = make_measure(self._outputs, layout, self.members is not None, in_pieces=True)
         names = [t.name for t in self.tasks]
         split = centred(self.tasks, in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split"))
         split = read_labels(self.tasks, split)
         chosen = split._replace(inputs=self._read(split.inputs))
         pieces = (layout.stack_batch(piece, axis=1) for piece in batch_pieces(chosen, batch_size))
-        losses, metrics = self._compiled["evaluate"](variables, pieces)
+        losses, metrics = self._compiled["evaluate"](self._predicts_with(), pieces)
         losses = np.asarray(losses)
-        for i, (n, task) in enumerate(zip(names, self.tasks, strict=True)):
-            if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all():
-                warnings.warn(f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or "
-                              "the parameters, are not finite", UserWarning, stacklevel=2)  # fmt: skip
+        broken = {
+            n: f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or the "
+            "parameters, are not finite"
+            for i, (n, task) in enumerate(zip(names, self.tasks, strict=True))
+            if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all()
+        }
+        many.warn_of(broken, self.tasks, stacklevel=2)
         return {
             t.name: ({} if isinstance(t.loss, Missing) else {"loss": _number(losses[..., i])})
             | {m: _number(v) for m, v in metrics[t.name].items()}
@@ -260,6 +279,7 @@ class Run:
             for record in self.history:
                 records.append(draft / "metrics.jsonl", record)
             of_run.write(draft, self.calibration, self.variables)
+            fallbacks.write(draft, self.fallback, self.variables)
             with Checkpoints(draft / "checkpoints") as checkpoints:
                 checkpoints.save(self.steps, {"best": self.variables})
 
@@ -309,9 +329,11 @@ def load_run(
     step, variables = found
     config = files.read_object(directory / "config.json", {})
     history = records.history_until(directory / "metrics.jsonl", step)
-    return Run(model, tasks, variables, history, example, content["data"], config=config,
-               identity=identity.read(directory) or {}, columns=read_columns(directory),
-               calibration=of_run.read(directory, variables))  # fmt: skip
+    rests_on = identity.read(directory) or {}
+    asked = bool(rests_on.get("settings", {}).get("fallback"))
+    return Run(model, tasks, variables, history, example, content["data"], config=config, identity=rests_on,
+               columns=read_columns(directory), calibration=of_run.read(directory, variables),
+               fallback=fallbacks.read(directory, tasks, variables, asked))  # fmt: skip
 
 
 def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:

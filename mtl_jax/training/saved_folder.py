@@ -1,12 +1,12 @@
 """The folder of a saved run: made beside its place, then put there whole. It knows its files, and removes no others."""
 
 import contextlib
-import importlib.metadata
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 
+import mtl_jax
 from mtl_jax import files, paths
 
 MARK = "saved.json"  # in every folder that `Run.save` made; names its files
@@ -27,7 +27,7 @@ def replaced(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     draft.mkdir()
     try:
         yield draft
-        mark = {"by": f"mtl_jax {importlib.metadata.version('mtl_jax')}", "files": sorted(contents(draft))}
+        mark = {"by": f"mtl_jax {mtl_jax.__version__}", "files": sorted(contents(draft))}
         files.write_json(draft / MARK, mark)
         while True:
             if target.exists():

@@ -1,7 +1,6 @@
 """What a fit starts from: tasks with their scalers, first variables, and what transfer brings along."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from mtl_jax.batch import Batch
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Missing, Task
@@ -84,7 +84,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
       ValueError: for a task that the data set lacks, or whose kind, size or classes differ there.
     """
     of_data = {t.name: t for t in data.tasks}
-    resolved = []
+    resolved, unlike = [], {}
     for task in tasks:
         if task.name not in of_data:
             raise parts.unknown(f"task of data set {data.name!r}", task.name, of_data)
@@ -106,26 +106,30 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
                 f"task {task.name!r} was loaded without its loss, the Python function {loss.function}; give it back: "
                 f"load_run(..., tasks=[Task({task.name!r}, {task.kind!r}, loss=...)])"
             )
-        scaler = chosen_scaler(task, other, data.name, task.name in carried)
+        if said := unlike_scalers(task, other, data.name, task.name in carried):
+            unlike[task.name] = said
+        scaler = chosen_scaler(task, other, task.name in carried)
         resolved.append(dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss))
+    many.warn_of(unlike, tasks, stacklevel=4)
     return tuple(resolved)
 
 
-def chosen_scaler(task: Task, other: Task, name: str, carried: bool) -> Scaler | None:
-    """The scaler of the data, or of the head that came along; a warning where the two are far from each other."""
-    if task.scaler is None or other.scaler is None:
-        return task.scaler if carried else task.scaler or other.scaler  # a head without one speaks in own units
-    if far_apart(task.scaler, other.scaler):
-        whose, why = "data set's", "a scaler of your own goes into the data set's task"
-        if carried:
-            whose, why = "model's", "its head was trained with it; leave the head out of `load` for a new one"
-        warnings.warn(
-            f"task {task.name!r}: the model's scaler ({_shown(task.scaler)}) is far from that of data set {name!r} "
-            f"({_shown(other.scaler)}). The {whose} is used: {why}",
-            UserWarning,
-            stacklevel=5,
-        )
-    return task.scaler if carried else other.scaler
+def chosen_scaler(task: Task, other: Task, carried: bool) -> Scaler | None:
+    """The scaler of the data, or of the head that came along: one without speaks in own units."""
+    return task.scaler if carried else other.scaler or task.scaler
+
+
+def unlike_scalers(task: Task, other: Task, name: str, carried: bool) -> str | None:
+    """What to say where the scalers of the model and of the data set are far from each other."""
+    if task.scaler is None or other.scaler is None or not far_apart(task.scaler, other.scaler):
+        return None
+    whose, why = "data set's", "a scaler of your own goes into the data set's task"
+    if carried:
+        whose, why = "model's", "its head was trained with it; leave the head out of `load` for a new one"
+    return (
+        f"task {task.name!r}: the model's scaler ({_shown(task.scaler)}) is far from that of data set {name!r} "
+        f"({_shown(other.scaler)}). The {whose} is used: {why}"
+    )
 
 
 def far_apart(one: Scaler, other: Scaler) -> bool:

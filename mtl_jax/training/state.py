@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from mtl_jax import partition
+from mtl_jax.balancing.balance import start
 from mtl_jax.balancing.base import Balancer, Needs
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
 from mtl_jax.stacking import Layout
-from mtl_jax.training.balance import start
 from mtl_jax.training.optimizers import PerOwner
 
 

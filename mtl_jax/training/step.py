@@ -11,18 +11,19 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
 from mtl_jax.alike import layout_of
+from mtl_jax.balancing.balance import Record, after, balance, task_ids
 from mtl_jax.balancing.base import Balancer, Needs
 from mtl_jax.balancing.engine import JointLoss, linearize_stacked
 from mtl_jax.balancing.finite import all_finite, finite_each, squared_lengths
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
-from mtl_jax.balancing.oracle import Oracle, losses_on
+from mtl_jax.balancing.oracle import Oracle
 from mtl_jax.batch import Batch, aligned
 from mtl_jax.parallel import global_sum, local_key
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.stacked import forward
 from mtl_jax.stacking import Layout, task_losses
 from mtl_jax.tasks import Task, divisor
-from mtl_jax.training.balance import Record, after, balance, scale_heads, task_ids
+from mtl_jax.training.looking_ahead import losses_on
 from mtl_jax.training.optimizers import PerOwner, groups, keep_unless
 from mtl_jax.training.schedule import Active
 from mtl_jax.training.state import TrainState, restacked, unstacked
@@ -224,3 +225,14 @@ def finite_if_long(
     # A loop of at most one round, where a branch would be taken by all runs of a `vmap`.
     some = ~functools.reduce(operator.and_, (x.all() for x in fine.values()))
     return jax.lax.while_loop(lambda carry: carry[1], look, (fine, some))[0]
+
+
+def scale_heads(own: dict[str, Array], weights: Float[Array, " task"] | None, layout: Layout) -> dict[str, Array]:
+    """Each task's own gradients, stacked, times its head weight."""
+    if weights is None:
+        return own
+
+    def scaled(path: str, g: Array) -> Array:
+        return g * aligned(layout.part(weights, partition.owner(path)), g).astype(g.dtype)
+
+    return {p: scaled(p, g) for p, g in own.items()}

@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Sequence
 
 from mtl_jax import partition
+from mtl_jax.reporting import many
 from mtl_jax.tasks import Task
 from mtl_jax.training.run import Run
 
@@ -44,7 +44,7 @@ def fitting_heads(run: Run, tasks: Sequence[Task], carried: Sequence[str]) -> tu
       ValueError: for a class that the head was not trained for.
     """
     by_name = {t.name: t for t in run.tasks}
-    found = []
+    found, unnamed = [], {}
     for task in tasks:
         if task.name not in carried:
             found.append(task)
@@ -56,11 +56,9 @@ def fitting_heads(run: Run, tasks: Sequence[Task], carried: Sequence[str]) -> tu
                 f"{', '.join(task.classes)}; leave the head out of `load` for a new one"
             )
         if task.classes and not old.classes and task.size == old.size:
-            warnings.warn(
+            unnamed[task.name] = (
                 f"task {task.name!r}: its head was trained on class numbers without names, which are taken for "
-                f"{', '.join(f'{i} = {c}' for i, c in enumerate(task.classes))}",
-                UserWarning,
-                stacklevel=3,
+                f"{', '.join(f'{i} = {c}' for i, c in enumerate(task.classes))}"
             )
         same = task.kind == old.kind
         found.append(dataclasses.replace(
@@ -69,4 +67,5 @@ def fitting_heads(run: Run, tasks: Sequence[Task], carried: Sequence[str]) -> tu
             classes=(old.classes or task.classes) if same else task.classes,
             scaler=old.scaler if same else task.scaler,
         ))  # fmt: skip
+    many.warn_of(unnamed, tasks, stacklevel=3)
     return tuple(found)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from mtl_jax.batch import Batch, aligned, labelled_elements, labels_of
 from mtl_jax.data.classes import in_order_of
+from mtl_jax.reporting import many
 from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import Task
 from mtl_jax.uncertainty import conformal, temperature
@@ -158,17 +158,16 @@ def regions(
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage={coverage!r} must lie in (0, 1)")
-    found = {}
+    found, few = {}, {}
     for task in tasks:
         if (known := calibration.tasks.get(task.name)) is None:
             continue
         limits = [conformal.threshold(np.asarray(s, np.float64), coverage) for s in known.scores]
         if any(map(math.isinf, limits)):
             fewest = conformal.fewest(coverage)
-            warnings.warn(
+            few[task.name] = (
                 f"task {task.name!r} had {min(map(len, known.scores))} labels to calibrate with; a coverage of "
-                f"{coverage:g} needs {fewest}, so its regions hold everything",
-                stacklevel=2,
+                f"{coverage:g} needs {fewest}, so its regions hold everything"
             )
         values = np.asarray(predictions[task.name])
         if task.kind == "quantile":
@@ -181,6 +180,7 @@ def regions(
             sides = [temperature.two_sided(v) for v in columns_of(task, values)]
             sets = [conformal.class_set(v, limit) for v, limit in zip(sides, limits, strict=True)]
             found[task.name] = np.stack(sets, 1) if task.size is not None else sets[0]
+    many.warn_of(few, tasks, stacklevel=2)
     return found
 
 
@@ -212,7 +212,17 @@ def coverage_of(tasks: Sequence[Task], found: Mapping[str, Any], split: Batch) -
 
 
 def coverage_table(found: Mapping[str, Mapping[str, float | None]], coverage: float) -> str:
-    """A row per task: what was promised, what is inside, and how large regions are (nan and None: there is none)."""
+    """A row per task: what was promised, what is inside, and how large regions are (nan and None: there is none).
+
+    Of many tasks (`reporting.many`) one line about what is inside and one about how large regions are.
+    """
+    if many.is_many(found):
+        inside, size = ({name: v[key] for name, v in found.items()} for key in ("coverage", "size"))
+        return (
+            f"{len(found)} tasks, promised {coverage:.0%}; inside: "
+            f"{many.in_a_line(inside, True, many.WORST, '.1%', 'least')}\n"
+            f"mean width or set: {many.in_a_line(size, False, many.WORST, word='largest')}"
+        )
 
     def shown(value: float | None, form: str, none: str) -> str:
         return none if value is None or math.isnan(value) else format(value, form)

@@ -202,8 +202,10 @@ def main() -> None:
         print(json.dumps(cell(row, int(count), int(steps), what)))
         return
     with_torch = given.torch == "yes" and importlib.util.find_spec("torch") is not None
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {given.steps} steps; PyTorch "
-          f"{'beside' if with_torch else 'absent or left out'}", flush=True)  # fmt: skip
+    beside = "beside" if with_torch else "absent or left out"
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, {given.steps} steps; PyTorch {beside}", flush=True
+    )
     print(f"{'':18}{'K':>5}" + "".join(f"{n:>15}" for n in NAMES), flush=True)
     for row in given.rows.split(","):
         first = None

@@ -4,8 +4,9 @@ Predictions are {task: [test rows]}: amounts, or the probability of 1. Models of
 the training and the validation rows; ours are trained on the training rows, and validation rows say when to stop.
 """
 
+from typing import Any
+
 import numpy as np
-from scipy import sparse
 
 from scripts.evidence.table_sets import Table
 
@@ -53,13 +54,6 @@ def mean(table: Table, train: Rows, val: Rows, test: Rows, jobs: int = 1) -> dic
     return {t: np.full(len(test), labelled(table, t, known)[1].mean()) for t in table.targets}
 
 
-def standardised(table: Table, known: Rows) -> np.ndarray:
-    """Numbers by the known rows, nan where missing."""
-    with np.errstate(invalid="ignore"):
-        centre, spread = np.nanmean(table.numbers[known], 0), np.nanstd(table.numbers[known], 0)
-    return (table.numbers - centre) / np.where(spread > 0, spread, 1)
-
-
 def codes(table: Table, known: Rows) -> np.ndarray:
     """Categories, -1 where the known rows do not have them."""
     found = table.categories.copy()
@@ -68,43 +62,40 @@ def codes(table: Table, known: Rows) -> np.ndarray:
     return found
 
 
-def for_linear(table: Table, known: Rows) -> np.ndarray:
-    """Standardised numbers, 0 and an indicator where missing; a column per category, sparse where they are many."""
-    x = standardised(table, known)
-    missing = np.isnan(x)
-    blocks = [np.where(missing, 0, x), missing[:, missing[known].any(0)]]
-    blocks += [column[:, None] == np.arange(n) for column, n in zip(codes(table, known).T, table.cardinalities,
-                                                                    strict=True)]  # fmt: skip
-    wide = sum(table.cardinalities) > 200
-    return (
-        sparse.hstack([sparse.csr_matrix(b, dtype=np.float64) for b in blocks]).tocsr()
-        if wide
-        else np.concatenate(blocks, 1).astype(np.float64)
-    )
+# The library is imported where it is used: a worker sets up its share of the machine first.
+def apart(table: Table, known: Rows) -> Any:
+    """The columns as trees and linear models take them."""
+    from mtl_jax.data.tables.apart import Apart
+
+    return Apart(table.numbers, codes(table, known), table.cardinalities)
 
 
-def for_trees(table: Table, known: Rows) -> np.ndarray:
+def inputs_of_linear(table: Table, known: Rows) -> Any:
+    """Standardised numbers and columns of categories."""
+    from mtl_jax.analysis import plain_models
+
+    return plain_models.for_linear(apart(table, known), known)
+
+
+def inputs_of_trees(table: Table, known: Rows) -> np.ndarray:
     """Numbers as they are, and codes; nan where missing."""
-    categories = codes(table, known).astype(np.float64)
-    return np.concatenate([table.numbers, np.where(categories < 0, np.nan, categories)], 1)
+    from mtl_jax.analysis import plain_models
+
+    return plain_models.for_trees(apart(table, known))
 
 
-def make_linear(table: Table, binary: bool, jobs: int):
+def make_linear(table: Table, binary: bool, jobs: int) -> list:
     """Ridge or logistic regression, with penalties to choose from."""
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from mtl_jax.analysis import plain_models
 
-    if binary:
-        return [LogisticRegression(C=c, max_iter=200) for c in (0.003, 0.03, 0.3, 3.0)]
-    return [Ridge(a) for a in (0.1, 1.0, 10.0, 100.0, 1000.0)]
+    return plain_models.linear_models(binary)
 
 
-def make_boosted(table: Table, binary: bool, jobs: int):
-    """Gradient boosting with scikit-learn's defaults; categories are split as such up to its limit of 255."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+def make_boosted(table: Table, binary: bool, jobs: int) -> list:
+    """Gradient boosting with scikit-learn's defaults."""
+    from mtl_jax.analysis import plain_models
 
-    is_category = [False] * table.numbers.shape[1] + [n <= 255 for n in table.cardinalities]
-    kind = HistGradientBoostingClassifier if binary else HistGradientBoostingRegressor
-    return [kind(categorical_features=is_category, random_state=0)]
+    return plain_models.boosted_models(apart(table, np.arange(len(table.numbers))), binary)
 
 
 def make_forest(table: Table, binary: bool, jobs: int):
@@ -117,18 +108,19 @@ def make_forest(table: Table, binary: bool, jobs: int):
 
 OTHERS = {
     "mean": mean,
-    "linear": with_sklearn(make_linear, for_linear),
-    "boosted": with_sklearn(make_boosted, for_trees),
-    "forest": with_sklearn(make_forest, for_trees),
+    "linear": with_sklearn(make_linear, inputs_of_linear),
+    "boosted": with_sklearn(make_boosted, inputs_of_trees),
+    "forest": with_sklearn(make_forest, inputs_of_trees),
 }
 
 
 def dataset(table: Table, train: Rows, val: Rows, test: Rows):
     """(the data set of ours, {task: (mean, std) that its labels were standardised by})."""
     import mtl_jax as mtl
+    from mtl_jax.analysis import plain_models
     from mtl_jax.data.dataset import Dataset
 
-    numbers, categories, scales, tasks = standardised(table, train), codes(table, train), {}, []
+    numbers, categories, scales, tasks = plain_models.standardised(table.numbers, train), codes(table, train), {}, []
     labels, masks = {}, {}
     for task, y in table.targets.items():
         binary = table.binary(task)
@@ -146,11 +138,16 @@ def dataset(table: Table, train: Rows, val: Rows, test: Rows):
             inputs["categories"] = categories[rows].astype(np.int32)
         return mtl.Batch(inputs, {t: y[rows] for t, y in labels.items()}, {t: m[rows] for t, m in masks.items()})
 
-    return Dataset("table", tuple(tasks), split(train), split(val), split(test)), scales
+    rows = {"train": train, "val": val, "test": test}
+    groups = None if table.groups is None else {k: table.groups[r] for k, r in rows.items()}
+    return Dataset("table", tuple(tasks), *map(split, rows.values()), groups=groups), scales
 
 
-def ours(sharing: str, encoder: str | None = None, options: dict | None = None):
-    """Our model: the text of an encoder without cardinalities, and arguments of `fit`; None: those for tables."""
+def ours(sharing: str, encoder: str | None = None, options: dict | None = None, **changes):
+    """Our model: the text of an encoder without cardinalities, and arguments of `fit`; None: those for tables.
+
+    `changes` are arguments of `fit` in place of these.
+    """
 
     def run(table: Table, train: Rows, val: Rows, test: Rows, jobs: int = 1) -> dict[str, np.ndarray]:
         import mtl_jax as mtl
@@ -159,7 +156,7 @@ def ours(sharing: str, encoder: str | None = None, options: dict | None = None):
         known = {"cardinalities": table.cardinalities}
         chosen = mtl.encoders.build(encoder, **known) if encoder else mtl.encoders.for_table(data, **known)
         model = mtl.sharing.build(sharing, chosen, data.tasks)
-        fitting = mtl.training.options_for_table(data) if options is None else options
+        fitting = {**(mtl.training.options_for_table(data) if options is None else options), **changes}
         fitted = mtl.fit(model, data, progress=False, monitor=False, **fitting)
         found = fitted.predict(data.test.inputs)
         return {t: found[t] * std + centre for t, (centre, std) in scales.items()}
@@ -173,6 +170,7 @@ OURS = {
     "together": ours("hard", MLP),
     "single": ours("independent", MLP),
     "before": ours("hard", "tabular()", {"num_steps": 1000}),
+    "network": ours("hard", fallback=False),  # the default without its fallback to constants
     "default_single": ours("independent"),
     "periodic": ours("hard", "tabm(numbers='periodic')"),
     "plain": ours("hard", "tabm(numbers='plain')"),

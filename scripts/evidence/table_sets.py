@@ -49,6 +49,11 @@ class Table(NamedTuple):
             groups=None if self.groups is None else self.groups[rows],
         )  # fmt: skip
 
+    def with_targets_of_other_rows(self) -> "Table":
+        """The same columns, and nothing to learn from them; the targets of a row stay together."""
+        rows = np.random.default_rng(7).permutation(len(self.numbers))
+        return self._replace(targets={t: np.asarray(y)[rows] for t, y in self.targets.items()})
+
 
 def of_frame(frame: pd.DataFrame, targets: dict[str, np.ndarray], groups: np.ndarray | None = None) -> Table:
     """Columns of numbers are numbers, others categories; a constant column is left out."""
@@ -166,12 +171,14 @@ def read(name: str, rows: int) -> Table:
     return table if total <= rows else table.take(np.random.default_rng(0).permutation(total)[:rows])
 
 
-def folds(table: Table, count: int, val: float = 0.2) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def folds(
+    table: Table, count: int, seed: int = 1, val: float = 0.2
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(train, val, test) rows of each fold; of independent rows, folds are equally long, so that programs serve again.
 
     Validation rows are drawn from those that are not tested: whole groups of them, where there are groups.
     """
-    draw = np.random.default_rng(1)
+    draw = np.random.default_rng(seed)
     units = np.arange(len(table.numbers)) if table.groups is None else np.unique(table.groups)
     order, size = draw.permutation(units), len(units) // count
     for i in range(count):

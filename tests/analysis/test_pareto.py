@@ -9,6 +9,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import parallel
 from mtl_jax.analysis import pareto
+from mtl_jax.training.run import Run
 from tests import tiny
 
 
@@ -94,3 +95,35 @@ def test_preferences_that_all_gave_the_same_model_are_told():
     with pytest.warns(UserWarning, match=r"'stch\(warmup=4\)': all preferences gave the same model.*warmup"):
         front = mtl.pareto_front(tiny.model(data.tasks), data, "stch(warmup=4)", 3, **options)
     assert (front.losses == front.losses[0]).all()
+
+
+def test_a_front_of_many_tasks_in_short():
+    """A row per preference with mean, quartiles and the worst; a volume of so many axes would take hours."""
+    names, model = tuple(f"t{i}" for i in range(25)), tiny.model(tiny.data().tasks)
+    run = Run(model, model.tasks, {}, [], tiny.batch())
+    preferences = np.full((2, 25), 0.01)
+    preferences[0, 3] = preferences[1, 7] = 0.76
+    losses = np.stack([np.linspace(0.1, 0.9, 25), np.linspace(0.2, 1.2, 25)])
+    losses[:, 4] = np.nan
+    front = pareto.Front(names, "fixed", preferences, losses, pareto.is_on_front(losses), float("nan"), run,
+                         {"t4": "no labels in test"})  # fmt: skip
+    header, _, first, second, volume, worse, left = front.table().splitlines()
+    assert header.split() == [
+        "preferred",
+        "mean",
+        "loss",
+        "min",
+        "25%",
+        "50%",
+        "75%",
+        "max",
+        "worst",
+        "on",
+        "the",
+        "front",
+    ]
+    assert first.split()[0] == "t3" and second.split()[0] == "t7" and "t24 0.9000, t23 0.8667" in first
+    assert f"{np.nanmean(losses[0]):.4f}" in first and volume.endswith("no hypervolume, which takes 12 tasks at most")
+    assert worse.startswith("!") and left == "left out: t4 (no labels in test)"
+    with pytest.raises(ValueError, match="25 tasks are too many pairs for a figure of a front"):
+        front.plot("front.png")

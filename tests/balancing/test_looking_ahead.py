@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-import mtl_jax as mtl
 from mtl_jax import balancing, parallel
 from mtl_jax.balancing import Signal, aggregate
 from mtl_jax.balancing.engine import linearize
@@ -131,7 +130,7 @@ def test_the_weights_slopes_are_those_of_the_validation_loss_after_a_virtual_ste
 def test_primary_tasks_are_named():
     """With one primary task, weights follow that task's validation loss alone."""
     matrix = np.array([[1.0, 0.0], [-1.0, 0.1], [0.0, 1.0]], np.float32)
-    names = mtl.training.balance.task_ids(["a", "b", "c"])
+    names = balancing.balance.task_ids(["a", "b", "c"])
     method = balancing.auto_lambda(primary=("a",), learning_rate=0.1, first_weight=1.0)
     _, weights, _ = aggregate(method, matrix, ids=names)
     # <g_t, g_a>: 1, -1 and 0; the first step of Adam is its learning rate.

@@ -71,7 +71,8 @@ def test_a_table_with_everything_missing_trains():
     data = table(**columns())
     encoder = mtl.encoders.for_table(data, members=2, features=(4,), width=2, bins=4)
     model = mtl.sharing.mmoe(encoder, data.tasks, experts=2, gate="features")
-    options = {**options_for_table(data), "num_steps": 20, "steps_per_dispatch": 10}
+    # Amounts and classes are noise, and whether they fall back is chance.
+    options = {**options_for_table(data), "num_steps": 20, "steps_per_dispatch": 10, "fallback": False}
     run = mtl.fit(model, data, mesh=mtl.parallel.make_mesh(1), progress=False, **options)
     unseen = {"numbers": np.full((2, 3), np.nan, np.float32), "categories": np.full((2, 2), -1, np.int32)}
     assert all(np.isfinite(p).all() for p in run.predict(unseen).values())

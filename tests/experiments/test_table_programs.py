@@ -1,14 +1,18 @@
 """The programs on a table: predictions beside rows, evaluation on another file, and a file that has changed."""
 
+import dataclasses
+import sys
+
 import numpy as np
 import polars
 import pytest
 
 import mtl_jax as mtl
-from experiments import predict
+from experiments import predict, trees
 from mtl_jax import files, parallel
 from mtl_jax.data.tables import Encoding, read_table
 from mtl_jax.data.tables.predictions import with_points
+from mtl_jax.training import fallback
 from tests.experiments.test_programs import run
 
 
@@ -80,10 +84,53 @@ def test_a_table_trains_with_the_encoder_and_options_chosen_for_tables(saved):
     options = mtl.training.options_for_table(data)
     found = files.read_json(folder / "trained/config.json")
     assert found["batch_size"] == options["batch_size"] and found["patience"] == options["patience"]
-    assert mtl.load_run(folder / "trained").model.encoder.spec.endswith("features=(4,), members=2)")
+    trained = mtl.load_run(folder / "trained")
+    assert trained.model.encoder.spec.endswith("features=(4,), members=2)")
+    summary = files.read_json(folder / "trained/summary.json")
+    assert found["fallback"] and trained.fallback.content() == summary["fallback"]
+    assert all(line in done.stdout for line in trained.fallback.lines(trained.tasks))
+    assert summary["beside_trees"]["sentences"][0] in done.stdout and "boosted trees are " in done.stdout
+    assert {r["task"] for r in summary["beside_trees"]["rows"]} == {"price", "sold"}
     done = run("train", "--config=experiments/configs/table.py", f"--workdir={folder / 'other'}")
     assert done.returncode == 2 and "needs a file and the columns to predict" in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_why_trees_were_not_tried_is_one_line(saved, capsys, monkeypatch):
+    _, data, trained = saved
+    monkeypatch.setattr(trees, "LABELS", 100)
+    assert trees.tried(trained, data) is None
+    assert capsys.readouterr().out == (
+        "trees were not tried: 84 rows x 2 tasks are more than 100; in Python mtl.analysis.beside_trees(run, data) "
+        "does it\n"
+    )
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    assert trees.tried(trained, data) is None
+    assert capsys.readouterr().out == (
+        "trees were not tried: comparing with trees needs scikit-learn: pip install 'mtl_jax[trees]'\n"
+    )
+
+
+def test_a_constant_is_said_beside_predictions_and_metrics(saved):
+    """Of a run whose validation vouches for nothing: in words, in the file, and in its metrics."""
+    folder, data, trained = saved
+    verdict = fallback.Verdict(0.0, -0.2, 0.1, 18)
+    constants = {"price": np.float32(0.0), "sold": np.float32(0.0)}
+    fixed = dataclasses.replace(
+        trained, fallback=fallback.Fallback({"price": (verdict,), "sold": (fallback.Verdict(1.0),)}, constants)
+    )
+    fixed.save(folder / "fixed")
+    (folder / "rows.csv").write_text("city,area\nUlm,30\nBonn,100\n")
+    done = run("predict", f"--workdir={folder / 'fixed'}", f"--csv={folder / 'rows.csv'}", f"--out={folder / 'o.csv'}")
+    said = (
+        "task 'price': no better than the best constant on validation (score -0.20, standard error 0.10 over 18 rows)"
+    )
+    assert done.returncode == 0 and said in done.stdout and "task 'sold': no better" not in done.stdout
+    mean = data.train.targets["price"].mean()
+    np.testing.assert_allclose(polars.read_csv(folder / "o.csv")["price_predicted"], mean, rtol=1e-5)
+    done = run("evaluate", f"--workdir={folder / 'fixed'}")
+    assert done.returncode == 0 and said in done.stdout
 
 
 def test_evaluation_says_that_the_file_has_changed_and_takes_another(saved):

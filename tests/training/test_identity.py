@@ -196,9 +196,9 @@ def test_own_scaler_or_the_datas():
         run = tiny.fit(tiny.model(far.tasks), data, num_steps=5, eval_every=5)
     assert run.tasks == data.tasks
     none, own = dataclasses.replace(data.tasks[1], scaler=None), data.tasks[1].scaler
-    assert chosen_scaler(none, data.tasks[1], "data", carried=True) is None  # its head was trained without one
-    assert chosen_scaler(none, data.tasks[1], "data", carried=False) == own
-    assert chosen_scaler(data.tasks[1], none, "data", carried=True) == own
+    assert chosen_scaler(none, data.tasks[1], carried=True) is None  # its head was trained without one
+    assert chosen_scaler(none, data.tasks[1], carried=False) == own
+    assert chosen_scaler(data.tasks[1], none, carried=True) == own
     few = data.take(30)  # near enough for silence
     assert tiny.fit(tiny.model(data.tasks), few, num_steps=5, eval_every=5).tasks == few.tasks
 

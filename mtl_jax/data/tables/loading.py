@@ -175,8 +175,8 @@ def from_table(
     whole_table = read({"row": np.arange(table.num_rows)}, labels, masks, weights=weigh or None)
     dividing = {c: _column(table, c, options) for c in build_splitter(split).columns}
     _warn_of_order(table, split, dividing, options)
-    raw, held = divide({"train": whole_table}, {"val": val, "test": test}, seed, split,
-                       lambda c: _values(table, dividing.get(c) or _column(table, c, options)))  # fmt: skip
+    raw, held, groups = divide({"train": whole_table}, {"val": val, "test": test}, seed, split,
+                               lambda c: _values(table, dividing.get(c) or _column(table, c, options)))  # fmt: skip
     rows = {k: s.inputs["row"] for k, s in raw.items()}
     if encoding is None:
         used = inputs if asked else usable(table, columns, inputs, rows["train"], options)
@@ -197,7 +197,7 @@ def from_table(
     source = {"path": table.source, "sha256": table.sha256, "rows": table.num_rows} if table.sha256 else {}
     others = tuple(as_it_was_read(columns[c]) for c in dict.fromkeys((*targets, *weights.values())))
     encoding = dataclasses.replace(encoding, source=source, others=others, weights=weights)
-    data = finish(whole, targets, kinds, name, named=True, rows=held)
+    data = finish(whole, targets, kinds, name, named=True, rows=held, groups=groups)
     _warn_of_one_label(table, data)
     encoding = dataclasses.replace(encoding, table=with_kinds(encoding.table, data.tasks))
     return dataclasses.replace(data, columns=encoding)

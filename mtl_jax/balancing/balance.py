@@ -1,4 +1,7 @@
-"""Within a step: what a balancing method is shown, and what its decision means for trunk and heads."""
+"""Within a step: what a balancing method is shown, and what its decision means for trunk and heads.
+
+`fit` and `balanced`, which serves other loops, ask a method in the same way.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -9,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtl_jax import partition
 from mtl_jax.balancing.base import Balancer, Needs, Signal
 from mtl_jax.balancing.gramian import combine, cosines, gramian
 from mtl_jax.balancing.layers import is_factored
@@ -19,7 +21,6 @@ from mtl_jax.balancing.oracle import Oracle
 from mtl_jax.balancing.units import in_range, largest_entries, times
 from mtl_jax.batch import aligned
 from mtl_jax.parallel import data_axis, global_sum
-from mtl_jax.stacking import Layout
 
 Record = dict[str, Array]
 
@@ -235,14 +236,3 @@ def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"], uni
         "cosines": jnp.where(present[:, None] & present[None, :], cosine, jnp.nan),
         "conflict": (pairs & (gram < 0)).sum() / jnp.maximum(pairs.sum(), 1),
     }
-
-
-def scale_heads(own: dict[str, Array], weights: Float[Array, " task"] | None, layout: Layout) -> dict[str, Array]:
-    """Each task's own gradients, stacked, times its head weight."""
-    if weights is None:
-        return own
-
-    def scaled(path: str, g: Array) -> Array:
-        return g * aligned(layout.part(weights, partition.owner(path)), g).astype(g.dtype)
-
-    return {p: scaled(p, g) for p, g in own.items()}
