@@ -86,7 +86,7 @@ def test_alike_tasks_as_one_are_each_by_itself(text, own):
 
 @pytest.mark.parametrize(
     "text",
-    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc",
+    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc", "ple",
      "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))"],
 )  # fmt: skip
 def test_on_their_own_inputs_as_one_or_by_themselves(text):
