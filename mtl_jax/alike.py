@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mtl_jax import losses, metrics, partition, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.sharing.stacked import branched
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import KINDS, Task
 
@@ -37,6 +38,9 @@ def layout_of(
         return Layout(tuple(tasks), {t.name: (t.name,) for t in tasks})
     factors = optimizer.factors if optimizer is not None else ()
     factor = partition.match(factors, list(partition.flatten(variables["params"])), 1.0) if factors else {}
+    # A pass of a task's own reads what is shared under the task's name, which stands for no other task's.
+    shared = partition.flatten(variables["params"]["shared"]) if branched(model, batch) else {}
+    named = {part for path in shared for part in path.split("/")}
     found: dict[Hashable, list[str]] = {}
     for task in tasks:
         name, own = task.name, {}
@@ -47,7 +51,8 @@ def layout_of(
         rules = tuple((trainable is None or p in trainable, factor.get(p, 1.0)) for p in paths)
         moving = [p for p in paths if trainable is None or p in trainable]
         moved = "" if optimizer is None or optimizer.optimizer is None else trace_of(optimizer.optimizer, moving)
-        key = (task_key(task), model.alike(name), own["params"], own["state"], rules, moved, labels_key(batch, name))
+        reads = (model.alike(name), name if name in named else None)
+        key = (task_key(task), reads, own["params"], own["state"], rules, moved, labels_key(batch, name))
         found.setdefault(key, []).append(name)
     return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
 

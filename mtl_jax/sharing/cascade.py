@@ -163,7 +163,6 @@ def cascade(
         return {name: finish(at, name, x) for name, x in features.items()}, at.changed
 
     penalty = held.penalty if held else no_penalty
-    # Each sender has a place of its own among what is shared.
     return MultiTaskModel(
-        tasks, "per_task", init, encode, decode, penalty, encoder, alike=lambda name: name in graph.senders and name
+        tasks, "per_task", init, encode, decode, penalty, encoder, alike=lambda name: name in graph.senders
     )

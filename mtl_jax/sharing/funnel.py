@@ -12,7 +12,7 @@ from mtl_jax.tasks import Task
 def check_funnel(funnel: Sequence[str], tasks: Sequence[Task], sharing: str) -> tuple[str, ...]:
     """The names as a tuple, or an error if they are not two or more binary tasks, each named once."""
     by_name = {t.name: t for t in tasks}
-    if isinstance(funnel, str) or len(funnel) < 2:
+    if isinstance(funnel, str) or not hasattr(funnel, "__iter__") or len(tuple(funnel)) < 2:
         raise ValueError(f"{sharing}: a funnel has two tasks at least, first to last, not {funnel!r}")
     for name in funnel:
         task = parts.lookup(name, by_name, f"task in {sharing}")

@@ -86,13 +86,13 @@ def test_alike_tasks_as_one_are_each_by_itself(text, own):
 
 @pytest.mark.parametrize(
     "text",
-    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc",
+    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc", "ple",
      "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))"],
 )  # fmt: skip
 def test_on_their_own_inputs_as_one_or_by_themselves(text):
     """Tasks may read different copies of what is shared, and draw noise in modules of their own."""
     data = source(True)
-    model = tiny.model(data.tasks, text, DROPOUT)
+    model = tiny.model(data.tasks, text, "mlp(features=(8, 6), dropout=0.3)")  # statistics would tell tasks apart
     batch, key = tiny.batch(8, data), jax.random.key(1)
     variables = tiny.init(model, batch)
     layout = layout_of(model, data.tasks, variables, batch)

@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 import mtl_jax as mtl
-from mtl_jax import partition, sharing
+from mtl_jax import parallel, partition
 from mtl_jax.alike import layout_of
 from mtl_jax.balancing.engine import linearize
 from mtl_jax.batch import PerTask
@@ -98,13 +98,32 @@ def test_alike_tasks_as_one_are_each_by_itself(text):
             tiny.assert_same(together.params["tasks"][name], tiny.double(first.params["tasks"][name]))
 
 
+@pytest.mark.parametrize("text, method", [(ARCHITECTURES[0], "pcgrad"), (ARCHITECTURES[1], "upgrad")])
+def test_eight_devices_compute_what_one_does(text, method):
+    """A step in float64, labels missing; every part of the model moves."""
+    data = source()
+    with jax.enable_x64(True):
+        step, first = tiny.training(method, data, model=tiny.model(data.tasks, text, tiny.BATCH_NORM))
+        first, batch, run, found = tiny.in_double(first), tiny.double(tiny.batch(32, data)), jit(step), []
+        for devices in (1, 8):
+            mesh = parallel.make_mesh(devices)
+            start, rows = jax.device_put((first, batch), (parallel.replicated(mesh), parallel.split_rows(mesh)))
+            found.append(run(start, rows))
+        (one, record), (many, records) = found
+        tiny.assert_close(many._replace(key=None), one._replace(key=None), rtol=1e-8, atol=1e-9)
+        tiny.assert_close(records, record, rtol=1e-8, atol=1e-9)
+        before, after = partition.flatten(first.params), partition.flatten(one.params)
+        still = {p for p in before if (np.asarray(before[p]) == np.asarray(after[p])).all()}
+        assert not still, still
+
+
 def features(params, x):
     """Two relu stages in NumPy: the trunk's and a tower's."""
     trunk, tower = (p["dense"] for p in (params["trunk"]["stage_0"], params["tower"]["stage_1"]))
     return np.maximum(dense(tower, np.maximum(dense(trunk, x), 0)), 0)
 
 
-def parts_of(variables, name, last="buy"):
+def parts_of(variables, name):
     """The trunk, tower, transfer and head that `name` runs through."""
     params = jax.tree.map(np.asarray, variables["params"])
     shared, own = params["shared"], params["tasks"].get(name, {})
@@ -116,17 +135,11 @@ def parts_of(variables, name, last="buy"):
     }  # fmt: skip
 
 
-# --- ESMM ------------------------------------------------------------------------------------------------------------
-
-
 def test_esmm_chances_and_losses_are_the_papers():
     """pCTCVR = pCTR pCVR from two towers, and the cross-entropies of click and of click and buy, over all rows."""
     model, variables, batch = started(ARCHITECTURES[0])
-    x = np.asarray(batch.inputs)
-    ctr, cvr = (
-        SIGMOID(dense(p["head"]["out"], features(p, x)))[:, 0]
-        for p in (parts_of(variables, n) for n in ("click", "buy"))
-    )
+    towers = [parts_of(variables, name) for name in ("click", "buy")]
+    ctr, cvr = (SIGMOID(dense(p["head"]["out"], features(p, np.asarray(batch.inputs))))[:, 0] for p in towers)
     outputs = outputs_of(model, variables, batch)
     close(SIGMOID(outputs["click"]), ctr)
     close(SIGMOID(outputs["buy"]), ctr * cvr)
@@ -149,9 +162,6 @@ def test_the_product_of_chances_as_a_logit():
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
     slopes = np.asarray([[jax.grad(both)(x, y) for y in far] for x in far])
     np.testing.assert_allclose(slopes, [[1, 1, 1], [0, 0.5, 0], [0.5, 1, 2 / 3]], rtol=1e-5, atol=1e-6)
-
-
-# --- AITM ------------------------------------------------------------------------------------------------------------
 
 
 def test_aitm_by_its_formula():
@@ -195,9 +205,6 @@ def test_the_calibrator():
     assert without.encode(variables, batch, train=False)[2]["losses"] == {}
 
 
-# --- what they refuse ------------------------------------------------------------------------------------------------
-
-
 def test_errors():
     tasks = source().tasks
     for text, message in {
@@ -233,9 +240,7 @@ def test_labels_that_are_no_funnel(text):
 
 @pytest.mark.parametrize("text", ARCHITECTURES)
 def test_inputs_of_each_tasks_own_are_refused(text):
-    data = source()
-    inputs = PerTask({t.name: np.asarray(data.train.inputs) for t in data.tasks})
-    with pytest.raises(
-        ValueError, match=f"sharing '{text.split('(')[0]}' takes inputs in common; each task's own go to"
-    ):
-        jax.eval_shape(sharing.build(text, mtl.encoders.mlp(features=(4, 3)), data.tasks).init, jax.random.key(0), data.train._replace(inputs=inputs))  # fmt: skip  # noqa: E501
+    model, _, batch = started(text)
+    own = batch._replace(inputs=PerTask({t.name: batch.inputs for t in model.tasks}))
+    with pytest.raises(ValueError, match=f"sharing '{text.split('(')[0]}' takes inputs in common; each task's own go"):
+        tiny.init(model, own)
