@@ -57,6 +57,15 @@ def layout_of(
     return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
 
 
+def before_variables(model: MultiTaskModel, tasks: Sequence[Task], batch: Batch) -> Layout:
+    """How tasks lie while they are initialised: what is of one form, but for rules, which do not matter yet."""
+    found: dict[Hashable, list[str]] = {}
+    for task in tasks:
+        key = (task_key(task), model.alike(task.name), labels_key(batch, task.name))
+        found.setdefault(key, []).append(task.name)
+    return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
+
+
 def of_labels(tasks: Sequence[Task], batch: Batch) -> Layout:
     """How tasks lie where there is no model, but predictions of another kind: by the tasks and their labels alone."""
     found: dict[Hashable, list[str]] = {}

@@ -135,7 +135,7 @@ def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tu
 
 
 def init_layers(
-    named: list[tuple[str, nn.Module]], key: Key[Array, ""], x: Any, prefix: str, *, inside: bool = False
+    named: list[tuple[str, nn.Module]], key: Key[Array, ""] | TaskKey, x: Any, prefix: str, *, inside: bool = False
 ) -> tuple[dict, dict, Any]:
     """Initialises modules in order: ({name: params}, {name: state}, zeros like the output). `prefix` names the keys.
 

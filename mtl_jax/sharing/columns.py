@@ -10,7 +10,7 @@ from jaxtyping import Array, Key
 
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Train
+from mtl_jax.encoders.base import TaskKey, Train
 
 Layers = list[tuple[str, nn.Module]]
 
@@ -40,7 +40,7 @@ def one_by_one(x: Any, names: Sequence[Any]) -> dict[Any, Any]:
 
 
 def init_columns(
-    named: Layers, key: Key[Array, ""], x: Any, prefix: str, names: Sequence[str]
+    named: Layers, key: Key[Array, ""] | TaskKey, x: Any, prefix: str, names: Sequence[str]
 ) -> tuple[dict, dict, Any]:
     """(stacked params, stacked state, outputs [column, B, ...]) of one copy per name, on the same input.
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder, TaskKey, Train
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind
 from mtl_jax.sharing.own_inputs import check_same_shapes
@@ -45,7 +45,7 @@ def composed(
     tasks = check_names(tasks)
     named, modules = base.layers(encoder), {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
         firsts = {t: first(rng, inputs_of(batch.inputs, t), t) for t in modules}
         check_same_shapes({t: {"shared": {"encoder": f[0]}} for t, f in firsts.items()}, sharing)
         last = init_heads(modules, rng, {t: f[3] for t, f in firsts.items()})
@@ -71,4 +71,7 @@ def composed(
                 changed[t] = {"encoder": new}
         return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
 
-    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind)
+    return MultiTaskModel(
+        tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind,
+        of_tasks=lambda some: composed(encoder, some, sharing, first, weights, penalty),
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.encoders.base import Encoder, TaskKey, Train, values_of, with_values
 from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.gates import Gate, check_reads, gate_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
@@ -129,7 +129,7 @@ def extraction(
         weights, more = gate.apply(params, read, sizes)
         return weights, mix(weights, stacked), more
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
         inputs = common_inputs(batch, sharing)
         variables = {kind: {"shared": {}, "tasks": {}} for kind in ("params", "state")}
         xs = dict.fromkeys([*names, SHARED], inputs)
@@ -190,6 +190,10 @@ def extraction(
         return PerTask({t: xs[t] for t in chosen}), changed, {"losses": losses, "metrics": use}
 
     model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
+    if not own and layers is None:
+        model = model._replace(of_tasks=lambda some: extraction(
+            encoder, some, sharing, shared=shared, own=own, gate=gate, reads=reads
+        ))  # fmt: skip
     return on_own_inputs(model, sharing)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder, TaskKey, Train
 from mtl_jax.members import Outputs
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
@@ -27,7 +27,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
     branch = base.layers(encoder, shared_stages) if shared_stages < len(encoder.stages) else []
     modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
         params: dict[str, Any] = {"shared": {}, "tasks": {}}
         state: dict[str, Any] = {"shared": {}, "tasks": {}}
         trunks: dict[Any, tuple] = {}  # by the form of what it reads; its keys, and so its draws, are the same for all
@@ -88,7 +88,10 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
                 new_state[name] = {"encoder": changed}
         return outputs, {"tasks": new_state} if new_state else {}
 
-    return MultiTaskModel(tasks, "common", init, encode, decode, no_penalty, encoder, alike=by_kind)
+    return MultiTaskModel(
+        tasks, "common", init, encode, decode, no_penalty, encoder, alike=by_kind,
+        of_tasks=lambda some: trunk_and_branches(encoder, some, shared_stages),
+    )  # fmt: skip
 
 
 @architecture

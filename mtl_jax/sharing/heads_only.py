@@ -7,11 +7,13 @@ import flax.linen as nn
 from jaxtyping import Array, Key
 
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Train
+from mtl_jax.encoders.base import TaskKey, Train
 from mtl_jax.members import Outputs
 
 
-def init_heads(modules: Mapping[str, nn.Module], key: Key[Array, ""], features: Mapping[str, Any]) -> dict[str, dict]:
+def init_heads(
+    modules: Mapping[str, nn.Module], key: Key[Array, ""] | TaskKey, features: Mapping[str, Any]
+) -> dict[str, dict]:
     """{task: {"head": params}}; a head's draws depend on its task's name alone."""
     return {t: base.init_layers([("head", module)], key, features[t], f"tasks/{t}")[0] for t, module in modules.items()}
 

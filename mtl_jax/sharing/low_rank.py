@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder
+from mtl_jax.encoders.base import Encoder, TaskKey
 from mtl_jax.sharing.columns import init_columns
 from mtl_jax.sharing.composed import composed, split_kernels
 from mtl_jax.sharing.model import MultiTaskModel, merge
@@ -70,7 +70,7 @@ def low_rank(
     named = base.layers(encoder)
     copies = tuple(map(str, range(latent)))
 
-    def first(rng: Key[Array, ""], x: Any, t: str) -> tuple[dict, dict, dict, Any]:
+    def first(rng: Key[Array, ""] | TaskKey, x: Any, t: str) -> tuple[dict, dict, dict, Any]:
         """(shared params, the task's params, its state, features)."""
         drawn, _, _ = init_columns(named, rng, x, "shared/encoder", copies)
         kernels, _ = split_kernels(drawn, 1)

@@ -1,6 +1,6 @@
 """The contract between models and everything else: pure functions over one partitioned tree of variables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class MultiTaskModel(NamedTuple):
       encoder, spec: what it was made of, for saving; None in hand-written models.
       alike: (name) -> what the task's computation depends on besides its `Task` and the shapes of its leaves and
         inputs; tasks of equal values there run as one (`mtl_jax.alike`). None: each task runs by itself.
+      of_tasks: (some of the tasks) -> the model of these alone, if what it initialises for them and in common is the
+        same as here; then alike tasks are initialised as one. None: all are initialised one after the other.
       check: (split, its name) -> None, a ValueError for labels that its losses cannot mean; None for any.
 
     `train` is a bool, or a function of a path: False there means that the module at that path runs as in inference.
@@ -43,6 +45,7 @@ class MultiTaskModel(NamedTuple):
     encoder: Encoder | None = None
     spec: str | None = None
     alike: Callable[[str], Any] | None = None
+    of_tasks: Callable[[Sequence[Task]], "MultiTaskModel"] | None = None
     check: Callable[[Batch, str], None] | None = None
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Train
+from mtl_jax.encoders.base import TaskKey, Train
 from mtl_jax.sharing.model import MultiTaskModel
 
 
@@ -32,7 +32,7 @@ def on_own_inputs(model: MultiTaskModel, sharing: str) -> MultiTaskModel:
     """`model`, which takes inputs in common, so that it takes `PerTask` inputs too; else it is as before."""
     names = [t.name for t in model.tasks]
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
         if not isinstance(batch.inputs, PerTask):
             return model.init(rng, batch)
         own = {t: model.init(rng, batch._replace(inputs=batch.inputs[t])) for t in names}

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder, TaskKey, Train
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.own_inputs import check_same_shapes
@@ -61,7 +61,7 @@ def task_passes(
         more |= {"before": before} if step.before else {}
         return {"x": x, **more} if more else x
 
-    def first_pass(rng: Key[Array, ""], x: Any, t: str) -> tuple[dict, dict, dict, Any]:
+    def first_pass(rng: Key[Array, ""] | TaskKey, x: Any, t: str) -> tuple[dict, dict, dict, Any]:
         """(shared params, the task's params, the state of its pass, features)."""
         shared, state, before = {}, {}, None
         own = {} if vector is None else {"embedding": vector(base.named_key(rng, f"tasks/{t}/embedding"))}
@@ -75,7 +75,7 @@ def task_passes(
                 state.setdefault(step.branch, {}).update(statistics)
         return shared, own, state, x
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
         passes = {t: first_pass(rng, inputs_of(batch.inputs, t), t) for t in modules}
         check_same_shapes({t: {"shared": p[0]} for t, p in passes.items()}, sharing)
         last = init_heads(modules, rng, {t: p[3] for t, p in passes.items()})
@@ -108,7 +108,10 @@ def task_passes(
             features[t] = x
         return PerTask(features), {"tasks": changed} if changed else {}, NO_AUX
 
-    return MultiTaskModel(tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind)
+    return MultiTaskModel(
+        tasks, "branched", init, encode, decode_heads(modules), penalty, encoder, alike=by_kind,
+        of_tasks=lambda some: task_passes(encoder, some, sharing, steps, vector, penalty),
+    )  # fmt: skip
 
 
 def behind_stages(encoder: Encoder, step: Callable[[str], Step]) -> list[Step]:

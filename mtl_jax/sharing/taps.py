@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder
+from mtl_jax.encoders.base import Encoder, TaskKey
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.composed import composed, split_kernels
 from mtl_jax.sharing.model import MultiTaskModel, merge
@@ -49,7 +49,7 @@ def taps(
         raise ValueError(f"taps: threshold={threshold} must be above 0: the penalty draws scores to 0")
     named = base.layers(encoder)
 
-    def first(rng: Key[Array, ""], x: Any, t: str) -> tuple[dict, dict, dict, Any]:
+    def first(rng: Key[Array, ""] | TaskKey, x: Any, t: str) -> tuple[dict, dict, dict, Any]:
         weights, state, x = base.init_layers(named, rng, x, "shared/encoder")  # the same draws for every task
         kernels, others = split_kernels(weights, 0)
         deltas, scores = (jax.tree.map(f, kernels) for f in (jnp.zeros_like, lambda _: jnp.asarray(start, jnp.float32)))

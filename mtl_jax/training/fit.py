@@ -35,7 +35,7 @@ from mtl_jax.training.interrupts import Interrupted
 from mtl_jax.training.intervals import continued
 from mtl_jax.training.optimizers import build_optimizer, check_suits, groups, per_owner
 from mtl_jax.training.run import Run
-from mtl_jax.training.start import Adapted, initial_variables, resolve_model, small_batch
+from mtl_jax.training.start import Adapted, initial, resolve_model, small_batch
 from mtl_jax.training.step import make_train_step
 
 
@@ -206,9 +206,8 @@ def fit(
     given = adapted.variables if adapted else {}
     if adapted:
         arguments.check_carried(adapted, jax.eval_shape(lambda key: model.init(key, example), keys[0]), data)
-    shapes = jax.eval_shape(
-        lambda key: initial_variables(model, example, key, adapted.member(0) if adapted else {}), keys[0]
-    )
+    first = initial(model, example, adapted.member(0) if adapted else {})
+    shapes = first.shapes
     trainable = partition.trainable_paths(shapes["params"], freeze)
     how = Options(engine, level, matching(balance_paths, trainable), update_every, objectives, monitor)
     for each in balancers:
@@ -225,7 +224,7 @@ def fit(
     how = how._replace(mode=mode)
 
     def initialise(key: jax.Array, given: Any) -> Any:
-        return initial_variables(model, example, jax.random.fold_in(key, 1), given)
+        return first.make(jax.random.fold_in(key, 1), given)
 
     def create(variables: Any, key: jax.Array, method: Any = 0) -> tuple[state.TrainState, selection.Best]:
         started = [
@@ -258,7 +257,7 @@ def fit(
         make, of_each = jax.vmap(create), (keys, jnp.repeat(jnp.arange(len(balancers)), len(seeds)))
     else:
         variables, make, of_each = initialise(keys[0], given), create, (keys[0],)
-    variables = layout.stack_variables(jax.device_get(variables), int(members))
+    variables = layout.stack_variables(jax.device_get(first.named(variables, members)), int(members))
     train, best = jax.jit(make, out_shardings=whole)(variables, *of_each)
 
     step = make_train_step(

@@ -1,20 +1,23 @@
 """What a fit starts from: tasks with their scalers, first variables, and what transfer brings along."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mtl_jax import partition, parts, sharing
-from mtl_jax.batch import Batch
+from mtl_jax.alike import before_variables
+from mtl_jax.batch import Batch, PerTask
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.encoders.base import TaskKey
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task
 
 
@@ -148,6 +151,74 @@ def _shown(scaler: Scaler) -> str:
 def small_batch(split: Batch, rows: int = 2) -> Batch:
     """The first rows of a split, to learn shapes from."""
     return Batch(*jax.tree.map(lambda x: np.asarray(x[:rows]), split))
+
+
+class Initial(NamedTuple):
+    """How a model's first variables are made.
+
+    Attributes:
+      make: (key, given) -> the variables, maybe stacked.
+      named: (variables, whether a leading axis of members is before) -> the same with an entry per task, on the host
+        where they lay stacked.
+      shapes: of the variables of one member, with an entry per task.
+    """
+
+    make: Callable
+    named: Callable
+    shapes: Any
+
+
+def initial(model: MultiTaskModel, example: Batch, given: dict[str, Any]) -> Initial:
+    """`initial_variables`, of alike tasks at once where the model can tell (`MultiTaskModel.of_tasks`)."""
+
+    def one_by_one(key: jax.Array, given: Any) -> Any:
+        return initial_variables(model, example, key, given)
+
+    def shapes_of(make: Callable) -> Any:
+        return jax.eval_shape(lambda key: make(key, given), jax.random.key(0))
+
+    if model.alike is not None and model.of_tasks is not None and not given:
+        layout = before_variables(model, model.tasks, example)
+
+        def at_once(key: jax.Array, given: Any) -> Any:
+            del given
+            return of_groups(model, layout, example, key)
+
+        stacked = shapes_of(at_once)
+        if stacked is not None:
+            one = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), {k: v["tasks"] for k, v in stacked.items()}
+            )
+            shapes = {
+                kind: {
+                    "shared": tree["shared"],
+                    "tasks": {n: one[kind][f] for f in tree["tasks"] for n in layout.groups[f]},
+                }
+                for kind, tree in stacked.items()
+            }
+            return Initial(at_once, lambda v, m: layout.unstack_variables(jax.device_get(v), int(m)), shapes)
+    return Initial(one_by_one, lambda variables, _: variables, shapes_of(one_by_one))
+
+
+def of_groups(model: MultiTaskModel, layout: Layout, example: Batch, key: jax.Array) -> Any:
+    """A model's first variables, stacked; None if groups would have what is shared in shapes of their own."""
+    params, state, shared = {}, {}, []
+    for first, names in layout.groups.items():
+        alone = model.of_tasks([layout.group_tasks(first)[0]])
+        inputs = PerTask({first: example.inputs[first]}) if isinstance(example.inputs, PerTask) else example.inputs
+
+        def of_one(index: Any, alone=alone, inputs=inputs, names=names) -> tuple:
+            found = alone.init(TaskKey(key, names, index), Batch(inputs, {}, {}))
+            return [found[k]["tasks"].get(names[0], {}) for k in found], [found[k]["shared"] for k in found]
+
+        (own, own_state), common = jax.vmap(of_one, out_axes=(0, None))(np.arange(len(names)))
+        params |= {first: own} if own else {}
+        state |= {first: own_state} if own_state else {}
+        shared.append(common)
+    forms = {str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), x)) for x in shared}
+    if len(forms) > 1:
+        return None
+    return {"params": {"shared": shared[0][0], "tasks": params}, "state": {"shared": shared[0][1], "tasks": state}}
 
 
 def initial_variables(model: MultiTaskModel, example: Batch, key: jax.Array, given: dict[str, Any]) -> Any:

@@ -65,7 +65,8 @@ def ours(sharing: str, balancer: str, own: bool, count: int, steps: int) -> dict
         return timed("evaluate s", make_evaluate(*args, **kwargs))
 
     make_evaluate, fits.make_evaluate = fits.make_evaluate, evaluator
-    fits.initial_variables = timed("init s", fits.initial_variables)
+    initial = fits.initial
+    fits.initial = timed("init s", lambda *a: initial(*a)._replace(make=timed("init s", initial(*a).make)))
     compile_once = loop.compile_once
 
     def compiled(dispatch, *args):
