@@ -186,16 +186,12 @@ def initial(model: MultiTaskModel, example: Batch, given: dict[str, Any]) -> Ini
 
         stacked = shapes_of(at_once)
         if stacked is not None:
-            one = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), {k: v["tasks"] for k, v in stacked.items()}
-            )
-            shapes = {
-                kind: {
-                    "shared": tree["shared"],
-                    "tasks": {n: one[kind][f] for f in tree["tasks"] for n in layout.groups[f]},
-                }
-                for kind, tree in stacked.items()
-            }
+
+            def of_each(tasks: dict[str, Any]) -> dict[str, Any]:
+                one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tasks)
+                return {n: one[first] for first in tasks for n in layout.groups[first]}
+
+            shapes = {kind: {**tree, "tasks": of_each(tree["tasks"])} for kind, tree in stacked.items()}
             return Initial(at_once, lambda v, m: layout.unstack_variables(jax.device_get(v), int(m)), shapes)
     return Initial(one_by_one, lambda variables, _: variables, shapes_of(one_by_one))
 

@@ -66,7 +66,12 @@ def ours(sharing: str, balancer: str, own: bool, count: int, steps: int) -> dict
 
     make_evaluate, fits.make_evaluate = fits.make_evaluate, evaluator
     initial = fits.initial
-    fits.initial = timed("init s", lambda *a: initial(*a)._replace(make=timed("init s", initial(*a).make)))
+
+    def first(*args):
+        made = initial(*args)
+        return made._replace(make=timed("init s", made.make))
+
+    fits.initial = first
     compile_once = loop.compile_once
 
     def compiled(dispatch, *args):

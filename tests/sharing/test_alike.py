@@ -16,6 +16,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.scaler import Scaler
 from mtl_jax.sharing import forward, stacked
 from mtl_jax.training.optimizers import per_owner
+from mtl_jax.training.start import initial, small_batch
 from tests import tiny
 from tests.sharing.test_architectures import ARCHITECTURES, DROPOUT
 from tests.sharing.test_graphs import ARCHITECTURES as GRAPHS
@@ -103,6 +104,17 @@ def test_on_their_own_inputs_as_one_or_by_themselves(text):
         return layout.unstack(stacked.forward(model, layout, *stood, train=True, rng=key)[0])
 
     tiny.assert_close(quick(together)(variables), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text, own", [(t, False) for t in ARCHITECTURES] + [("hard", True), ("film", True)])
+def test_alike_tasks_start_as_each_by_itself(text, own):
+    """What a seed gives each task does not depend on how many are initialised at once."""
+    data = source(own)
+    model, example = tiny.model(data.tasks, text, DROPOUT), small_batch(data.train)
+    first, key = initial(model, example, {}), jax.random.key(5)
+    plain = model.init(key, example)
+    tiny.assert_same(first.named(first.make(key, {}), False), plain)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), first.shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), plain)
 
 
 def layout(tasks, model=None, batch=None, **options):

@@ -151,7 +151,7 @@ def test_rows_of_every_kind_add_up_to_the_losses(made):
     model = mtl.sharing.hard(encoder or mtl.encoders.mlp(features=(4,)), source.tasks)
     run = tiny.fit(model, source, num_steps=5, eval_every=5)
     train, val = (verdicts.centred(run.tasks, s) for s in (source.train, source.val))
-    found = verdicts.measure(model, run.tasks, run.variables, train, val, False, 7)
+    found = verdicts.measure(model, *run._stacked(), train, val, False, 7)
     constants = baseline_losses(run.tasks, source.train, source.val)
     own = run.evaluate(source.val)
     for task, constant in zip(run.tasks, constants, strict=True):
