@@ -24,6 +24,7 @@ import numpy as np
 ROWS = ("hard", "hard upgrad", "independent", "soft", "mmoe", "mmoe upgrad", "film", "film upgrad", "hard own",
         "hard own upgrad", "soft own")  # fmt: skip
 INPUTS, WIDTH, BATCH, OWN_BATCH, DISPATCH = 20, 64, 128, 16, 50
+PATIENCE = 150  # seconds for a cell
 NAMES = ("init s", "compile s", "evaluate s", "to 1st step s", "ms a step", "peak MiB", "one head ms", "s in all",
          "PyTorch s")  # fmt: skip
 
@@ -187,7 +188,11 @@ def cell(row: str, count: int, steps: int, what: str) -> dict[str, float]:
 def measured(row: str, count: int, steps: int, what: str) -> dict[str, float]:
     """The same in a process of its own."""
     command = [sys.executable, "-m", "scripts.benchmarks.tasks", "--cell", row, str(count), str(steps), what]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        print(f"{row}, K = {count}, {what}: not done after {PATIENCE} s", flush=True)
+        return {}
     if done.returncode:
         print(f"{row}, K = {count}, {what}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}", flush=True)
         return {}
