@@ -34,7 +34,7 @@ from mtl_jax.tasks import task_losses
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step
 from scripts.benchmarks import measuring
-from scripts.benchmarks.measuring import Compiled, compiled, medians
+from scripts.benchmarks.measuring import Compiled, compiled, lying, medians
 
 try:
     import torch
@@ -82,11 +82,12 @@ class Problem:
         balancer, optimizer = balancing.build(method), optimizers.per_owner(optax.adam(1e-3))
         shared = partition.split(self.variables["params"], lambda p: partition.owner(p) == "shared")[0]
         options = options._replace(mode=resolve(options.mode, balancer, len(self.tasks), shared)[0])
-        step = make_train_step(self.model, optimizer, balancer, self.trainable, options=options)
+        layout, variables, batch = lying(self.model, optimizer, self.variables, self.batch)
+        step = make_train_step(self.model, optimizer, balancer, self.trainable, options=options, layout=layout)
         first = state.create(
-            self.variables, len(self.tasks), optimizer, balancer, self.trainable, jax.random.key(0), options
+            variables, len(self.tasks), optimizer, balancer, self.trainable, jax.random.key(0), options, layout=layout
         )
-        return compiled(step, first, self.batch)
+        return compiled(step, first, batch)
 
     def plain(self) -> Compiled:
         """The same for `jax.grad` of the summed losses and one Adam over all parameters."""

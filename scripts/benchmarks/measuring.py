@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mtl_jax.alike import layout_of
+
 
 class Compiled(NamedTuple):
     """A compiled step: `call` goes on from where the last one ended."""
@@ -40,6 +42,12 @@ def compiled(step: Callable, first: Any, batch: Any) -> Compiled:
 
     peak = (held + memory.temp_size_in_bytes) / 2**20
     return Compiled(call, seconds, program.cost_analysis()["flops"], peak)
+
+
+def lying(model: Any, optimizer: Any, variables: Any, batch: Any) -> tuple[Any, Any, Any]:
+    """(how alike tasks lie as in `fit`, the variables and the batch so)."""
+    layout = layout_of(model, model.tasks, variables, batch, optimizer=optimizer)
+    return layout, layout.stack_variables(variables), layout.stack_batch(batch)
 
 
 def torch_device() -> str:

@@ -53,8 +53,9 @@ def make(encoder: str, name: str, count: int) -> tuple[measuring.Compiled, int]:
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
     trainable = partition.trainable_paths(variables["params"], None)
     balancer, optimizer = balancing.equal(), optimizers.per_owner(optax.adam(1e-3))
-    step = make_train_step(model, optimizer, balancer, trainable)
-    first = state.create(variables, count, optimizer, balancer, trainable, jax.random.key(0))
+    layout, variables, batch = measuring.lying(model, optimizer, variables, batch)
+    step = make_train_step(model, optimizer, balancer, trainable, layout=layout)
+    first = state.create(variables, count, optimizer, balancer, trainable, jax.random.key(0), layout=layout)
     return measuring.compiled(step, first, batch), parameters
 
 

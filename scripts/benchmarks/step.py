@@ -63,19 +63,23 @@ def plain_step(model):
     return step, lambda params: (params, optimizer.init(params))
 
 
-def own_step(model, method, mode):
+def own_step(model, batch, method, mode):
     """The library's step with a method, and its first state."""
     text = f"fixed(({'1.0, ' * len(model.tasks)}))" if method == "fixed" else method
     balancer, optimizer = mtl.balancing.build(text), optimizers.per_owner(optax.adam(1e-3))
+    layout, variables, stacked = measuring.lying(model, optimizer, model.init(jax.random.key(0), batch), batch)
+    trainable = partition.trainable_paths(variables["params"], None)
 
     def first(params):
-        trainable = partition.trainable_paths(params, None)
-        variables = {"params": params, "state": {"shared": {}, "tasks": {}}}
-        return state.create(variables, len(model.tasks), optimizer, balancer, trainable, jax.random.key(0))
+        variables = layout.stack_variables({"params": params, "state": {"shared": {}, "tasks": {}}})
+        return state.create(
+            variables, len(model.tasks), optimizer, balancer, trainable, jax.random.key(0), layout=layout
+        )
 
     def step(carry, batch):
-        trainable = frozenset(partition.flatten(carry.params))
-        return make_train_step(model, optimizer, balancer, trainable, options=Options(mode))(carry, batch)[0]
+        del batch
+        made = make_train_step(model, optimizer, balancer, trainable, options=Options(mode), layout=layout)
+        return made(carry, stacked)[0]
 
     return step, first
 
@@ -84,7 +88,7 @@ def compare_steps(count: int, rounds: int) -> str:
     """The table of one number of tasks."""
     model, batch = setting(count)
     params = model.init(jax.random.key(0), batch)["params"]
-    steps = {("plain", ""): plain_step(model)} | {row: own_step(model, *row) for row in ROWS}
+    steps = {("plain", ""): plain_step(model)} | {row: own_step(model, batch, *row) for row in ROWS}
     made = {
         name: measuring.compiled(step, jax.jit(first)(jax.tree.map(jnp.copy, params)), batch)
         for name, (step, first) in steps.items()
