@@ -1,5 +1,6 @@
 """Carry a run's shared parameters to new tasks: frozen, or as the point to fine-tune from."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from mtl_jax import partition, parts, sharing
 from mtl_jax.batch import Batch
+from mtl_jax.reporting import many
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 from mtl_jax.training.arguments import check_run
@@ -79,6 +81,13 @@ def adapt(
                 report["loaded"].append(path)
         if kind == "params":
             report["left"] = [p for p in old if p not in given[kind]]
+    new = {p: x for p, x in partition.flatten(shapes["state"]).items() if p not in given["state"]}
+    if pooled := pooled_statistics(new, partition.flatten(run.variables["state"]), report["loaded"], axis):
+        given["state"] |= pooled
+        report["pooled"] = list(pooled)
+        who = ", ".join(map(str, many.listed(sorted({partition.owner(p) for p in pooled}))))
+        warnings.warn("this architecture keeps statistics of what is shared for each task by itself: new tasks "
+                      f"({who}) start from those of the run's tasks together", UserWarning, stacklevel=2)  # fmt: skip
     if reshaped:
         raise ValueError(f"the run's parameters do not fit the new model: reshaped {', '.join(reshaped)}")
     if not report["loaded"]:
@@ -86,6 +95,34 @@ def adapt(
     partition.trainable_paths(shapes["params"], freeze)
     source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
     return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns)
+
+
+def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str], axis: int) -> dict[str, np.ndarray]:
+    """{path: statistics of the run's tasks together} for tasks that it lacks, of shared modules that were loaded.
+
+    A mean is the mean over tasks, a variance that of the mixture: the mean of variances and the variance of means.
+
+    Args:
+      new: {path: shape} of the new model's state that nothing was found for.
+      old: {path: array} of the run's.
+      loaded: paths of the parameters that were loaded.
+      axis: 1 where arrays have a leading axis of members, else 0.
+    """
+    found = {}
+    for path, leaf in new.items():
+        head, _, rest = path.partition("/")
+        rest = rest.partition("/")[2]
+        stage = rest.removeprefix("shared/").split("/batch_stats/")[0]
+        if head != "tasks" or "/batch_stats/" not in path or not any(p.startswith(f"shared/{stage}/") for p in loaded):
+            continue
+        beside = {p: np.asarray(x) for p, x in old.items() if p.startswith("tasks/") and p.split("/", 2)[2] == rest}
+        if not beside or any(x.shape[axis:] != tuple(leaf.shape) for x in beside.values()):
+            continue
+        found[path] = np.mean(list(beside.values()), 0)
+        if path.endswith("/var"):
+            means = [np.asarray(old[p.removesuffix("var") + "mean"]) for p in beside]
+            found[path] = (found[path] + np.var(means, 0)).astype(found[path].dtype)
+    return found
 
 
 def _follows(path: str, loaded: list[str]) -> bool:

@@ -33,6 +33,29 @@ def test_frozen_means_not_a_bit_changes(source):
     assert validated[-1] < validated[0]
 
 
+@pytest.mark.parametrize("sharing", ["film", "task_routing"])
+def test_a_new_task_starts_from_the_statistics_of_the_runs_tasks_together(sharing):
+    """Of a trunk whose statistics are each task's own: a frozen one would else run at mean 0 and variance 1."""
+    data = tiny.data().select(["color", "price"])
+    run = tiny.fit(tiny.model(data.tasks, sharing, tiny.BATCH_NORM), data)
+    with pytest.warns(UserWarning, match=r"statistics of what is shared .* new tasks \(sold\) start from those of the"):
+        adapted = mtl.transfer.adapt(run, NEW, freeze="shared/.*")
+    new = tiny.fit(adapted, tiny.data(), num_steps=5, eval_every=5)
+    old = partition.flatten(run.variables["state"])
+    found = {p: x for p, x in partition.flatten(new.state.state).items() if "/batch_stats/" in p}
+    assert found and set(adapted.report["pooled"]) == set(found)
+    for path, value in found.items():
+        pair = [np.asarray(old[path.replace("tasks/sold", f"tasks/{t}")], np.float64) for t in ("color", "price")]
+        expected = (pair[0] + pair[1]) / 2
+        if path.endswith("/var"):
+            means = [
+                np.asarray(old[path.replace("tasks/sold", f"tasks/{t}")[:-3] + "mean"]) for t in ("color", "price")
+            ]
+            expected = expected + ((means[0] - means[1]) / 2) ** 2
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-7)
+        assert not np.allclose(value, 1.0 if path.endswith("/var") else 0.0)
+
+
 def test_fine_tuning_starts_from_the_trunk(source):
     adapted = mtl.transfer.adapt(source, NEW)
     still = tiny.fit(adapted, tiny.data(), optimizer="sgd(learning_rate=0.0)", num_steps=5, eval_every=5)
