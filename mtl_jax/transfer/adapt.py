@@ -85,9 +85,9 @@ def adapt(
     if pooled := pooled_statistics(new, partition.flatten(run.variables["state"]), report["loaded"], axis):
         given["state"] |= pooled
         report["pooled"] = list(pooled)
-        who = ", ".join(map(str, many.listed(sorted({partition.owner(p) for p in pooled}))))
+        who = many.listed(sorted({partition.owner(p) for p in pooled}))
         warnings.warn("this architecture keeps statistics of what is shared for each task by itself: new tasks "
-                      f"({who}) start from those of the run's tasks together", UserWarning, stacklevel=2)  # fmt: skip
+                      f"{who} start from those of the run's tasks together", UserWarning, stacklevel=2)  # fmt: skip
     if reshaped:
         raise ValueError(f"the run's parameters do not fit the new model: reshaped {', '.join(reshaped)}")
     if not report["loaded"]:

@@ -38,19 +38,19 @@ def test_a_new_task_starts_from_the_statistics_of_the_runs_tasks_together(sharin
     """Of a trunk whose statistics are each task's own: a frozen one would else run at mean 0 and variance 1."""
     data = tiny.data().select(["color", "price"])
     run = tiny.fit(tiny.model(data.tasks, sharing, tiny.BATCH_NORM), data)
-    with pytest.warns(UserWarning, match=r"statistics of what is shared .* new tasks \(sold\) start from those of the"):
+    with pytest.warns(
+        UserWarning, match=r"statistics of what is shared .* new tasks \['sold'\] start from those of the"
+    ):
         adapted = mtl.transfer.adapt(run, NEW, freeze="shared/.*")
     new = tiny.fit(adapted, tiny.data(), num_steps=5, eval_every=5)
     old = partition.flatten(run.variables["state"])
     found = {p: x for p, x in partition.flatten(new.state.state).items() if "/batch_stats/" in p}
     assert found and set(adapted.report["pooled"]) == set(found)
     for path, value in found.items():
-        pair = [np.asarray(old[path.replace("tasks/sold", f"tasks/{t}")], np.float64) for t in ("color", "price")]
-        expected = (pair[0] + pair[1]) / 2
+        beside = [path.replace("tasks/sold", f"tasks/{t}") for t in ("color", "price")]
+        expected = (np.asarray(old[beside[0]], np.float64) + old[beside[1]]) / 2
         if path.endswith("/var"):
-            means = [
-                np.asarray(old[path.replace("tasks/sold", f"tasks/{t}")[:-3] + "mean"]) for t in ("color", "price")
-            ]
+            means = [np.asarray(old[p.removesuffix("var") + "mean"]) for p in beside]
             expected = expected + ((means[0] - means[1]) / 2) ** 2
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-7)
         assert not np.allclose(value, 1.0 if path.endswith("/var") else 0.0)
