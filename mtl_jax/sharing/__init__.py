@@ -26,6 +26,7 @@ from mtl_jax.sharing.learning_to_branch import discrete_tree, learning_to_branch
 from mtl_jax.sharing.model import MultiTaskModel, forward, merge, spread
 from mtl_jax.sharing.mtan import mtan
 from mtl_jax.sharing.nddr import nddr
+from mtl_jax.sharing.one_task import one_task
 from mtl_jax.sharing.ple import ple
 from mtl_jax.sharing.relation_graph import relation_graph, relations
 from mtl_jax.sharing.sluice import sluice
@@ -55,6 +56,6 @@ def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
 
 __all__ = [
-    "NAMES", "OWN_INPUTS", "MultiTaskModel", "build", "discrete_tree", "forward", "merge", "policies", "relations",
-    "spread", *NAMES,
+    "NAMES", "OWN_INPUTS", "MultiTaskModel", "build", "discrete_tree", "forward", "merge", "one_task", "policies",
+    "relations", "spread", *NAMES,
 ]  # fmt: skip

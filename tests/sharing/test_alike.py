@@ -117,6 +117,47 @@ def test_alike_tasks_start_as_each_by_itself(text, own):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), first.shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), plain)
 
 
+def looking(tasks, width=4):
+    """Each task masks the inputs before a trunk in common reads them."""
+
+    def shared(key, x):
+        return {"w": jax.random.normal(key, (x.shape[1], width)), "b": jnp.zeros(width)}
+
+    def own(key, x, task):
+        return {"look": jax.random.normal(key, x.shape[1:]), "w": jnp.ones((width, task.size or 1))}
+
+    def features(shared, own, x):
+        return jnp.tanh(x * own["look"] @ shared["w"] + shared["b"])
+
+    def outputs(own, x, task):
+        return x @ own["w"] if task.size else (x @ own["w"])[:, 0]
+
+    return mtl.sharing.one_task(tasks, shared, own, features, outputs)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_architecture_said_for_one_task(own):
+    """It runs alike tasks as one, with the numbers of each by itself; against the same written out in NumPy."""
+    data = source(own)
+    model = looking(data.tasks)
+    example = small_batch(data.train)
+    variables = model.init(jax.random.key(0), example)
+    found = layout_of(model, data.tasks, variables, example)
+    assert found.groups == {"color": ("color", "price", "width"), "sold": ("sold",)}
+    with jax.enable_x64(True):
+        given = tiny.double(tiny.batch(8, data))
+        made = [tiny.training("upgrad", data, model=m) for m in (model, model._replace(alike=None))]
+        (one, _), (apart, _) = (quick(step)(tiny.in_double(first), given) for step, first in made)
+        tiny.assert_close(one._replace(key=None), apart._replace(key=None), rtol=1e-8, atol=1e-9)
+    run = tiny.fit(model, data, balancer="upgrad")
+    x = np.asarray(data.val.inputs["price"] if own else data.val.inputs)
+    params = jax.tree.map(np.asarray, run.params)
+    mine, common = params["tasks"]["price"], params["shared"]
+    expected = (np.tanh(x * mine["look"] @ common["w"] + common["b"]) @ mine["w"])[:, 0]
+    scaler = dict(zip(found.names, data.tasks, strict=True))["price"].scaler
+    np.testing.assert_allclose(run.predict(data.val.inputs)["price"], scaler.unscale(expected), rtol=1e-4)
+
+
 def layout(tasks, model=None, batch=None, **options):
     """How tasks lie in a model on common inputs."""
     batch = batch or Batch(np.zeros((4, 5), np.float32), {}, {})
