@@ -22,7 +22,7 @@ from tests.sharing.test_graphs import ARCHITECTURES as GRAPHS
 
 TREE = "branched(tree=((('color', 'sold', 'price', 'width'),), (('color', 'price'), ('sold',), ('width',))))"
 ASKED = [t for t in GRAPHS if not t.startswith("branched")] + [TREE]
-OWN = ("hard", "independent", "soft", "film", "mmoe(experts=3)", "dmtrl(latent=2, rank=3)", "mtan")
+OWN = ("hard", "independent", "soft", "film", "mmoe(experts=3)", "dselect_k", "dmtrl(latent=2, rank=3)", "mtan")
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
