@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtl_jax import losses, metrics, partition, parts
 from mtl_jax.batch import Batch, PerTask
@@ -105,11 +106,24 @@ def labels_key(batch: Batch, name: str) -> Hashable:
 
 
 def trace_of(optimizer: Any, paths: Sequence[str]) -> str:
-    """How an optimizer treats leaves at these paths, as the text of its program on scalars."""
+    """How an optimizer treats leaves at these paths, as the text of its program on scalars, and its constants."""
     leaves = dict.fromkeys(paths, jnp.zeros(()))
 
     def both(leaves: Any) -> Any:
         state = optimizer.init(leaves)
         return jax.tree.leaves(optimizer.update(leaves, state, leaves))
 
-    return str(jax.make_jaxpr(both)(leaves)) if paths else ""
+    if not paths:
+        return ""
+    program = jax.make_jaxpr(both)(leaves)
+    return f"{program}{constants_of(program)}"
+
+
+def constants_of(program: Any) -> list[tuple]:
+    """The arrays that a program holds, which its text only names: a learning rate given as an array is one."""
+    found = [(x.shape, str(x.dtype), x.tobytes()) for x in map(np.asarray, getattr(program, "consts", ()))]
+    for equation in getattr(program, "jaxpr", program).eqns:
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                found += constants_of(inner)
+    return found

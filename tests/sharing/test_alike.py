@@ -175,3 +175,20 @@ def test_checkpoints_do_not_depend_on_groups(tmp_path):
     loaded = mtl.load_run(tmp_path / "saved")
     tiny.assert_same(loaded.predict(data.val.inputs), whole.predict(data.val.inputs))
     assert set(loaded.params["tasks"]) == {"color", "sold", "price", "width"}
+
+
+def test_arrays_inside_an_optimizer_tell_tasks_apart():
+    """A learning rate given as an array is no part of the text of the optimizer's program."""
+    tasks = amounts("a", "b", "c")
+
+    def by_task(*rates):
+        methods = {n: optax.sgd(jnp.float32(r)) for n, r in zip("abc", rates, strict=True)}
+        return per_owner(optax.multi_transform(methods, lambda group: {p: p.split("/")[1] for p in group}))
+
+    def by_table(*tables):
+        tables = [jnp.asarray(t) for t in tables]
+        methods = {n: optax.sgd(jax.jit(lambda i, t=t: t[i])) for n, t in zip("abc", tables, strict=True)}
+        return per_owner(optax.multi_transform(methods, lambda group: {p: p.split("/")[1] for p in group}))
+
+    assert layout(tasks, optimizer=by_task(0.1, 0.0, 0.1)) == [("a", "c"), ("b",)]
+    assert ("a",) in layout(tasks, optimizer=by_table((0.1, 0.2), (0.1, 0.3), (0.1, 0.4)))
