@@ -24,6 +24,7 @@ def layout_of(
     *,
     trainable: frozenset[str] | None = None,
     optimizer: Any = None,
+    also: Sequence[Batch] = (),
 ) -> Layout:
     """How the tasks lie.
 
@@ -34,6 +35,7 @@ def layout_of(
       batch: by task name; of any number of rows, or only the inputs.
       trainable: paths of the leaves that train; None for all.
       optimizer: `optimizers.PerOwner`, which may treat paths differently; None if nothing is to be optimized.
+      also: other batches that the tasks are to lie so in: only one of a split's tasks may have weights, for instance.
     """
     if model.alike is None:
         return Layout(tuple(tasks), {t.name: (t.name,) for t in tasks})
@@ -53,7 +55,8 @@ def layout_of(
         moving = [p for p in paths if trainable is None or p in trainable]
         moved = "" if optimizer is None or optimizer.optimizer is None else trace_of(optimizer.optimizer, moving)
         reads = (model.alike(name), name if name in named else None)
-        key = (task_key(task), reads, own["params"], own["state"], rules, moved, labels_key(batch, name))
+        forms = tuple(labels_key(b, name) for b in (batch, *also))
+        key = (task_key(task), reads, own["params"], own["state"], rules, moved, forms)
         found.setdefault(key, []).append(name)
     return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
 

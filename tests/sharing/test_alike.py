@@ -206,3 +206,33 @@ def test_names_of_columns_are_no_tasks():
         assert jax.random.key_data(base.named_key(own, name)).tolist() == jax.random.key_data(expected).tolist()
     drawn, expected = base.named_key(own, "tasks/0/head"), base.named_key(alone, "tasks/b/head")
     assert jax.random.key_data(drawn).tolist() == jax.random.key_data(expected).tolist()
+
+
+def test_weights_for_some_tasks_of_one_split_only():
+    """Tasks that are alike in training may be told apart by another split's rows; loaded runs know no labels."""
+    data = source()
+
+    def weighted(split):
+        return split._replace(weights={"price": np.linspace(0.5, 2, len(split.masks["price"]), dtype=np.float32)})
+
+    data = dataclasses.replace(data, val=weighted(data.val))
+    model = tiny.model(data.tasks)
+    run, apart = (tiny.fit(m, data, num_steps=10, fallback=True) for m in (model, model._replace(alike=None)))
+    tiny.assert_close(run.state.params, apart.state.params, rtol=1e-5, atol=1e-6)
+    for split in (data.val, data.train, weighted(data.train)):
+        found, expected = (jax.tree.map(np.asarray, r.evaluate(split)) for r in (run, apart))
+        tiny.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_variables_exchanged_after_a_prediction_are_seen():
+    data = source()
+    run = tiny.fit(tiny.model(data.tasks), data, num_steps=10)
+    before = run.predict(data.val.inputs)
+    out = run.variables["params"]["tasks"]["price"]["head"]["out"]
+    out["bias"] = np.array(out["bias"]) + 1
+    once = run.predict(data.val.inputs)
+    out["bias"] += 1  # in place
+    twice, spread = run.predict(data.val.inputs), data.tasks[2].scaler.std[0]
+    for found, steps in ((once, 1), (twice, 2)):
+        np.testing.assert_allclose(found["price"], before["price"] + steps * spread, rtol=1e-4)
+        tiny.assert_same(found["width"], before["width"])
