@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtl_jax import losses, metrics, partition, parts
 from mtl_jax.batch import Batch, PerTask
@@ -23,6 +24,7 @@ def layout_of(
     *,
     trainable: frozenset[str] | None = None,
     optimizer: Any = None,
+    also: Sequence[Batch] = (),
 ) -> Layout:
     """How the tasks lie.
 
@@ -33,6 +35,7 @@ def layout_of(
       batch: by task name; of any number of rows, or only the inputs.
       trainable: paths of the leaves that train; None for all.
       optimizer: `optimizers.PerOwner`, which may treat paths differently; None if nothing is to be optimized.
+      also: other batches that the tasks are to lie so in: only one of a split's tasks may have weights, for instance.
     """
     if model.alike is None:
         return Layout(tuple(tasks), {t.name: (t.name,) for t in tasks})
@@ -52,7 +55,8 @@ def layout_of(
         moving = [p for p in paths if trainable is None or p in trainable]
         moved = "" if optimizer is None or optimizer.optimizer is None else trace_of(optimizer.optimizer, moving)
         reads = (model.alike(name), name if name in named else None)
-        key = (task_key(task), reads, own["params"], own["state"], rules, moved, labels_key(batch, name))
+        forms = tuple(labels_key(b, name) for b in (batch, *also))
+        key = (task_key(task), reads, own["params"], own["state"], rules, moved, forms)
         found.setdefault(key, []).append(name)
     return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
 
@@ -114,11 +118,24 @@ def labels_key(batch: Batch, name: str) -> Hashable:
 
 
 def trace_of(optimizer: Any, paths: Sequence[str]) -> str:
-    """How an optimizer treats leaves at these paths, as the text of its program on scalars."""
+    """How an optimizer treats leaves at these paths, as the text of its program on scalars, and its constants."""
     leaves = dict.fromkeys(paths, jnp.zeros(()))
 
     def both(leaves: Any) -> Any:
         state = optimizer.init(leaves)
         return jax.tree.leaves(optimizer.update(leaves, state, leaves))
 
-    return str(jax.make_jaxpr(both)(leaves)) if paths else ""
+    if not paths:
+        return ""
+    program = jax.make_jaxpr(both)(leaves)
+    return f"{program}{constants_of(program)}"
+
+
+def constants_of(program: Any) -> list[tuple]:
+    """The arrays that a program holds, which its text only names: a learning rate given as an array is one."""
+    found = [(x.shape, str(x.dtype), x.tobytes()) for x in map(np.asarray, getattr(program, "consts", ()))]
+    for equation in getattr(program, "jaxpr", program).eqns:
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                found += constants_of(inner)
+    return found

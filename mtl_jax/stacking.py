@@ -65,8 +65,8 @@ class Layout:
         for first, names in self.groups.items():
             trees = [by_task[n] for n in names if n in by_task]
             if trees and len(trees) < len(names):
-                missing = next(n for n in names if n not in by_task)
-                raise ValueError(f"task {missing!r} lacks what the tasks that it runs with, such as {first!r}, have")
+                missing, has = (next(n for n in names if (n in by_task) is there) for there in (False, True))
+                raise ValueError(f"task {missing!r} lacks what the tasks that it runs with, such as {has!r}, have")
             if trees:
                 stacked[first] = jax.tree.map(lambda *x: _stack(x, axis), *trees)
         return stacked

@@ -388,8 +388,13 @@ def linearize_stacked(
 
     def auxiliary(leaves: tuple[Gradient, Gradient]) -> Array:
         """The sum of the auxiliary losses; its own backward pass enters only what they depend on, such as gates."""
-        spread = {p: jnp.broadcast_to(x, (1, *x.shape)) for p, x in leaves[0].items()} if copies else leaves[0]
-        found = [encode(spread, leaves[1], first)[1][2]["losses"] for first in subsets]
+        of_shared, of_private = leaves
+
+        def of_branch(first: str | None) -> dict[str, Array]:
+            entering = layout.copies(first, of_shared) if copies else of_shared
+            return encode(entering, of_private, first)[1][2]["losses"]
+
+        found = [of_branch(first) for first in subsets]
         # A device reports the mean over its own rows; the mean over all is that divided by their number.
         return sum(x for losses in found for x in losses.values()) / num_devices()
 

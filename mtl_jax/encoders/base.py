@@ -101,17 +101,16 @@ class TaskKey(NamedTuple):
 
     def named(self, name: str) -> Key[Array, ""]:
         """The key by `name` with the task's own in place of the first task's."""
-        own = [_renamed(name, self.names[0], other) for other in self.names]
-        folds = [zlib.crc32(n.encode()) for n in (own if own[-1] != own[0] else own[:1])]
+        prefix = f"tasks/{self.names[0]}/"
+        if not name.startswith(prefix):
+            return self.one_of((name,))
+        return self.one_of([f"tasks/{other}/{name.removeprefix(prefix)}" for other in self.names])
+
+    def one_of(self, names: Sequence[str]) -> Key[Array, ""]:
+        """The key by the task's own of `names`, one per task or one for all."""
+        folds = [zlib.crc32(n.encode()) for n in names]
         fold = folds[0] if len(folds) == 1 else jnp.asarray(np.asarray(folds, np.uint32))[self.index]
         return jax.random.fold_in(self.key, fold)
-
-
-def _renamed(path: str, old: str, new: str) -> str:
-    """A path, or a task's name, that begins with `old` or ``tasks/old``, of the task `new`."""
-    if path == old:
-        return new
-    return f"tasks/{new}/{path.removeprefix(f'tasks/{old}/')}" if path.startswith(f"tasks/{old}/") else path
 
 
 def named_key(key: Key[Array, ""] | TaskKey, name: str) -> Key[Array, ""]:
@@ -121,8 +120,9 @@ def named_key(key: Key[Array, ""] | TaskKey, name: str) -> Key[Array, ""]:
 
 def task_key(key: Key[Array, ""] | TaskKey, task: str) -> Key[Array, ""] | TaskKey:
     """The key of a task's own pass, for a `named_key` of what is drawn there."""
-    own = named_key(key, task)
-    return key._replace(key=own) if isinstance(key, TaskKey) else own
+    if not isinstance(key, TaskKey):
+        return named_key(key, task)
+    return key._replace(key=key.one_of(key.names if task == key.names[0] else (task,)))
 
 
 def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tuple[str, nn.Module]]:

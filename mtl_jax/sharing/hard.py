@@ -65,7 +65,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
             return x, {"shared": {"encoder": changed}} if changed else {}, NO_AUX
         features, new_state = {}, {}
         for name in modules if tasks is None else tasks:
-            key = None if rng is None else base.named_key(rng, name)
+            key = None if rng is None else base.task_key(rng, name)
             features[name], changed = run_trunk(variables, batch.inputs[name], name, train, key)
             if changed:
                 new_state[name] = {"encoder": changed}

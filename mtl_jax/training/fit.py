@@ -247,7 +247,8 @@ def fit(
     owners = per_owner(optimizer, clip_norm=clip_norm, factors=learning_rate_factors, trunk_states=trunk_states)
     # An optimizer that is named treats all paths alike.
     rules = owners._replace(optimizer=None) if named_optimizer else owners
-    layout = layout_of(model, tasks, shapes, example, trainable=trainable, optimizer=rules)
+    held_out = () if data.val is None else (centred(tasks, data.val),)
+    layout = layout_of(model, tasks, shapes, example, trainable=trainable, optimizer=rules, also=held_out)
     whole = devices.replicated(mesh)
     per_member = 0 if adapted and adapted.members else None
     if adapted and adapted.members and adapted.members != len(seeds_of_members):
@@ -274,8 +275,7 @@ def fit(
     splits = jax.device_put(tuple(lay_out(split, layout) for split in read), whole)
     validation = None
     if data.val is not None:
-        held_out = layout.stack_batch(padded_batches(centred(tasks, data.val), 256), axis=1)
-        validation = jax.device_put(held_out, whole)
+        validation = jax.device_put(layout.stack_batch(padded_batches(*held_out, 256), axis=1), whole)
     feeds = [Feeds(read, layout, batch_size, s) for s in seeds_of_members]
 
     run = Run(model, tasks, {}, [], example, source, members=len(seeds_of_members) if members else None, config=config)

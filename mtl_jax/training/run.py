@@ -1,6 +1,8 @@
 """A trained model and what inference needs of it: predict, evaluate, save and load."""
 
 import dataclasses
+import functools
+import operator
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import encoders, files, parts, paths, sharing
-from mtl_jax.alike import layout_of
+from mtl_jax.alike import labels_key, layout_of
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.tables import serving
@@ -81,7 +83,7 @@ class Run:
     columns: Any = None
     calibration: Calibration | None = None
     fallback: fallbacks.Fallback | None = None
-    _compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return f"Run(tasks={many.listed([t.name for t in self.tasks])}, steps={self.steps}, members={self.members})"
@@ -105,14 +107,13 @@ class Run:
         return dataclasses.replace(self, variables=take[0], state=take[1], best=take[2], members=None, fallback=of_it,
                                    _compiled={})  # fmt: skip
 
-    def _outputs(self, variables: Any, batch: Batch) -> dict[str, Any]:
+    def _outputs(self, layout: Layout, variables: Any, batch: Batch) -> dict[str, Any]:
         """What every prediction, loss and metric is of, stacked; `variables` are `_predicts_with`."""
-        layout = self._compiled["layout"]
         return fallbacks.stood_in(layout, forward(self.model, layout, variables[0], batch)[0], variables[1])
 
-    def _predicts_with(self) -> tuple[Any, Any]:
+    def _predicts_with(self, layout: Layout) -> tuple[Any, Any]:
         """(the stacked variables, `Fallback.stand_ins`)."""
-        layout, variables = self._stacked()
+        variables = self._stacked(layout)
         return variables, {} if self.fallback is None else self.fallback.stand_ins(layout, self.members is not None)
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, np.ndarray]:
@@ -135,16 +136,16 @@ class Run:
         """
         parts.check_whole("batch_size", batch_size)
         inputs = self._read(serving.inputs_for(self.columns, inputs, self.example.inputs))
-        layout, _ = self._stacked()
+        layout = self._layout(self.example)
         if "predict" not in self._compiled:
 
             def predict(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-                return layout.each(prediction, self._outputs(variables, batch))
+                return layout.each(prediction, self._outputs(layout, variables, batch))
 
             self._compiled["predict"] = jax.jit(jax.vmap(predict, (0, None)) if self.members else predict)
         rows_axis = 1 if self.members else 0
         # To the host one by one, so that a device holds one piece whatever the number of rows.
-        variables = self._predicts_with()
+        variables = self._predicts_with(layout)
         found = [
             layout.unstack(jax.device_get(self._compiled["predict"](variables, layout.stack_batch(piece))), rows_axis)
             for piece in (Batch(x, {}, {}) for x in row_pieces(inputs, batch_size))
@@ -202,15 +203,24 @@ class Run:
             raise ValueError("the run is not calibrated; run = run.calibrate(data.val) makes it so")
         return regions(self.calibration, self.tasks, self.predict(inputs, batch_size), coverage)
 
-    def _stacked(self) -> tuple[Layout, Any]:
-        """How tasks lie when they predict, and the variables so."""
-        held = self._compiled.get("stacked")
-        if held is None or held[0] is not self.variables:
-            layout = self._compiled.get("layout") or layout_of(self.model, self.tasks, self.variables, self.example)
-            self._compiled["layout"] = layout
-            axis = 1 if self.members else 0
-            held = self._compiled["stacked"] = self.variables, layout.stack_variables(self.variables, axis)
-        return self._compiled["layout"], held[1]
+    def _layout(self, rows: Batch) -> Layout:
+        """How tasks lie when they predict on rows of this form; one object for all forms with the same groups."""
+        form = tuple(labels_key(rows, t.name) for t in self.tasks)
+        if ("form", form) not in self._compiled:
+            layout = layout_of(self.model, self.tasks, self.variables, self.example, also=(rows,))
+            groups = tuple(layout.groups.values())
+            self._compiled["form", form] = self._compiled.setdefault(("groups", groups), layout)
+        return self._compiled["form", form]
+
+    def _stacked(self, layout: Layout) -> Any:
+        """The variables as tasks lie; a leaf that was exchanged since, or may have been written to, is seen."""
+        leaves, form = jax.tree.flatten(self.variables)
+        held = self._compiled.get(("stacked", layout))
+        fixed = held is not None and held[0] == form and all(map(operator.is_, held[1], leaves))
+        if not fixed or any(isinstance(x, np.ndarray) and x.flags.writeable for x in leaves):
+            held = form, leaves, layout.stack_variables(self.variables, 1 if self.members else 0)
+            self._compiled["stacked", layout] = held
+        return held[2]
 
     def _read(self, inputs: Any) -> Any:
         """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
@@ -236,15 +246,17 @@ class Run:
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
         parts.check_whole("batch_size", batch_size)
-        layout, _ = self._stacked()
-        if "evaluate" not in self._compiled:
-            self._compiled["evaluate"] = make_measure(self._outputs, layout, self.members is not None, in_pieces=True)
         names = [t.name for t in self.tasks]
         split = centred(self.tasks, in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split"))
         split = read_labels(self.tasks, split)
         chosen = split._replace(inputs=self._read(split.inputs))
+        layout = self._layout(chosen)
+        if ("evaluate", layout) not in self._compiled:
+            outputs = functools.partial(self._outputs, layout)
+            made = make_measure(outputs, layout, self.members is not None, in_pieces=True)
+            self._compiled["evaluate", layout] = made
         pieces = (layout.stack_batch(piece, axis=1) for piece in batch_pieces(chosen, batch_size))
-        losses, metrics = self._compiled["evaluate"](self._predicts_with(), pieces)
+        losses, metrics = self._compiled["evaluate", layout](self._predicts_with(layout), pieces)
         losses = np.asarray(losses)
         broken = {
             n: f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or the "

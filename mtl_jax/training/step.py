@@ -204,7 +204,9 @@ def _by_name(
     """A step on states and batches with an entry per task."""
 
     def step(state: TrainState, batch: Batch, *validation: Batch) -> tuple[TrainState, Record]:
-        layout = layout_of(model, tasks, state.variables, batch, trainable=trainable, optimizer=optimizer)
+        layout = layout_of(
+            model, tasks, state.variables, batch, trainable=trainable, optimizer=optimizer, also=validation
+        )
         inner = make_train_step(model, optimizer, balancer, trainable, layout=layout, **arguments)
         batches = [layout.stack_batch(b) for b in (batch, *validation)]
         new, record = inner(restacked(state, layout), *batches)

@@ -72,7 +72,7 @@ def judge(
         return Fallback({t.name: (Verdict(1.0, why="no validation rows"),) * count for t in tasks},
                         {t.name: fit_constant(t, train).astype(np.float32) for t in tasks})  # fmt: skip
     val = centred(tasks, data.val)
-    layout = layout_of(model, tasks, variables, small_batch(data.train))
+    layout = layout_of(model, tasks, variables, small_batch(data.train), also=(val,))
     stacked = layout.stack_variables(variables, int(members))
     measured = measure(model, layout, stacked, train, val, members, batch_size)
     of_val = None if data.groups is None else data.groups.get("val")

@@ -13,6 +13,7 @@ import mtl_jax as mtl
 from mtl_jax import partition
 from mtl_jax.alike import layout_of
 from mtl_jax.batch import Batch, PerTask
+from mtl_jax.encoders import base
 from mtl_jax.scaler import Scaler
 from mtl_jax.sharing import forward, stacked
 from mtl_jax.training.optimizers import per_owner
@@ -23,7 +24,7 @@ from tests.sharing.test_graphs import ARCHITECTURES as GRAPHS
 
 TREE = "branched(tree=((('color', 'sold', 'price', 'width'),), (('color', 'price'), ('sold',), ('width',))))"
 ASKED = [t for t in GRAPHS if not t.startswith("branched")] + [TREE]
-OWN = ("hard", "independent", "soft", "film", "mmoe(experts=3)", "dmtrl(latent=2, rank=3)", "mtan")
+OWN = ("hard", "independent", "soft", "film", "mmoe(experts=3)", "dselect_k", "dmtrl(latent=2, rank=3)", "mtan")
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -228,3 +229,63 @@ def test_checkpoints_do_not_depend_on_groups(tmp_path):
     loaded = mtl.load_run(tmp_path / "saved")
     tiny.assert_same(loaded.predict(data.val.inputs), whole.predict(data.val.inputs))
     assert set(loaded.params["tasks"]) == {"color", "sold", "price", "width"}
+
+
+def test_arrays_inside_an_optimizer_tell_tasks_apart():
+    """A learning rate given as an array is no part of the text of the optimizer's program."""
+    tasks = amounts("a", "b", "c")
+
+    def by_task(*rates):
+        methods = {n: optax.sgd(jnp.float32(r)) for n, r in zip("abc", rates, strict=True)}
+        return per_owner(optax.multi_transform(methods, lambda group: {p: p.split("/")[1] for p in group}))
+
+    def by_table(*tables):
+        tables = [jnp.asarray(t) for t in tables]
+        methods = {n: optax.sgd(jax.jit(lambda i, t=t: t[i])) for n, t in zip("abc", tables, strict=True)}
+        return per_owner(optax.multi_transform(methods, lambda group: {p: p.split("/")[1] for p in group}))
+
+    assert layout(tasks, optimizer=by_task(0.1, 0.0, 0.1)) == [("a", "c"), ("b",)]
+    assert ("a",) in layout(tasks, optimizer=by_table((0.1, 0.2), (0.1, 0.3), (0.1, 0.4)))
+
+
+def test_names_of_columns_are_no_tasks():
+    """An expert called as a task that stands for others draws what it draws without them."""
+    key, index = jax.random.key(0), jnp.asarray(1)
+    own = base.task_key(base.TaskKey(key, ("0", "b"), index), "0")
+    alone = base.task_key(key, "b")
+    assert jax.random.key_data(own.key).tolist() == jax.random.key_data(alone).tolist()
+    for name in ("0", "b", "shared/0"):
+        expected = base.named_key(alone, name)
+        assert jax.random.key_data(base.named_key(own, name)).tolist() == jax.random.key_data(expected).tolist()
+    drawn, expected = base.named_key(own, "tasks/0/head"), base.named_key(alone, "tasks/b/head")
+    assert jax.random.key_data(drawn).tolist() == jax.random.key_data(expected).tolist()
+
+
+def test_weights_for_some_tasks_of_one_split_only():
+    """Tasks that are alike in training may be told apart by another split's rows; loaded runs know no labels."""
+    data = source()
+
+    def weighted(split):
+        return split._replace(weights={"price": np.linspace(0.5, 2, len(split.masks["price"]), dtype=np.float32)})
+
+    data = dataclasses.replace(data, val=weighted(data.val))
+    model = tiny.model(data.tasks)
+    run, apart = (tiny.fit(m, data, num_steps=10, fallback=True) for m in (model, model._replace(alike=None)))
+    tiny.assert_close(run.state.params, apart.state.params, rtol=1e-5, atol=1e-6)
+    for split in (data.val, data.train, weighted(data.train)):
+        found, expected = (jax.tree.map(np.asarray, r.evaluate(split)) for r in (run, apart))
+        tiny.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_variables_exchanged_after_a_prediction_are_seen():
+    data = source()
+    run = tiny.fit(tiny.model(data.tasks), data, num_steps=10)
+    before = run.predict(data.val.inputs)
+    out = run.variables["params"]["tasks"]["price"]["head"]["out"]
+    out["bias"] = np.array(out["bias"]) + 1
+    once = run.predict(data.val.inputs)
+    out["bias"] += 1  # in place
+    twice, spread = run.predict(data.val.inputs), data.tasks[2].scaler.std[0]
+    for found, steps in ((once, 1), (twice, 2)):
+        np.testing.assert_allclose(found["price"], before["price"] + steps * spread, rtol=1e-4)
+        tiny.assert_same(found["width"], before["width"])

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 import mtl_jax as mtl
+from mtl_jax.alike import layout_of
 from mtl_jax.batch import PerTask
 from mtl_jax.data import splits
 from mtl_jax.stacking import alone
@@ -151,7 +152,8 @@ def test_rows_of_every_kind_add_up_to_the_losses(made):
     model = mtl.sharing.hard(encoder or mtl.encoders.mlp(features=(4,)), source.tasks)
     run = tiny.fit(model, source, num_steps=5, eval_every=5)
     train, val = (verdicts.centred(run.tasks, s) for s in (source.train, source.val))
-    found = verdicts.measure(model, *run._stacked(), train, val, False, 7)
+    layout = layout_of(model, run.tasks, run.variables, run.example, also=(val,))
+    found = verdicts.measure(model, layout, layout.stack_variables(run.variables), train, val, False, 7)
     constants = baseline_losses(run.tasks, source.train, source.val)
     own = run.evaluate(source.val)
     for task, constant in zip(run.tasks, constants, strict=True):
