@@ -123,7 +123,8 @@ class Task:
         and depth. Kinds with a size of their own (normals, box, quantile) fill it in. Of a ranking, the length of
         lists that all have the same items in the same order, for a head on vectors; else None.
       loss: text such as ``"huber(delta=0.5)"`` (see `losses.NAMES`), or a function (outputs, targets) -> loss per
-        element; for ranking (outputs, targets, mask) -> loss per list. None: the kind's default.
+        element; for ranking (outputs, targets, mask) -> loss per list. It runs under `vmap` where tasks are alike, so a
+        ``lax.cond`` takes both ways there. None: the kind's default.
       metrics: names such as ``"top_k(k=3)"`` or `metrics.Metric` values; the first one is the task's headline.
       head: text such as ``"vector(hidden=(64,))"`` (see `heads.NAMES`); None: the kind's, a linear layer.
       classes: names of classes, tags or labels.
