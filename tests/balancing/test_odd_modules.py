@@ -232,7 +232,7 @@ def test_a_backward_pass_of_its_own():
         compare(trunk, ("columns",), None)
 
 
-@pytest.mark.parametrize("dtype, atol", [("float16", 0.02), ("bfloat16", 0.1)])
+@pytest.mark.parametrize("dtype, atol", [("float16", 0.02), ("bfloat16", 0.2)])  # entries are about 100, and 8 bits hold them
 def test_half_precision(dtype, atol):
     """Computed in halves with float32 kernels: within their rounding of what jacrev gives."""
     compare(dense(dtype=dtype), ("map", "layers"), 1, double=False, rtol=0.05, atol=atol)
