@@ -232,9 +232,9 @@ def test_a_backward_pass_of_its_own():
         compare(trunk, ("columns",), None)
 
 
-@pytest.mark.parametrize("dtype, atol", [("float16", 0.02), ("bfloat16", 0.2)])  # entries are about 100, and 8 bits hold them
+@pytest.mark.parametrize("dtype, atol", [("float16", 0.02), ("bfloat16", 0.2)])
 def test_half_precision(dtype, atol):
-    """Computed in halves with float32 kernels: within their rounding of what jacrev gives."""
+    """Computed in halves with float32 kernels: within their rounding of what jacrev gives. Entries are up to 100."""
     compare(dense(dtype=dtype), ("map", "layers"), 1, double=False, rtol=0.05, atol=atol)
 
 
