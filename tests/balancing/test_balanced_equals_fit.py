@@ -71,7 +71,13 @@ def in_own_loop(balanced, balancer, first, batches, later, optimizer):
     return carry[0], info
 
 
-@pytest.mark.parametrize("call", calls())
+NOW = ("equal", "uncertainty", "famo", "gradnorm", "upgrad", "cagrad", "pcgrad", "graddrop", "moco", "modo",
+       "auto_lambda")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "call", [c if c.split("(")[0] in NOW else pytest.param(c, marks=pytest.mark.slow) for c in calls()]
+)
 def test_every_method_ends_where_fit_ends(call):
     with jax.enable_x64(True):
         data, model, batches, later = problem()
