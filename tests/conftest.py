@@ -1,5 +1,6 @@
 """Eight simulated devices, and every annotation of the package checked while the tests run."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -16,8 +17,23 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".pytest_cache/compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+import jax
+import pytest
 from jaxtyping import install_import_hook
 
 from tests import typecheck
 
 install_import_hook("mtl_jax", f"{typecheck.__name__}.checker")
+
+
+MAPPINGS = pathlib.Path("/proc/self/maps")  # on Linux; a process may have 65,530, and a compiled program takes some
+MANY = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_let_go():
+    """After each file, where there are many: a worker that compiles for thousands of tests would end in a crash."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_text().count("\n") > MANY:
+        jax.clear_caches()
+        gc.collect()
