@@ -1,7 +1,7 @@
 """Which tasks are alike, and so run as one program: of equal kind, leaves, inputs and rules."""
 
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from mtl_jax import losses, metrics, partition, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.stacked import branched
-from mtl_jax.stacking import Layout
+from mtl_jax.stacking import Layout, alone
 from mtl_jax.tasks import KINDS, Task
 
 
@@ -38,14 +38,14 @@ def layout_of(
       also: other batches that the tasks are to lie so in: only one of a split's tasks may have weights, for instance.
     """
     if model.alike is None:
-        return Layout(tuple(tasks), {t.name: (t.name,) for t in tasks})
+        return alone(tasks)
     factors = optimizer.factors if optimizer is not None else ()
     factor = partition.match(factors, list(partition.flatten(variables["params"])), 1.0) if factors else {}
     # A pass of a task's own reads what is shared under the task's name, which stands for no other task's.
     shared = partition.flatten(variables["params"]["shared"]) if branched(model, batch) else {}
     named = {part for path in shared for part in path.split("/")}
-    found: dict[Hashable, list[str]] = {}
-    for task in tasks:
+
+    def key(task: Task) -> Hashable:
         name, own = task.name, {}
         for kind in ("params", "state"):
             leaves = partition.flatten(variables[kind]["tasks"].get(name, {}))
@@ -56,25 +56,27 @@ def layout_of(
         moved = "" if optimizer is None or optimizer.optimizer is None else trace_of(optimizer.optimizer, moving)
         reads = (model.alike(name), name if name in named else None)
         forms = tuple(labels_key(b, name) for b in (batch, *also))
-        key = (task_key(task), reads, own["params"], own["state"], rules, moved, forms)
-        found.setdefault(key, []).append(name)
-    return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
+        return task_key(task), reads, own["params"], own["state"], rules, moved, forms
+
+    return grouped(tasks, key)
 
 
 def before_variables(model: MultiTaskModel, tasks: Sequence[Task], batch: Batch) -> Layout:
     """How tasks lie while they are initialised: what is of one form, but for rules, which do not matter yet."""
-    found: dict[Hashable, list[str]] = {}
-    for task in tasks:
-        key = (task_key(task), model.alike(task.name), labels_key(batch, task.name))
-        found.setdefault(key, []).append(task.name)
-    return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
+    return grouped(tasks, lambda t: (task_key(t), model.alike(t.name), labels_key(batch, t.name)))
 
 
 def of_labels(tasks: Sequence[Task], batch: Batch) -> Layout:
     """How tasks lie where there is no model, but predictions of another kind: by the tasks and their labels alone."""
+    labels = batch._replace(inputs=None)
+    return grouped(tasks, lambda t: (task_key(t), labels_key(labels, t.name)))
+
+
+def grouped(tasks: Sequence[Task], key: Callable[[Task], Hashable]) -> Layout:
+    """The layout in which tasks of one key lie together."""
     found: dict[Hashable, list[str]] = {}
     for task in tasks:
-        found.setdefault((task_key(task), labels_key(batch._replace(inputs=None), task.name)), []).append(task.name)
+        found.setdefault(key(task), []).append(task.name)
     return Layout(tuple(tasks), {names[0]: tuple(names) for names in found.values()})
 
 
