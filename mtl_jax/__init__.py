@@ -7,13 +7,13 @@ imported when they are first used, so that importing the package is quick, and a
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _FROM = {
     "Batch": "batch",
     "PerTask": "batch",
     "Task": "tasks",
-    "JointLoss": "balancing.linearization",
+    "JointLoss": "gradients.linearization",
     "balanced": "balancing.transformation",
     "fit": "training.fit",
     "Interrupted": "training.interrupts",
@@ -90,10 +90,10 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     )
     from mtl_jax.analysis.compare import compare as compare
     from mtl_jax.analysis.pareto import pareto_front as pareto_front
-    from mtl_jax.balancing.linearization import JointLoss as JointLoss
     from mtl_jax.balancing.transformation import balanced as balanced
     from mtl_jax.batch import Batch as Batch
     from mtl_jax.batch import PerTask as PerTask
+    from mtl_jax.gradients.linearization import JointLoss as JointLoss
     from mtl_jax.reporting.describe import describe as describe
     from mtl_jax.tasks import Task as Task
     from mtl_jax.training.fit import fit as fit

@@ -10,8 +10,8 @@ import numpy as np
 
 from mtl_jax import losses, metrics, partition, parts
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.stacked import branched
+from mtl_jax.model import MultiTaskModel
+from mtl_jax.stacked_model import branched
 from mtl_jax.stacking import Layout, alone
 from mtl_jax.tasks import KINDS, Task
 

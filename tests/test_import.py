@@ -23,6 +23,16 @@ def test_import_is_light():
     assert not loaded & {"orbax.checkpoint", "grain", "matplotlib", "sklearn", "pandas"}
 
 
+def test_what_pulls_a_models_gradients_imports_no_architecture():
+    """The engine knows the contract of models, and neither Flax nor a model."""
+    loaded = modules_after("import mtl_jax.gradients.engine, mtl_jax.gradients.reference")
+    assert "mtl_jax.model" in loaded
+    assert not {m for m in loaded if m.split(".")[0] == "flax"}
+    assert not {
+        m for m in loaded if m.split(".")[:2] in [["mtl_jax", room] for room in ("encoders", "sharing", "heads")]
+    }
+
+
 def test_balancing_imports_no_model():
     """Nor Flax, sharing, encoders, tasks or data: what balances gradients knows losses and pytrees."""
     rooms = ("encoders", "sharing", "heads", "tasks", "losses", "data", "training", "transfer", "analysis")

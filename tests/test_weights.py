@@ -11,10 +11,10 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import mtl_jax as mtl
 from mtl_jax import metrics, parallel, parts
-from mtl_jax.balancing.engine import linearize
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.gradients.engine import linearize
 from mtl_jax.metrics.base import Metric
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training import selection

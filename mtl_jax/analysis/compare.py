@@ -18,7 +18,7 @@ import numpy as np
 
 from mtl_jax import balancing as methods_room
 from mtl_jax import files, parts, paths, sharing
-from mtl_jax.balancing.side_by_side import shape
+from mtl_jax.balancing.vmapped import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import compare as report

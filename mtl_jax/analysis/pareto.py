@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from mtl_jax import balancing, parts, paths
 from mtl_jax.analysis.hypervolume import MOST, hypervolume
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
 from mtl_jax.reporting.compare import WORSE
 from mtl_jax.reporting.describe import table
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import records
 from mtl_jax.training.arguments import check_data, check_model
 from mtl_jax.training.averages import evaluated_at

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Real, UInt32
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Signal
-from mtl_jax.balancing.gramian import combine, gramian
-from mtl_jax.balancing.oracle import Losses, Oracle
+from mtl_jax.gradients.gramian import combine, gramian
+from mtl_jax.gradients.oracle import Losses, Oracle
 
 
 def linear_oracle(

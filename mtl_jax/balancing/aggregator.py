@@ -15,12 +15,12 @@ from jaxtyping import Array
 
 from mtl_jax import parts
 from mtl_jax.balancing import balance, kept
-from mtl_jax.balancing.base import Balancer, Needs
-from mtl_jax.balancing.finite import all_finite
-from mtl_jax.balancing.given import check_floats, in_order, leaves_of, method_name, read_mask, read_tasks
+from mtl_jax.balancing.base import Balancer, Needs, method_name
 from mtl_jax.balancing.kept import State
 from mtl_jax.balancing.options import ONE_BY_ONE
-from mtl_jax.balancing.own_linearization import of_rows
+from mtl_jax.gradients.finite import all_finite
+from mtl_jax.gradients.given import check_floats, in_order, leaves_of, read_mask, read_tasks
+from mtl_jax.gradients.own_linearization import of_rows
 from mtl_jax.partition import unflatten
 
 HOW = ONE_BY_ONE._replace(monitor=False)

@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax.balancing.base import Balancer, Needs, Signal
-from mtl_jax.balancing.gramian import combine, cosines, gramian
-from mtl_jax.balancing.layers import is_factored
-from mtl_jax.balancing.linearization import Gradient, Linearization
 from mtl_jax.balancing.options import Options
-from mtl_jax.balancing.oracle import Oracle
-from mtl_jax.balancing.units import in_range, largest_entries, times
 from mtl_jax.batch import aligned
+from mtl_jax.gradients.dense_factors import is_factored
+from mtl_jax.gradients.gramian import combine, cosines, gramian
+from mtl_jax.gradients.linearization import Gradient, Linearization
+from mtl_jax.gradients.oracle import Oracle
+from mtl_jax.gradients.units import in_range, largest_entries, times
 from mtl_jax.parallel import data_axis, global_sum
 
 Record = dict[str, Array]

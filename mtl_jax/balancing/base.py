@@ -1,6 +1,7 @@
 """The contract of a balancing method: a pair of pure functions with its state in a pytree."""
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from mtl_jax.balancing.oracle import Oracle
+from mtl_jax.gradients.oracle import Oracle
 
 
 class Needs(enum.Enum):
@@ -154,3 +155,8 @@ def keep_shares(
 ) -> Float[Array, " task"]:
     """Weights on the simplex of all tasks: absent ones keep theirs, present ones divide what they hold as `share`."""
     return jnp.where(mask, (share * held).astype(weights.dtype), weights)
+
+
+def method_name(balancer: Any) -> str:
+    """The method's name without its arguments."""
+    return re.split(r"\(", balancer.spec)[0] if balancer.spec else "the given balancer"

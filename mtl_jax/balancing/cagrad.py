@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
-from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import best_in_ball, dual_cone, times
+from mtl_jax.gradients.gramian import scaled
 
 RESCALES = ("none", "squared", "linear")
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import preferences
 from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
-from mtl_jax.balancing.gramian import cosines
 from mtl_jax.balancing.solvers import pinv_solve
+from mtl_jax.gradients.gramian import cosines
 
 
 @parts.recorded()

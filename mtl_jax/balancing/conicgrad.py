@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import is_number
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
-from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import best_in_ball, min_norm_point, times
+from mtl_jax.gradients.gramian import scaled
 
 
 @parts.recorded()

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined
-from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.gradients.gramian import combine, gramian
 
 
 class DbMtlState(NamedTuple):

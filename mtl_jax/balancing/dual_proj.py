@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, preferences
 from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
-from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.solvers import dual_cone, regularized
+from mtl_jax.gradients.gramian import scaled
 
 
 @parts.recorded()

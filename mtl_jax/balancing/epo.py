@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, numbers
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined, preference_of, start_preference
-from mtl_jax.balancing.gramian import scaled
 from mtl_jax.balancing.linear_program import linear_program
 from mtl_jax.balancing.solvers import times
+from mtl_jax.gradients.gramian import scaled
 
 
 @parts.recorded()

@@ -11,8 +11,8 @@ from mtl_jax import parts
 from mtl_jax.balancing import learned
 from mtl_jax.balancing.arguments import check, check_whole
 from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
-from mtl_jax.balancing.gramian import combine, gramian
 from mtl_jax.balancing.solvers import project_simplex
+from mtl_jax.gradients.gramian import combine, gramian
 
 PROJECTED_STEPS = 200  # of accelerated projected gradient; the problem has one variable per task
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result
-from mtl_jax.balancing.gramian import combine, gramian, pairs
 from mtl_jax.balancing.pcgrad import pair_draws
+from mtl_jax.gradients.gramian import combine, gramian, pairs
 
 GROUPS = ("whole", "layer", "leaf")
 NEAREST = 0.999  # the largest goal of a cosine: what raising one to it adds grows without bound towards 1

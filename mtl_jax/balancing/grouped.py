@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result
-from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.gradients.gramian import combine, gramian
 
 
 @parts.recorded()

@@ -7,8 +7,8 @@ from mtl_jax import parts
 from mtl_jax.balancing import learned
 from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined, stateless
-from mtl_jax.balancing.gramian import cosines
 from mtl_jax.balancing.solvers import pinv_solve
+from mtl_jax.gradients.gramian import cosines
 
 FARTHEST = 1e-3  # the sum of the weights, in units of the largest one, below which they are not brought to sum 1
 

@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax.balancing import balance
-from mtl_jax.balancing.base import Balancer, Signal
-from mtl_jax.balancing.given import method_name
-from mtl_jax.balancing.linearization import Gradient
+from mtl_jax.balancing.base import Balancer, Signal, method_name
 from mtl_jax.balancing.options import Options
-from mtl_jax.balancing.oracle import Losses, Oracle
-from mtl_jax.balancing.reach import reached
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.oracle import Losses, Oracle
+from mtl_jax.gradients.reach import reached
 
 
 @jax.tree_util.register_dataclass

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined, stateless
-from mtl_jax.balancing.gramian import pairs
 from mtl_jax.balancing.solvers import min_norm_point
+from mtl_jax.gradients.gramian import pairs
 
 NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
-from mtl_jax.balancing.gramian import combine, gramian, pairs
 from mtl_jax.balancing.solvers import times
+from mtl_jax.gradients.gramian import combine, gramian, pairs
 
 
 class MocoState(NamedTuple):

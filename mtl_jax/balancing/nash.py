@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
-from mtl_jax.balancing.gramian import cosines
 from mtl_jax.balancing.solvers import times
+from mtl_jax.gradients.gramian import cosines
 
 MOST_STEPS = 100
 LOWEST = -40.0  # of log z, against about 1 elsewhere: no weight at all

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 
 from mtl_jax import partition, parts
 from mtl_jax.balancing.base import Balancer, Needs, Signal
-from mtl_jax.balancing.oracle import Losses, Oracle
+from mtl_jax.gradients.linearization import MODES
+from mtl_jax.gradients.oracle import Losses, Oracle
 
-MODES = ("map", "vmap", "layers", "columns")
 LEVELS = ("parameters", "features")
 OBJECTIVES = ("tasks", "examples")
 BUDGET = 2 * 2**30  # bytes that a held Jacobian may take where the device does not say how much it has
@@ -33,9 +33,9 @@ class Options(NamedTuple):
 
     Attributes:
       mode: "map" pulls the Jacobian's rows one by one, "vmap" at once, an integer that many at once; "layers" does as
-        "map" but keeps the factors of wide dense layers' rows (see `balancing.layers`; not under pmap, where a device
-        has not all rows); "columns" makes the Gramian without ever holding the Jacobian; "auto" is one of these, see
-        `resolve`.
+        "map" but keeps the factors of wide dense layers' rows (see `gradients.dense_factors`; not under pmap, where
+        a device has not all rows); "columns" makes the Gramian without ever holding the Jacobian; "auto" is one of
+        these, see `resolve`.
       level: gradients by the shared "parameters", or by the "features" that all heads read, which is cheap
         (as MGDA-UB of Sener and Koltun 2018).
       paths: the shared leaves whose gradients the method sees; its weights then apply to all. None: all.

@@ -10,16 +10,17 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.balancing import balance as asking
-from mtl_jax.balancing import kept, options, over_devices, own_losses
-from mtl_jax.balancing.base import Balancer, Needs
-from mtl_jax.balancing.finite import all_finite
-from mtl_jax.balancing.given import halves, leaves_of, method_name, read_mask, shared_paths
+from mtl_jax.balancing import kept, options
+from mtl_jax.balancing.base import Balancer, Needs, method_name
 from mtl_jax.balancing.kept import State
 from mtl_jax.balancing.options import Options
-from mtl_jax.balancing.oracle import Oracle
-from mtl_jax.balancing.own_linearization import linear, pulls_of
-from mtl_jax.balancing.own_losses import OwnLosses
-from mtl_jax.balancing.own_pulls import Pulls, Where
+from mtl_jax.gradients import over_devices, own_losses
+from mtl_jax.gradients.finite import all_finite
+from mtl_jax.gradients.given import halves, leaves_of, read_mask, shared_paths
+from mtl_jax.gradients.oracle import Oracle
+from mtl_jax.gradients.own_linearization import linear, pulls_of
+from mtl_jax.gradients.own_losses import OwnLosses
+from mtl_jax.gradients.own_vjps import Pulls, Where
 from mtl_jax.partition import match, unflatten
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, draws, stateless
-from mtl_jax.balancing.gramian import pairs
+from mtl_jax.gradients.gramian import pairs
 
 
 def pair_draws(key, ids):

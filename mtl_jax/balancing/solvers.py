@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from optax.projections import projection_simplex
 
-from mtl_jax.balancing.gramian import pairs
+from mtl_jax.gradients.gramian import pairs
 
 
 def times(left: Array, right: Array) -> Array:

@@ -12,10 +12,10 @@ from typing import Any
 from mtl_jax import parts
 from mtl_jax.balancing import options
 from mtl_jax.balancing.base import Balancer
-from mtl_jax.balancing.given import read_tasks
 from mtl_jax.balancing.options import Options
-from mtl_jax.balancing.own_losses import read_losses
 from mtl_jax.balancing.own_step import Balanced
+from mtl_jax.gradients.given import read_tasks
+from mtl_jax.gradients.own_losses import read_losses
 
 NONFINITE = ("stop", "skip_task")
 

@@ -22,8 +22,8 @@ from mtl_jax.balancing.base import (
     preference_of,
     start_preference,
 )
-from mtl_jax.balancing.gramian import pairs
 from mtl_jax.balancing.solvers import project_simplex, times
+from mtl_jax.gradients.gramian import pairs
 
 
 class Weighted(NamedTuple):

@@ -1,20 +1,18 @@
 """What an encoder is: an ordered tuple of stages plus a pool, so that sharing can be written once over stages."""
 
 import functools
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from mtl_jax.batch import PerTask
 from mtl_jax.inputs import Place, check_finite
-
-Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
+from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.model import Train
 
 
 class Encoder(NamedTuple):
@@ -84,45 +82,6 @@ class Remat(nn.Module):
 def assemble(stages: Sequence[nn.Module], pool: nn.Module | None = None, remat: bool = False) -> Encoder:
     """An encoder of `stages` and `pool`; with `remat` each stage is a `Remat`."""
     return Encoder(tuple(map(Remat, stages)) if remat else tuple(stages), pool)
-
-
-class TaskKey(NamedTuple):
-    """A pass's key where one trace stands for several tasks: what is drawn under a task's name is that task's own.
-
-    Attributes:
-      key: of the pass.
-      names: of the tasks; the first one's is what is traced.
-      index: which of them it is, traced.
-    """
-
-    key: Key[Array, ""]
-    names: tuple[str, ...]
-    index: Int[Array, ""]
-
-    def named(self, name: str) -> Key[Array, ""]:
-        """The key by `name` with the task's own in place of the first task's."""
-        prefix = f"tasks/{self.names[0]}/"
-        if not name.startswith(prefix):
-            return self.one_of((name,))
-        return self.one_of([f"tasks/{other}/{name.removeprefix(prefix)}" for other in self.names])
-
-    def one_of(self, names: Sequence[str]) -> Key[Array, ""]:
-        """The key by the task's own of `names`, one per task or one for all."""
-        folds = [zlib.crc32(n.encode()) for n in names]
-        fold = folds[0] if len(folds) == 1 else jnp.asarray(np.asarray(folds, np.uint32))[self.index]
-        return jax.random.fold_in(self.key, fold)
-
-
-def named_key(key: Key[Array, ""] | TaskKey, name: str) -> Key[Array, ""]:
-    """A key that depends on the name alone, so that adding or reordering parts changes no other part's draws."""
-    return key.named(name) if isinstance(key, TaskKey) else jax.random.fold_in(key, zlib.crc32(name.encode()))
-
-
-def task_key(key: Key[Array, ""] | TaskKey, task: str) -> Key[Array, ""] | TaskKey:
-    """The key of a task's own pass, for a `named_key` of what is drawn there."""
-    if not isinstance(key, TaskKey):
-        return named_key(key, task)
-    return key._replace(key=key.one_of(key.names if task == key.names[0] else (task,)))
 
 
 def layers(encoder: Encoder, first: int = 0, last: int | None = None) -> list[tuple[str, nn.Module]]:

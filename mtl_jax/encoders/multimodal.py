@@ -20,6 +20,7 @@ from mtl_jax.encoders.attention import Attention
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.mlp import DenseStage
 from mtl_jax.inputs import Place
+from mtl_jax.model import Train
 
 FUSIONS = ("concat", "gate", "attention")
 PRESENT = "_present"
@@ -86,7 +87,7 @@ class Modalities(nn.Module):
     asks_paths = True
 
     @nn.compact
-    def __call__(self, x: Any, *, train: base.Train) -> Float[Array, "batch out"]:
+    def __call__(self, x: Any, *, train: Train) -> Float[Array, "batch out"]:
         names = [name for name, _ in self.encoders]
         optional = [n + PRESENT for n in names]
         got = list(x) if isinstance(x, dict) else sequences.shown(x)
@@ -107,7 +108,7 @@ class Modalities(nn.Module):
             features[name], present[name] = self.encode(name, room.build(text), inputs, train), there
         return self.fuse(features, present)
 
-    def encode(self, name: str, encoder: Encoder, x: Any, train: base.Train) -> Any:
+    def encode(self, name: str, encoder: Encoder, x: Any, train: Train) -> Any:
         """Runs one encoder, whose leaves are a parameter of this module that is itself a tree."""
         named = base.layers(encoder)
         if self.is_initializing():

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from mtl_jax.losses.base import Loss
 from mtl_jax.losses.boxes import box
-from mtl_jax.losses.classes import binary_cross_entropy, cross_entropy, hinge
+from mtl_jax.losses.classification import binary_cross_entropy, cross_entropy, hinge
 from mtl_jax.losses.directions import cosine
-from mtl_jax.losses.lists import listwise_softmax, pairwise_logistic
 from mtl_jax.losses.quantiles import pinball
-from mtl_jax.losses.values import huber, mae, mse
+from mtl_jax.losses.ranking import listwise_softmax, pairwise_logistic
+from mtl_jax.losses.regression import huber, mae, mse
 
 NAMES: dict[str, Callable[..., Loss]] = {
     f.__name__: f

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from mtl_jax.metrics.angles import angle_within, mean_angle, median_angle
 from mtl_jax.metrics.base import Metric
 from mtl_jax.metrics.boxes import box_iou
-from mtl_jax.metrics.classes import accuracy, macro_f1, mean_iou, top_k
+from mtl_jax.metrics.classification import accuracy, macro_f1, mean_iou, top_k
 from mtl_jax.metrics.curves import auroc, average_precision
-from mtl_jax.metrics.errors import abs_rel, mae, r2, rmse
-from mtl_jax.metrics.lists import ndcg
 from mtl_jax.metrics.quantiles import coverage, pinball
+from mtl_jax.metrics.ranking import ndcg
+from mtl_jax.metrics.regression import abs_rel, mae, r2, rmse
 from mtl_jax.metrics.spans import span_f1
 
 NAMES: dict[str, Callable[..., Metric]] = {

@@ -11,8 +11,8 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.tables import serving
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.inputs import place
+from mtl_jax.model import MultiTaskModel, forward
 from mtl_jax.reporting import many
-from mtl_jax.sharing.model import MultiTaskModel, forward
 from mtl_jax.tasks import Task
 from mtl_jax.training.arguments import check_data, check_model
 from mtl_jax.training.start import Adapted, small_batch

@@ -4,26 +4,26 @@ from collections.abc import Sequence
 
 from mtl_jax import parts
 from mtl_jax.encoders import Encoder
+from mtl_jax.model import MultiTaskModel, forward, merge, spread
 from mtl_jax.sharing.adapters import adapters
 from mtl_jax.sharing.adashare import adashare, policies
 from mtl_jax.sharing.aitm import aitm
 from mtl_jax.sharing.branched import branched
 from mtl_jax.sharing.cascade import cascade
 from mtl_jax.sharing.cgc import cgc
-from mtl_jax.sharing.columns import OWN_INPUTS
 from mtl_jax.sharing.cooperative import cooperative
 from mtl_jax.sharing.cross_stitch import cross_stitch
 from mtl_jax.sharing.dmtrl import dmtrl
 from mtl_jax.sharing.dselect_k import dselect_k
+from mtl_jax.sharing.encoder_copies import OWN_INPUTS
 from mtl_jax.sharing.esmm import esmm
-from mtl_jax.sharing.experts import mmoe
 from mtl_jax.sharing.film import film
 from mtl_jax.sharing.fully_shared import fully_shared
 from mtl_jax.sharing.go_mtl import go_mtl
 from mtl_jax.sharing.hard import hard, independent
 from mtl_jax.sharing.hypernetwork import hypernetwork
 from mtl_jax.sharing.learning_to_branch import discrete_tree, learning_to_branch
-from mtl_jax.sharing.model import MultiTaskModel, forward, merge, spread
+from mtl_jax.sharing.mmoe import mmoe
 from mtl_jax.sharing.mtan import mtan
 from mtl_jax.sharing.nddr import nddr
 from mtl_jax.sharing.one_task import one_task

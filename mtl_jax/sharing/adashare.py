@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtl_jax.encoders.base import Encoder, layers, values_of, with_values
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.annealing import decay_of
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.passes import Step, task_passes
 from mtl_jax.sharing.positions import at_positions_of
+from mtl_jax.sharing.task_conditioned import Step, task_passes
 from mtl_jax.tasks import Task
 
 

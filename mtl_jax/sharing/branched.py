@@ -11,11 +11,12 @@ from jaxtyping import Array, Key
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import task_key
 from mtl_jax.members import Outputs
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, merge, no_penalty
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.columns import Layers
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
+from mtl_jax.sharing.encoder_copies import Layers
 from mtl_jax.sharing.places import Running, Starting, chosen, readers
 from mtl_jax.tasks import Task, check_names
 
@@ -85,7 +86,7 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for reader, inputs, wanted in readers(batch, chosen(names, tasks)):
-            key = rng if rng is None or reader is None else base.task_key(rng, reader)
+            key = rng if rng is None or reader is None else task_key(rng, reader)
             at = Running(variables, train, key, reader)
             features |= walk(at, inputs, wanted)
             changed = merge(changed, at.changed)

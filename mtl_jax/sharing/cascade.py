@@ -12,12 +12,12 @@ from jaxtyping import Array, Key
 
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.keys import task_key
 from mtl_jax.members import Outputs
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, merge, no_penalty
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, merge, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, readers, runs_in_training, split_stages
 from mtl_jax.sharing.successive import successive_regularization
 from mtl_jax.sharing.task_graph import Edges, task_graph
@@ -148,7 +148,7 @@ def cascade(
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for reader, inputs, wanted in readers(batch, chosen(tuple(by_name), tasks)):
-            key = rng if rng is None or reader is None else base.task_key(rng, reader)
+            key = rng if rng is None or reader is None else task_key(rng, reader)
             at = Running(variables, train, key, reader)
             features |= walk(at, batch, inputs, wanted, train, teacher_forcing and reader is None)
             changed = merge(changed, at.changed)

@@ -8,9 +8,10 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, TaskKey, Train
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import TaskKey, task_key
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind
 from mtl_jax.sharing.own_inputs import check_same_shapes
 from mtl_jax.tasks import Task, check_names
 
@@ -65,7 +66,7 @@ def composed(
             state = variables["state"]["tasks"].get(t, {}).get("encoder", {})
             features[t], new = base.apply_layers(
                 named, weights(variables, t), state, inputs_of(batch.inputs, t), train=train,
-                key=None if rng is None else base.task_key(rng, t), prefix="shared/encoder",
+                key=None if rng is None else task_key(rng, t), prefix="shared/encoder",
             )  # fmt: skip
             if new:
                 changed[t] = {"encoder": new}

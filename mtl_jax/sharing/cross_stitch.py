@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.mixing import Unit, mixed_columns, own_and_others
-from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.sharing.task_columns import Unit, mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.model import MultiTaskModel, no_penalty
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.low_rank import Factors, low_rank
-from mtl_jax.sharing.model import MultiTaskModel, no_penalty
 from mtl_jax.tasks import Task
 
 

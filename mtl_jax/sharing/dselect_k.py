@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import named_key
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.extraction import extraction
+from mtl_jax.sharing.expert_layers import extraction
 from mtl_jax.sharing.gates import Gate
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 
 TINY = 1e-6  # keeps log(0) and 1 / 0 away; selectors reach exact zeros
@@ -52,8 +52,8 @@ def selector_gate(reads: str, selectors: int, gamma: float, entropy: float, unre
     def start(key: Array, x: Float[Array, "batch width"], groups: Mapping[str, int]) -> dict[str, Any]:
         mixture, codes, *_ = modules(groups)
         return {
-            "mixture": mixture.init(base.named_key(key, "mixture"), x)["params"],
-            "codes": codes.init(base.named_key(key, "codes"), x)["params"],
+            "mixture": mixture.init(named_key(key, "mixture"), x)["params"],
+            "codes": codes.init(named_key(key, "codes"), x)["params"],
         }
 
     def apply(

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Key
 
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder
 from mtl_jax.members import Outputs
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, no_penalty
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.columns import common_inputs
+from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.funnel import check_funnel, labels_of_all_rows
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
 

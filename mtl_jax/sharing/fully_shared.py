@@ -10,11 +10,11 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder
 from mtl_jax.members import Outputs
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.columns import common_inputs
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
+from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.tasks import KINDS, Task, check_names
 

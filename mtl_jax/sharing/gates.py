@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import parts
-from mtl_jax.encoders import base, layers
+from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import values_of
+from mtl_jax.keys import named_key
 from mtl_jax.sharing.positions import vector_of
 
 READS = ("input", "features", "static")
@@ -35,7 +36,7 @@ def softmax_gate(reads: str) -> Gate:
         return nn.Dense(count, use_bias=reads != "static")
 
     def start(key: Array, x: Float[Array, "batch width"], groups: Mapping[str, int]) -> dict[str, Any]:
-        return {g: dense(n).init(base.named_key(key, g), x)["params"] for g, n in groups.items()}
+        return {g: dense(n).init(named_key(key, g), x)["params"] for g, n in groups.items()}
 
     def apply(
         params: Any, x: Float[Array, "batch width"], groups: Mapping[str, int]

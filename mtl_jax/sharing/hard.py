@@ -13,10 +13,11 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, TaskKey, Train
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import TaskKey, task_key
 from mtl_jax.members import Outputs
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.tasks import Task, check_names
 
 
@@ -65,7 +66,7 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
             return x, {"shared": {"encoder": changed}} if changed else {}, NO_AUX
         features, new_state = {}, {}
         for name in modules if tasks is None else tasks:
-            key = None if rng is None else base.task_key(rng, name)
+            key = None if rng is None else task_key(rng, name)
             features[name], changed = run_trunk(variables, batch.inputs[name], name, train, key)
             if changed:
                 new_state[name] = {"encoder": changed}

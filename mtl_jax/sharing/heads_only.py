@@ -7,8 +7,9 @@ import flax.linen as nn
 from jaxtyping import Array, Key
 
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import TaskKey, Train
+from mtl_jax.keys import TaskKey
 from mtl_jax.members import Outputs
+from mtl_jax.model import Train
 
 
 def init_heads(

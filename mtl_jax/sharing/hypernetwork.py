@@ -10,9 +10,9 @@ from jaxtyping import Array
 
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.passes import Step, behind_stages, task_passes
+from mtl_jax.sharing.task_conditioned import Step, behind_stages, task_passes
 from mtl_jax.tasks import Task
 
 

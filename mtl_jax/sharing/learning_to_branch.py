@@ -15,12 +15,13 @@ from jaxtyping import Array, Float, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import named_key
+from mtl_jax.model import MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.annealing import decay_of
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
+from mtl_jax.sharing.encoder_copies import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.places import chosen, runs_in_training
 from mtl_jax.tasks import Task, check_names
 
@@ -93,7 +94,7 @@ def learning_to_branch(
             if not on:
                 return hard
             if rng is not None:
-                keys = [base.named_key(rng, f"shared/branching/{stage}/{c}") for c in children]
+                keys = [named_key(rng, f"shared/branching/{stage}/{c}") for c in children]
                 table = table + jnp.stack([jax.random.gumbel(k, (copies,), table.dtype) for k in keys])
             soft = jax.nn.softmax(table / heat.astype(table.dtype), -1)
             if not straight_through:

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, TaskKey
-from mtl_jax.sharing.columns import init_columns
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.model import MultiTaskModel, merge
 from mtl_jax.sharing.composed import composed, split_kernels
-from mtl_jax.sharing.model import MultiTaskModel, merge
+from mtl_jax.sharing.encoder_copies import init_columns
 from mtl_jax.tasks import Task
 
 
@@ -77,7 +78,7 @@ def low_rank(
         made = map_kernels(kernels, factors.start, lambda node: not isinstance(node, dict))
         weights, state, x = base.init_layers(named, rng, x, f"tasks/{t}/encoder")
         _, others = split_kernels(weights, 0)
-        codes = {layer: unit_vector(base.named_key(rng, f"tasks/{t}/codes/{layer}")) for layer in made}
+        codes = {layer: unit_vector(named_key(rng, f"tasks/{t}/codes/{layer}")) for layer in made}
         return made, {"codes": codes, **({"encoder": others} if others else {})}, state, x
 
     def unit_vector(key: Key[Array, ""]) -> Float[Array, " latent"]:

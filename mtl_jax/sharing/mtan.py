@@ -11,11 +11,11 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import layers
-from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.columns import common_inputs
+from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.neighbours import Neighbours
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.sharing.places import Running, Starting, chosen

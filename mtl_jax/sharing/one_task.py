@@ -9,9 +9,8 @@ from typing import Any
 from jaxtyping import Array, Key
 
 from mtl_jax.batch import Batch, PerTask, inputs_of
-from mtl_jax.encoders import base
-from mtl_jax.encoders.base import TaskKey, Train
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
+from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.own_inputs import check_same_shapes
 from mtl_jax.tasks import Task, check_names
 
@@ -35,9 +34,9 @@ def one_task(
 
     def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
         inputs = {t: inputs_of(batch.inputs, t) for t in by_name}
-        common = {t: shared(base.named_key(rng, "shared"), x) for t, x in inputs.items()}
+        common = {t: shared(named_key(rng, "shared"), x) for t, x in inputs.items()}
         check_same_shapes({t: {"shared": x} for t, x in common.items()}, "one_task")
-        made = {t: own(base.named_key(rng, f"tasks/{t}/own"), x, by_name[t]) for t, x in inputs.items()}
+        made = {t: own(named_key(rng, f"tasks/{t}/own"), x, by_name[t]) for t, x in inputs.items()}
         return {
             "params": {"shared": common[tasks[0].name], "tasks": made},
             "state": {"shared": {}, "tasks": {}},

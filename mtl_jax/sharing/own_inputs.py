@@ -10,9 +10,8 @@ from jaxtyping import Array, Key
 
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask, inputs_of
-from mtl_jax.encoders import base
-from mtl_jax.encoders.base import TaskKey, Train
-from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.keys import TaskKey, task_key
+from mtl_jax.model import MultiTaskModel, Train
 
 
 def check_same_shapes(shared: Mapping[str, Any], sharing: str) -> None:
@@ -56,7 +55,7 @@ def on_own_inputs(model: MultiTaskModel, sharing: str) -> MultiTaskModel:
             state = variables["state"]["tasks"].get(t, {"shared": {}, "tasks": {}})
             x, new, more = model.encode(
                 {"params": variables["params"], "state": state}, batch._replace(inputs=batch.inputs[t]), train=train,
-                rng=None if rng is None else base.task_key(rng, t), tasks=(t,),
+                rng=None if rng is None else task_key(rng, t), tasks=(t,),
             )  # fmt: skip
             features[t] = inputs_of(x, t)
             aux = {kind: aux[kind] | more[kind] for kind in aux}

@@ -11,8 +11,9 @@ from jaxtyping import Array, Key
 
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train
-from mtl_jax.sharing.columns import Layers
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.model import Train
+from mtl_jax.sharing.encoder_copies import Layers
 
 
 class Starting:

@@ -5,11 +5,11 @@ for personalized recommendations", RecSys 2020).
 from collections.abc import Sequence
 
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.cgc import check_counts
-from mtl_jax.sharing.extraction import extraction
+from mtl_jax.sharing.expert_layers import extraction
 from mtl_jax.sharing.gates import softmax_gate
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 
 

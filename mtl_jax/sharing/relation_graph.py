@@ -13,13 +13,13 @@ from jaxtyping import Array, Float, Key
 
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
+from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.model import MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.columns import common_inputs
+from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads
 from mtl_jax.sharing.messages import Projection
-from mtl_jax.sharing.model import MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.keys import named_key
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.mixing import Reading, Unit, mixed_columns, own_and_others
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.sharing.positions import at_positions_of
+from mtl_jax.sharing.task_columns import Reading, Unit, mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 
@@ -82,7 +82,7 @@ def sluice(
     def start_reading(key: Array, behind: list) -> dict[str, Any]:
         widths = [values_of(x).shape[-1] for x in behind]
         draw = jax.nn.initializers.lecun_normal()
-        key = [base.named_key(key, map_of(i)) for i in range(depth)]
+        key = [named_key(key, map_of(i)) for i in range(depth)]
         maps = {map_of(i): draw(key[i], (w, widths[-1])) for i, w in enumerate(widths) if w != widths[-1]}
         return {"beta": first_beta, "maps": {i: jnp.repeat(m[None], count, 0) for i, m in maps.items()}}
 

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from mtl_jax import partition, parts
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.hard import trunk_and_branches
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.stacking import as_one
 from mtl_jax.tasks import Task, check_names
 

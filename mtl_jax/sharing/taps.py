@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, TaskKey
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import TaskKey
+from mtl_jax.model import MultiTaskModel, merge
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.composed import composed, split_kernels
-from mtl_jax.sharing.model import MultiTaskModel, merge
 from mtl_jax.tasks import Task
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder, layers, values_of, with_values
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.passes import Step, behind_stages, task_passes
+from mtl_jax.sharing.task_conditioned import Step, behind_stages, task_passes
 from mtl_jax.tasks import Task
 
 HOW = ("concat", "add", "film")

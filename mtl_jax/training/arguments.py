@@ -11,15 +11,15 @@ import optax
 
 from mtl_jax import balancing, encoders, partition, parts
 from mtl_jax.balancing.base import Balancer
-from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.batch import Batch, map_weights, num_rows
 from mtl_jax.data.checks import check_split
 from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.encoders.sequences import shown
+from mtl_jax.gradients.linearization import JointLoss
 from mtl_jax.inputs import check_int32, place
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting.many import some
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import KINDS, Task
 from mtl_jax.training.scale import warn_of_scale
 from mtl_jax.training.schedule import Schedule

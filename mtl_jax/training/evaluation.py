@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from mtl_jax.batch import Batch
 from mtl_jax.metrics.base import Metric, expand
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.stacked import forward
+from mtl_jax.model import MultiTaskModel
+from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions, one_output, readable
 

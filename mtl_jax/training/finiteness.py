@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from mtl_jax import partition
-from mtl_jax.balancing.finite import all_finite
+from mtl_jax.gradients.finite import all_finite
 from mtl_jax.stacking import Layout
 from mtl_jax.training.run import Run
 from mtl_jax.training.state import TrainState

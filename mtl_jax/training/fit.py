@@ -16,16 +16,16 @@ from mtl_jax import parallel as devices
 from mtl_jax import partition, parts, paths
 from mtl_jax.alike import layout_of
 from mtl_jax.balancing.base import Balancer, Needs
-from mtl_jax.balancing.linearization import JointLoss
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
-from mtl_jax.balancing.side_by_side import side_by_side
+from mtl_jax.balancing.vmapped import side_by_side
 from mtl_jax.batch import PerTask
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.data.tables import serving
+from mtl_jax.gradients.linearization import JointLoss
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.scaler import centred
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.training import arguments, identity, loop, saved_folder, selection, state, verdicts
 from mtl_jax.training import schedule as schedules
 from mtl_jax.training.averages import check_averages

@@ -6,12 +6,12 @@ import jax
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing.linearization import Gradient
-from mtl_jax.balancing.oracle import Losses
 from mtl_jax.batch import Batch, weight_of_labels
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.oracle import Losses
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.parallel import global_sum
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.stacked import forward
+from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout, task_losses
 from mtl_jax.tasks import divisor
 

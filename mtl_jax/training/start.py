@@ -13,10 +13,10 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
-from mtl_jax.encoders.base import TaskKey
+from mtl_jax.keys import TaskKey
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task
 

@@ -13,14 +13,14 @@ from mtl_jax import partition
 from mtl_jax.alike import layout_of
 from mtl_jax.balancing.balance import Record, after, balance, task_ids
 from mtl_jax.balancing.base import Balancer, Needs
-from mtl_jax.balancing.engine import JointLoss, linearize_stacked
-from mtl_jax.balancing.finite import all_finite, finite_each, squared_lengths
 from mtl_jax.balancing.options import ONE_BY_ONE, Options
-from mtl_jax.balancing.oracle import Oracle
 from mtl_jax.batch import Batch, aligned
+from mtl_jax.gradients.engine import JointLoss, linearize_stacked
+from mtl_jax.gradients.finite import all_finite, finite_each, squared_lengths
+from mtl_jax.gradients.oracle import Oracle
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.parallel import global_sum, local_key
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.stacked import forward
+from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout, task_losses
 from mtl_jax.tasks import Task, divisor
 from mtl_jax.training.looking_ahead import losses_on

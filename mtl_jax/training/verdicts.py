@@ -31,9 +31,9 @@ from jaxtyping import Array, Float, Int
 from mtl_jax.alike import layout_of
 from mtl_jax.batch import Batch, counted, num_rows
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.scaler import centred
-from mtl_jax.sharing.model import MultiTaskModel
-from mtl_jax.sharing.stacked import forward
+from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import KINDS, Task, loss_sum, one_output
 from mtl_jax.training import fallback

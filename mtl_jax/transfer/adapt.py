@@ -9,8 +9,8 @@ import numpy as np
 
 from mtl_jax import partition, parts, sharing
 from mtl_jax.batch import Batch
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
-from mtl_jax.sharing.model import MultiTaskModel
 from mtl_jax.tasks import Task
 from mtl_jax.training.arguments import check_run
 from mtl_jax.training.run import Run

@@ -28,8 +28,8 @@ import mtl_jax as mtl
 from mtl_jax import balancing, partition
 from mtl_jax.balancing import Signal
 from mtl_jax.balancing.options import Options, resolve
+from mtl_jax.model import forward
 from mtl_jax.reporting.describe import table
-from mtl_jax.sharing.model import forward
 from mtl_jax.tasks import task_losses
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.step import make_train_step

@@ -12,7 +12,7 @@ import mtl_jax as mtl
 from mtl_jax import balancing, partition
 from mtl_jax.balancing import Needs, Signal
 from mtl_jax.balancing.balance import task_ids
-from mtl_jax.balancing.oracle import Losses, Oracle
+from mtl_jax.gradients.oracle import Losses, Oracle
 from tests import tiny
 from tests.balancing import own
 

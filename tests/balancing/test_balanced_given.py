@@ -11,7 +11,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import balancing, partition
 from mtl_jax.balancing import aggregate
-from mtl_jax.balancing.reach import reached
+from mtl_jax.gradients.reach import reached
 from tests import tiny
 from tests.balancing import own
 from tests.balancing.own import SHARED, call

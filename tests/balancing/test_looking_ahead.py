@@ -8,11 +8,11 @@ from scipy.optimize import minimize
 
 from mtl_jax import balancing, parallel
 from mtl_jax.balancing import Signal, aggregate
-from mtl_jax.balancing.engine import linearize
 from mtl_jax.balancing.forum import multipliers
-from mtl_jax.balancing.linearization import Examples
 from mtl_jax.balancing.options import Options, check, check_batch
-from mtl_jax.balancing.reference import reference_jacobian
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.linearization import Examples
+from mtl_jax.gradients.reference import reference_jacobian
 from mtl_jax.training.dispatch import lay_out, make_dispatch
 from tests import tiny
 

@@ -7,10 +7,10 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import balancing, parallel, partition
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.gramian import gramian
 from mtl_jax.balancing.options import Options, check, matching, resolve
-from mtl_jax.balancing.reference import reference_jacobian
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.gramian import gramian
+from mtl_jax.gradients.reference import reference_jacobian
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training.dispatch import lay_out, make_dispatch
 from tests import tiny

@@ -7,9 +7,9 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import heads, partition, tasks
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.encoders import base
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.reference import reference_jacobian
 from mtl_jax.members import Members
 from mtl_jax.sharing import forward
 from tests import tiny

@@ -11,11 +11,12 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
+from mtl_jax import stacked_model as stacked
 from mtl_jax.alike import layout_of
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.encoders import base
+from mtl_jax.keys import TaskKey, named_key, task_key
 from mtl_jax.scaler import Scaler
-from mtl_jax.sharing import forward, stacked
+from mtl_jax.sharing import forward
 from mtl_jax.training.optimizers import per_owner
 from mtl_jax.training.start import initial, small_batch
 from tests import tiny
@@ -262,13 +263,13 @@ def test_arrays_inside_an_optimizer_tell_tasks_apart():
 def test_names_of_columns_are_no_tasks():
     """An expert called as a task that stands for others draws what it draws without them."""
     key, index = jax.random.key(0), jnp.asarray(1)
-    own = base.task_key(base.TaskKey(key, ("0", "b"), index), "0")
-    alone = base.task_key(key, "b")
+    own = task_key(TaskKey(key, ("0", "b"), index), "0")
+    alone = task_key(key, "b")
     assert jax.random.key_data(own.key).tolist() == jax.random.key_data(alone).tolist()
     for name in ("0", "b", "shared/0"):
-        expected = base.named_key(alone, name)
-        assert jax.random.key_data(base.named_key(own, name)).tolist() == jax.random.key_data(expected).tolist()
-    drawn, expected = base.named_key(own, "tasks/0/head"), base.named_key(alone, "tasks/b/head")
+        expected = named_key(alone, name)
+        assert jax.random.key_data(named_key(own, name)).tolist() == jax.random.key_data(expected).tolist()
+    drawn, expected = named_key(own, "tasks/0/head"), named_key(alone, "tasks/b/head")
     assert jax.random.key_data(drawn).tolist() == jax.random.key_data(expected).tolist()
 
 

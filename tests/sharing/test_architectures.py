@@ -10,9 +10,9 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition, sharing
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.reference import reference_jacobian
 from mtl_jax.sharing import forward
 from mtl_jax.training.run import Run
 from tests import tiny

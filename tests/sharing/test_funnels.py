@@ -12,8 +12,8 @@ import scipy.special
 import mtl_jax as mtl
 from mtl_jax import parallel, partition
 from mtl_jax.alike import layout_of
-from mtl_jax.balancing.engine import linearize
 from mtl_jax.batch import PerTask
+from mtl_jax.gradients.engine import linearize
 from mtl_jax.sharing import forward
 from mtl_jax.sharing.aitm import calibrator
 from mtl_jax.sharing.esmm import both

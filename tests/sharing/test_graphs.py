@@ -11,9 +11,9 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import heads, partition, sharing
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.encoders import Encoder
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.reference import reference_jacobian
 from mtl_jax.sharing import forward, messages
 from tests import tiny
 

@@ -11,10 +11,10 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import balancing, parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.finite import all_finite, squared_lengths
-from mtl_jax.balancing.gramian import gramian
-from mtl_jax.balancing.units import in_range, largest_entries, times
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.finite import all_finite, squared_lengths
+from mtl_jax.gradients.gramian import gramian
+from mtl_jax.gradients.units import in_range, largest_entries, times
 from mtl_jax.training.optimizers import per_owner
 from mtl_jax.training.step import AFTERWARDS, PARTS
 from tests import tiny

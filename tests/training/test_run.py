@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.sharing.model import forward
+from mtl_jax.model import forward
 from mtl_jax.training import saved_folder
 from tests import tiny
 

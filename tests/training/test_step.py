@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from mtl_jax import balancing, parallel, partition
-from mtl_jax.sharing.model import forward
+from mtl_jax.model import forward
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training import optimizers, state
 from mtl_jax.training.dispatch import lay_out, make_dispatch

@@ -8,7 +8,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
-from mtl_jax.sharing.model import forward
+from mtl_jax.model import forward
 from tests import tiny
 
 NEW = [mtl.Task("sold", "binary")]

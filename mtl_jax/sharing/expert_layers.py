@@ -15,11 +15,12 @@ from jaxtyping import Array, Float, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, TaskKey, Train, values_of, with_values
-from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
+from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.model import MultiTaskModel, Train, by_kind, merge, no_penalty
+from mtl_jax.sharing.encoder_copies import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.gates import Gate, check_reads, gate_inputs
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import MultiTaskModel, by_kind, merge, no_penalty
 from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.stacking import as_one, lying_as
 from mtl_jax.tasks import Task, check_names
@@ -143,7 +144,7 @@ def extraction(
             for reader in readers(index, names):
                 read, sizes, stacked = gated(reader, xs[reader], outputs)
                 path = gate_of(reader, index)
-                weights = gate.start(base.named_key(rng, "/".join(path)), read, sizes)
+                weights = gate.start(named_key(rng, "/".join(path)), read, sizes)
                 variables = merge(variables, {"params": nest(path, weights)})
                 xs[reader] = jax.tree.map(lambda x: x[0], stacked)
         return merge(variables, {"params": {"tasks": init_heads(modules, rng, xs)}})

@@ -9,11 +9,11 @@ from jaxtyping import Array, Key
 
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, Train, values_of, with_values
-from mtl_jax.sharing.columns import apply_columns, common_inputs, init_columns, one_by_one
+from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.keys import named_key
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.sharing.encoder_copies import apply_columns, common_inputs, init_columns, one_by_one
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.tasks import Task, check_names
 
 
@@ -67,11 +67,11 @@ def mixed_columns(
         shapes = jax.eval_shape(stages_of, columns, statistics, inputs)
         behind = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         for (name, _), x in zip(stages, behind, strict=True):
-            units[name], new = unit.start(base.named_key(rng, f"shared/units/{name}"), name, values_of(x))
+            units[name], new = unit.start(named_key(rng, f"shared/units/{name}"), name, values_of(x))
             unit_state |= {name: new} if new else {}
         shared = {"columns": columns, "units": units}
         if reading is not None:
-            shared["reading"] = reading.start(base.named_key(rng, "shared/reading"), behind)
+            shared["reading"] = reading.start(named_key(rng, "shared/reading"), behind)
         state = {"columns": statistics} if statistics else {}
         state |= {"units": unit_state} if unit_state else {}
         return {

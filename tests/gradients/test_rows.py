@@ -7,10 +7,10 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
-from mtl_jax.balancing import rows
-from mtl_jax.balancing.engine import linearize
 from mtl_jax.batch import Batch
-from mtl_jax.sharing.model import spread
+from mtl_jax.gradients import rows
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.model import spread
 from tests import tiny
 
 SIZE = 4

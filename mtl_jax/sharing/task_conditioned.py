@@ -9,9 +9,10 @@ from jaxtyping import Array, Key
 from mtl_jax import heads
 from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import Encoder, TaskKey, Train
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.keys import TaskKey, named_key, task_key
+from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, by_kind, no_penalty
 from mtl_jax.sharing.own_inputs import check_same_shapes
 from mtl_jax.tasks import Task, check_names
 
@@ -64,7 +65,7 @@ def task_passes(
     def first_pass(rng: Key[Array, ""] | TaskKey, x: Any, t: str) -> tuple[dict, dict, dict, Any]:
         """(shared params, the task's params, the state of its pass, features)."""
         shared, state, before = {}, {}, None
-        own = {} if vector is None else {"embedding": vector(base.named_key(rng, f"tasks/{t}/embedding"))}
+        own = {} if vector is None else {"embedding": vector(named_key(rng, f"tasks/{t}/embedding"))}
         for step in steps:
             prefix = f"shared/{step.branch}" if step.owner == "shared" else f"tasks/{t}/{step.branch}"
             read, before = called(step, x, own, before), x if step.branch == "encoder" else before
@@ -92,7 +93,7 @@ def task_passes(
     ) -> tuple[Any, dict, dict]:
         features, changed = {}, {}
         for t in modules if tasks is None else tasks:
-            x, key = inputs_of(batch.inputs, t), None if rng is None else base.task_key(rng, t)
+            x, key = inputs_of(batch.inputs, t), None if rng is None else task_key(rng, t)
             own, state = variables["params"]["tasks"][t], variables["state"]["tasks"].get(t, {})
             before = None
             for step in steps:

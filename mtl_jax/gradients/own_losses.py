@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition, parts
-from mtl_jax.balancing import over_devices
-from mtl_jax.balancing.given import check_floats, check_names, in_order, read_mask
-from mtl_jax.balancing.linearization import Gradient
-from mtl_jax.balancing.oracle import Losses
+from mtl_jax.gradients import over_devices
+from mtl_jax.gradients.given import check_floats, check_names, in_order, read_mask
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.oracle import Losses
 
 
 class Values(NamedTuple):

@@ -7,8 +7,8 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition, sharing
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.reference import reference_jacobian
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.reference import reference_jacobian
 from tests import tiny
 from tests.sharing.test_architectures import TWO, drawn, quick
 

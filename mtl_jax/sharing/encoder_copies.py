@@ -10,7 +10,8 @@ from jaxtyping import Array, Key
 
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.encoders.base import TaskKey, Train
+from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.model import Train
 
 Layers = list[tuple[str, nn.Module]]
 
@@ -48,7 +49,7 @@ def init_columns(
     """
 
     def one(name: str) -> tuple[dict, dict, Any]:
-        return base.init_layers(named, base.named_key(key, f"{prefix}/{name}"), x, prefix)
+        return base.init_layers(named, named_key(key, f"{prefix}/{name}"), x, prefix)
 
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, names))
 
@@ -60,7 +61,7 @@ def apply_columns(
     x: Any,
     *,
     train: Train,
-    key: Key[Array, ""] | base.TaskKey | None,
+    key: Key[Array, ""] | TaskKey | None,
     prefix: str,
     names: Sequence[str],
     stacked: bool = False,
@@ -68,10 +69,10 @@ def apply_columns(
     """(outputs [column, B, ...], stacked new state); `x` is one input for all, or `stacked` one per column."""
     used = {n: params[n] for n, _ in named if n in params}
     kept = {n: state[n] for n, _ in named if n in state}
-    keys = None if key is None else jnp.stack([base.named_key(key, name) for name in names])
+    keys = None if key is None else jnp.stack([named_key(key, name) for name in names])
 
     def one(params: dict, state: dict, own: Any, x: Any) -> tuple[Any, dict]:
-        own = key._replace(key=own) if isinstance(key, base.TaskKey) else own
+        own = key._replace(key=own) if isinstance(key, TaskKey) else own
         return base.apply_layers(named, params, state, x, train=train, key=own, prefix=prefix)
 
     axes = (0, 0, None if keys is None else 0, 0 if stacked else None)

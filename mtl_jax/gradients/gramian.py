@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mtl_jax.balancing import layers
-from mtl_jax.balancing.layers import Factored, is_factored
+from mtl_jax.gradients import dense_factors
+from mtl_jax.gradients.dense_factors import Factored, is_factored
 
 Gradients = dict[str, Float[Array, "task ..."] | Factored]  # the rows of a Jacobian, leaf by leaf
 
@@ -18,7 +18,7 @@ def gramian(jacobian: Gradients) -> Float[Array, "task task"]:
     """
     if not jacobian:
         raise ValueError("the Jacobian is empty: no shared parameter trains, so there is nothing to balance")
-    right = {p: layers.with_outer(rows) if is_factored(rows) else rows for p, rows in jacobian.items()}
+    right = {p: dense_factors.with_outer(rows) if is_factored(rows) else rows for p, rows in jacobian.items()}
     return product({p: rows.cotangents if is_factored(rows) else rows for p, rows in jacobian.items()}, right)
 
 
@@ -68,7 +68,7 @@ def combine(weights: Float[Array, " task"], jacobian: Gradients) -> dict[str, Fl
 
     def leaf(rows: Array | Factored) -> Array:
         if is_factored(rows):
-            return layers.combine(weights, rows)
+            return dense_factors.combine(weights, rows)
         return jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest")
 
     return {p: leaf(rows) for p, rows in jacobian.items()}

@@ -15,21 +15,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
+from mtl_jax import stacked_model as stacked
 from mtl_jax.alike import layout_of
-from mtl_jax.balancing import layers, rows, units
-from mtl_jax.balancing.finite import finite_each
-from mtl_jax.balancing.gramian import gramian, product
-from mtl_jax.balancing.linearization import Examples, Gradient, JointLoss, Linearization
-from mtl_jax.balancing.options import MODES
-from mtl_jax.balancing.pulls import floats, row_products, scale_rows, with_transpose
-from mtl_jax.balancing.trunk import Branch, Trunk
 from mtl_jax.batch import Batch, PerTask, aligned
+from mtl_jax.gradients import dense_factors, rows, units
+from mtl_jax.gradients.finite import finite_each
+from mtl_jax.gradients.gramian import gramian, product
+from mtl_jax.gradients.linearization import MODES, Examples, Gradient, JointLoss, Linearization
+from mtl_jax.gradients.trunk import Branch, Trunk
+from mtl_jax.gradients.vjps import floats, row_products, scale_rows, with_transpose
 from mtl_jax.members import Outputs, each
+from mtl_jax.model import MultiTaskModel, merge
 from mtl_jax.parallel import data_axis, global_sum, local_key, num_devices
 from mtl_jax.scaler import own_units
-from mtl_jax.sharing import stacked
-from mtl_jax.sharing.model import MultiTaskModel, merge
-from mtl_jax.sharing.stacked import branched
+from mtl_jax.stacked_model import branched
 from mtl_jax.stacking import Layout, task_losses
 from mtl_jax.tasks import Task, divisor, elements, loss_sum
 
@@ -131,11 +130,11 @@ def linearize_stacked(
     if mode == "layers":
         kernels = [p for p, x in shared.items() if x.ndim == 2 and (paths is None or p in paths)]
         if apart_by_task or data_axis():
-            notes.append(layers.nothing("every task has a branch of its own" if apart_by_task else "under pmap"))
+            notes.append(dense_factors.nothing("every task has a branch of its own" if apart_by_task else "under pmap"))
         else:
-            opened = layers.take_apart(lambda s, p: encode(s, p, None), kernels, len(names), shared, private)
+            opened = dense_factors.take_apart(lambda s, p: encode(s, p, None), kernels, len(names), shared, private)
             if not opened.zeros:
-                notes.append(layers.nothing(opened.left))
+                notes.append(dense_factors.nothing(opened.left))
 
     def run(shared: Gradient, private: Gradient, added: Gradient, first: str | None) -> tuple[Any, Any]:
         """`encode`, with zeros added to the outputs of factored layers: a pull to those is the layers' cotangents."""

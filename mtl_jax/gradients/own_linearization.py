@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax.balancing import units
-from mtl_jax.balancing.gramian import combine, gramian, product
-from mtl_jax.balancing.linearization import Gradient, Linearization
-from mtl_jax.balancing.own_heads import of_heads
-from mtl_jax.balancing.own_losses import OwnLosses
-from mtl_jax.balancing.own_pulls import Pulls, Where, of_each, of_one
+from mtl_jax.gradients import units
+from mtl_jax.gradients.gramian import combine, gramian, product
+from mtl_jax.gradients.linearization import Gradient, Linearization
+from mtl_jax.gradients.own_heads import of_heads
+from mtl_jax.gradients.own_losses import OwnLosses
+from mtl_jax.gradients.own_vjps import Pulls, Where, of_each, of_one
 
 Part = Callable[[Gradient], Gradient]
 

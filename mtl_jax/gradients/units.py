@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax.balancing.gramian import Gradients
-from mtl_jax.balancing.layers import Factored, is_factored
+from mtl_jax.gradients.dense_factors import Factored, is_factored
+from mtl_jax.gradients.gramian import Gradients
 
 LOW, HIGH = 1e-18, 1e18  # of the largest squared length, within which the Gramian stays as it is
 

@@ -1,13 +1,17 @@
 """The contract between models and everything else: pure functions over one partitioned tree of variables."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
 from mtl_jax.batch import Batch, inputs_of
-from mtl_jax.encoders.base import Encoder
 from mtl_jax.tasks import Task
+
+if TYPE_CHECKING:
+    from mtl_jax.encoders.base import Encoder
+
+Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
 
 
 class MultiTaskModel(NamedTuple):
@@ -42,7 +46,7 @@ class MultiTaskModel(NamedTuple):
     encode: Callable
     decode: Callable
     penalty: Callable
-    encoder: Encoder | None = None
+    encoder: "Encoder | None" = None
     spec: str | None = None
     alike: Callable[[str], Any] | None = None
     of_tasks: Callable[[Sequence[Task]], "MultiTaskModel"] | None = None

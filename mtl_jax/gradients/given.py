@@ -1,6 +1,5 @@
 """What a caller of `balanced` gives: parameters, which of them are shared, losses and masks; read once, and checked."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition, parts
-from mtl_jax.balancing.linearization import Gradient
+from mtl_jax.gradients.linearization import Gradient
 
 Shared = str | Sequence[Any] | Callable[[str], bool] | Any
 
@@ -166,8 +165,3 @@ def halves(batch: Any, method: str) -> tuple[Any, Any]:
                 "cannot be halved; use an even number of rows, or give another batch: second=..."
             )
     return tuple(jax.tree.map(lambda x, i=i: x[i::2], batch) for i in (0, 1))
-
-
-def method_name(balancer: Any) -> str:
-    """The method's name without its arguments."""
-    return re.split(r"\(", balancer.spec)[0] if balancer.spec else "the given balancer"

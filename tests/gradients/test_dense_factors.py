@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mtl_jax import partition
-from mtl_jax.balancing import layers
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.gramian import combine, gramian
+from mtl_jax.gradients import dense_factors
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.gramian import combine, gramian
 from tests import tiny
 
 
@@ -44,7 +44,7 @@ def test_what_is_factored(rows, expected):
     def run(leaves):
         return Net().apply({"params": partition.unflatten(leaves, variables["params"])}, x)
 
-    found = layers.take_apart(run, kernels, 8, leaves)
+    found = dense_factors.take_apart(run, kernels, 8, leaves)
     assert set(found.zeros) == expected
     assert set(found.left) == set(kernels) - expected
     assert found.left["twice/kernel"] == "read 2 times"
@@ -57,8 +57,8 @@ def test_what_is_factored(rows, expected):
 
 
 def test_one_task_is_not_factored():
-    assert layers.pays(layers.Product(None, 8, 64, 64), 4)
-    assert not layers.pays(layers.Product(None, 8, 64, 64), 1)
+    assert dense_factors.pays(dense_factors.Product(None, 8, 64, 64), 4)
+    assert not dense_factors.pays(dense_factors.Product(None, 8, 64, 64), 1)
 
 
 def test_what_is_left_out_is_said():
@@ -78,7 +78,7 @@ def test_half_precision_and_members():
     def taken(mode):
         def one(variables):
             rows = linearize(model, variables, batch, tasks=tiny.data().tasks, mode=mode).jacobian()
-            assert any(map(layers.is_factored, rows.values())) == (mode == "layers")
+            assert any(map(dense_factors.is_factored, rows.values())) == (mode == "layers")
             return gramian(rows), combine(jnp.arange(1.0, 4.0), rows)
 
         return jax.jit(jax.vmap(one))(variables)

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing import over_devices
-from mtl_jax.balancing.finite import all_finite
-from mtl_jax.balancing.gramian import combine
-from mtl_jax.balancing.linearization import Gradient
-from mtl_jax.balancing.own_losses import OwnLosses
-from mtl_jax.balancing.pulls import over_rows, with_transpose
 from mtl_jax.batch import aligned
+from mtl_jax.gradients import over_devices
+from mtl_jax.gradients.finite import all_finite
+from mtl_jax.gradients.gramian import combine
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.own_losses import OwnLosses
+from mtl_jax.gradients.vjps import over_rows, with_transpose
 
 
 class Where(NamedTuple):

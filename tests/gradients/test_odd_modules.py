@@ -8,12 +8,12 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
-from mtl_jax.balancing.engine import linearize
-from mtl_jax.balancing.gramian import combine, gramian
-from mtl_jax.balancing.layers import is_factored
-from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.batch import Batch
-from mtl_jax.sharing.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.gradients.dense_factors import is_factored
+from mtl_jax.gradients.engine import linearize
+from mtl_jax.gradients.gramian import combine, gramian
+from mtl_jax.gradients.reference import reference_jacobian
+from mtl_jax.model import NO_AUX, MultiTaskModel, no_penalty
 from tests import tiny
 
 TASKS = tuple(mtl.Task(f"t{i}", "regression") for i in range(4))

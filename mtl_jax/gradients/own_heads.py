@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mtl_jax import partition
-from mtl_jax.balancing import over_devices
-from mtl_jax.balancing.finite import all_finite
-from mtl_jax.balancing.gramian import combine
-from mtl_jax.balancing.linearization import Gradient
-from mtl_jax.balancing.own_losses import OwnLosses
-from mtl_jax.balancing.own_pulls import Pulls, Where, cut, usable_in
-from mtl_jax.balancing.pulls import floats, over_rows, with_transpose
-from mtl_jax.balancing.reach import reached
+from mtl_jax.gradients import over_devices
+from mtl_jax.gradients.finite import all_finite
+from mtl_jax.gradients.gramian import combine
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.own_losses import OwnLosses
+from mtl_jax.gradients.own_vjps import Pulls, Where, cut, usable_in
+from mtl_jax.gradients.reach import reached
+from mtl_jax.gradients.vjps import floats, over_rows, with_transpose
 
 
 def of_heads(form: OwnLosses, where: Where) -> Pulls:

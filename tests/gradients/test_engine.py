@@ -7,12 +7,12 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax import partition
-from mtl_jax.balancing.engine import JointLoss, linearize
-from mtl_jax.balancing.gramian import combine, gramian
-from mtl_jax.balancing.layers import is_factored
-from mtl_jax.balancing.reference import reference_jacobian
 from mtl_jax.batch import PerTask
-from mtl_jax.sharing.model import MultiTaskModel
+from mtl_jax.gradients.dense_factors import is_factored
+from mtl_jax.gradients.engine import JointLoss, linearize
+from mtl_jax.gradients.gramian import combine, gramian
+from mtl_jax.gradients.reference import reference_jacobian
+from mtl_jax.model import MultiTaskModel
 from tests import tiny
 
 

@@ -7,9 +7,9 @@ import jax
 from jaxtyping import Array, Float
 
 from mtl_jax import partition
-from mtl_jax.balancing.linearization import Gradient
 from mtl_jax.batch import Batch
-from mtl_jax.sharing.model import MultiTaskModel, spread
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.model import MultiTaskModel, spread
 from mtl_jax.tasks import Task, divisor, task_losses
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
+MODES = ("map", "vmap", "layers", "columns")  # of pulling: see `balancing.options`
 Gradient = dict[str, Array]  # {path: array}, trainable leaves only
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mtl_jax.balancing.layers import Factored
-from mtl_jax.balancing.linearization import Gradient
-from mtl_jax.balancing.pulls import over_rows, scale_rows
+from mtl_jax.gradients.dense_factors import Factored
+from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.vjps import over_rows, scale_rows
 from mtl_jax.parallel import global_sum
 from mtl_jax.stacking import Layout
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask
-from mtl_jax.encoders.base import TaskKey, Train
-from mtl_jax.sharing.model import MultiTaskModel, merge
+from mtl_jax.keys import TaskKey
+from mtl_jax.model import MultiTaskModel, Train, merge
 from mtl_jax.stacking import Layout
 
 

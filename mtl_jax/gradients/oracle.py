@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
-from mtl_jax.balancing.linearization import Gradient
+from mtl_jax.gradients.linearization import Gradient
 
 
 class Losses(NamedTuple):
