@@ -1,4 +1,4 @@
-"""When each method is worth its cost, in a line: for README's table, and for `help`."""
+"""When each method is worth its cost, in a line: for the documentation's table, and for `help`."""
 
 WHEN = {
     "equal": "always the first run; often enough when losses have one scale",

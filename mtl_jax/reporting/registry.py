@@ -1,4 +1,4 @@
-"""README's tables of what there is, from the registries themselves."""
+"""The documentation's tables of what there is, from the registries themselves."""
 
 import importlib
 import inspect

@@ -32,8 +32,7 @@ def test_there_is_one_for_each_library():
 def test_the_lines_of_readme_run():
     """As they stand, on losses of one's own, twice: the gradients are UPGrad's direction by `aggregate`."""
     readme = pathlib.Path(own_loops.__file__).parents[2] / "README.md"
-    section = readme.read_text().split("## In a loop of your own")[1]
-    code = section.split("```python\n")[1].split("```")[0]
+    code = "balanced = " + readme.read_text().split("```python\nbalanced = ")[1].split("```")[0]
     space = {"mtl": mtl, "losses": own.losses, "params": own.params(), "batch": own.batch(), "tx": optax.adam(0.1)}
     space["opt_state"] = space["tx"].init(space["params"])
     for _ in range(2):

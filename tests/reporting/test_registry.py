@@ -1,20 +1,7 @@
-"""README's tables are those of the registries."""
-
-import importlib.util
-import pathlib
+"""The tables of what there is, from the registries."""
 
 from mtl_jax import balancing
 from mtl_jax.reporting.registry import keeps, methods_markdown
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def test_readme_is_current():
-    spec = importlib.util.spec_from_file_location("readme_tables", ROOT / "scripts" / "readme_tables.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    text = (ROOT / "README.md").read_text()
-    assert script.updated(text) == text, "run python scripts/readme_tables.py"
 
 
 def test_every_method_is_in_the_table_with_its_paper():
