@@ -2,9 +2,9 @@
 
     python scripts/check_docs.py [PAGE ...]
 
-The blocks of a page run one after the other in one namespace, in a scratch folder, with the package that is installed. A
-comment ``<!-- setup`` holds lines that run too and are not shown; ``<!-- not run: why -->`` above a block has it compiled
-only. A command's program, its config and its files must be there, and so must what a relative link names.
+The blocks of a page run one after the other in one namespace, in a scratch folder, with the package that is installed.
+A comment ``<!-- setup`` holds lines that run too and are not shown; ``<!-- not run: why -->`` above a block has it
+compiled only. A command's program, config and files must be there, and so must what a relative link names.
 """
 
 import ast

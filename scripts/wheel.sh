@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 prepare_environment test
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+root=$PWD
 # From a copy of what git has: a build leaves nothing behind in the clone.
 git archive --format=tar HEAD | tar -x -C "$scratch" --one-top-level=source
 "$VENV/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps -w "$scratch/dist" "$scratch/source"
@@ -13,7 +14,6 @@ git archive --format=tar HEAD | tar -x -C "$scratch" --one-top-level=source
 version=$("$VENV/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 "$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "constraints/python$version.txt" \
   "$(ls "$scratch"/dist/*.whl)[digits]"
-cp README.md scripts/check_docs.py "$scratch/"
 cd "$scratch"
 venv/bin/python - <<'CHECK'
 import importlib.resources
@@ -21,4 +21,4 @@ import mtl_jax
 assert "site-packages" in mtl_jax.__file__, mtl_jax.__file__
 assert importlib.resources.files("mtl_jax").joinpath("py.typed").is_file(), "no py.typed in the wheel"
 CHECK
-venv/bin/python "$OLDPWD/scripts/check_docs.py" README.md
+venv/bin/python "$root/scripts/check_docs.py" README.md
