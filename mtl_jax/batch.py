@@ -101,6 +101,24 @@ def map_weights(function: Callable, weights: dict[str, Any] | None, tasks: Any =
     return chosen or None
 
 
+def select_rows(split: Batch, rows: Any, take: Callable[[Any, Any], Any]) -> Batch:
+    """The rows of a split at indices, or at {task: indices} where each task has inputs of its own, by `take`.
+
+    Args:
+      split: a batch of any number of rows.
+      rows: the indices.
+      take: (tree, indices) -> the rows of its leaves.
+    """
+    if not isinstance(rows, dict):
+        return take(split, rows)
+    return Batch(
+        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
+        {t: take(y, rows[t]) for t, y in split.targets.items()},
+        {t: take(m, rows[t]) for t, m in split.masks.items()},
+        map_weights(lambda t, w: take(w, rows[t]), split.weights),
+    )
+
+
 def inputs_of(inputs: Any, task: str) -> Any:
     """The inputs that `task` reads."""
     return inputs[task] if isinstance(inputs, PerTask) else inputs

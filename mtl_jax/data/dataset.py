@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of, map_weights, num_rows
+from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of, map_weights, num_rows, select_rows
 from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 SPLITS = ("train", "val", "test")
 
@@ -126,14 +126,7 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
     def take(tree: Any, index: np.ndarray) -> Any:
         return jax.tree.map(lambda x: np.asarray(x)[index], tree)
 
-    if not isinstance(rows, dict):
-        return take(split, rows)
-    return Batch(
-        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
-        {t: take(y, rows[t]) for t, y in split.targets.items()},
-        {t: take(m, rows[t]) for t, m in split.masks.items()},
-        map_weights(lambda t, w: take(w, rows[t]), split.weights),
-    )
+    return select_rows(split, rows, take)
 
 
 def fit_scaler(task: Task, train: Batch) -> Scaler:
@@ -147,7 +140,7 @@ def fit_scaler(task: Task, train: Batch) -> Scaler:
     mask = labelled_elements(target, mask)
     if weights is not None:  # in place of 1 and 0
         mask = np.where(mask, aligned(weights.astype(np.float64), target), 0)
-    scaled = KINDS[task.kind].scaled
+    scaled = task.of_kind.scaled
     columns = {"all": 1, "boxes": 2}.get(scaled) or int(np.prod(target.shape[1:]))
     target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is for the checks to say

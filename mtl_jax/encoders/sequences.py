@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax import parts
 from mtl_jax.encoders import layers
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.inputs import Place, check_codes, check_numbers
 
 TOKENS = (
@@ -183,8 +184,7 @@ class SequencePool(nn.Module):
         values, mask = x["values"], x["mask"]
         some = mask.any(1)[:, None]
         if self.how == "mean":
-            count = jnp.maximum(mask.sum(1), 1)[:, None].astype(values.dtype)
-            return jnp.where(mask[..., None], values, 0).sum(1) / count
+            return mean_over_positions(x)
         if self.how == "max":
             # By the step where it is: a gradient that compares values with their maximum is lost where XLA computes
             # the values twice, with another rounding.

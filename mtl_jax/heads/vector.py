@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders.base import values_of
 from mtl_jax.encoders.layers import flat
-from mtl_jax.heads.base import Layers, check_layers, mean_over_positions
+from mtl_jax.encoders.positions import mean_over_positions
+from mtl_jax.heads.base import Layers, check_layers
 from mtl_jax.tasks import Task
 
 POOLS = {"mean": mean_over_positions, "flatten": lambda x: flat(values_of(x))}
