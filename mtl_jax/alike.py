@@ -13,7 +13,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.stacked_model import branched
 from mtl_jax.stacking import Layout, alone
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 
 def layout_of(
@@ -97,8 +97,8 @@ def task_key(task: Task) -> Hashable:
 
 def reads_classes(task: Task) -> bool:
     """Whether a loss or metric of the task is told the names of its classes."""
-    kind = KINDS[task.kind]
-    if task.kind == "tagging" and task.metrics is None:
+    kind = task.of_kind
+    if kind.more_metrics and task.metrics is None:
         return True
     named = [(task.loss or kind.loss, losses.NAMES), *((m, metrics.NAMES) for m in task.metrics or kind.metrics)]
     return any(

@@ -19,7 +19,7 @@ from mtl_jax.data.stratification import class_codes
 from mtl_jax.inputs import read_inputs
 from mtl_jax.parts import check_seed
 from mtl_jax.reporting.many import some
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 
 def from_arrays(
@@ -217,7 +217,7 @@ def finish(
     by_names = frozenset(t.name for t in tasks if (has_names_of_numbers(t) if named else by_name(t, raw)))
     splits = {k: encode_labels(tasks, s, k, by_names) for k, s in raw.items()}
     scaled = tuple(
-        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if KINDS[t.kind].scaled and not t.scaler else t
+        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if t.of_kind.scaled and not t.scaler else t
         for t in tasks
     )
     splits = {k: narrow_targets(scaled, s) for k, s in splits.items()}

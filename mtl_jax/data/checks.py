@@ -7,7 +7,7 @@ import numpy as np
 
 from mtl_jax import inputs, partition, parts
 from mtl_jax.batch import Batch, counted, inputs_of, labelled_elements, num_rows
-from mtl_jax.tasks import KINDS, Task, check_names
+from mtl_jax.tasks import Task, check_names
 
 
 def check_dataset(data: Any) -> None:
@@ -77,7 +77,7 @@ def check_weights(task: str, weights: np.ndarray, rows: int, split: str) -> None
 
 def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -> None:
     """Checks the labels of one task; what is masked may hold anything."""
-    kind, where = KINDS[task.kind], f"task {task.name!r}"
+    kind, where = task.of_kind, f"task {task.name!r}"
     if mask.dtype != bool or mask.shape != target.shape[: mask.ndim]:
         raise ValueError(
             f"{where}: the mask of {split} is {mask.dtype} {mask.shape}; it must be bool, "
@@ -113,17 +113,12 @@ def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -
 
 def wrong_labels(task: Task, target: np.ndarray) -> tuple[np.ndarray, str]:
     """(where a label is none of its kind, what is wrong with it)."""
-    labels = KINDS[task.kind].labels
-    if labels == "classes":
+    kind = task.of_kind
+    if kind.labels == "classes":
         return (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
-    if labels == "zero_one":
+    if kind.labels == "zero_one":
         return (target != 0) & (target != 1), "neither 0 nor 1"
     bad = ~np.isfinite(target)
-    if bad.any():
+    if bad.any() or kind.wrong is None:
         return bad, "not finite"
-    if task.kind == "box":
-        bad = (target[..., :2] > target[..., 2:]).any(-1, keepdims=True)
-        return np.broadcast_to(bad, target.shape).copy(), "no box x0, y0, x1, y1 with x0 <= x1 and y0 <= y1"
-    if task.kind == "normals":
-        return np.broadcast_to((target == 0).all(-1, keepdims=True), target.shape).copy(), "no direction"
-    return (target < 0) & (task.kind == "ranking"), "below 0; grades start at 0"
+    return kind.wrong(target)

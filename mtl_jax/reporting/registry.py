@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mtl_jax import balancing, encoders, sharing, tasks
+from mtl_jax import balancing, encoders, kinds, sharing
 from mtl_jax.balancing import Needs, options
 from mtl_jax.balancing.advice import WHEN
 from mtl_jax.balancing.options import jacobian_sized
@@ -64,7 +64,7 @@ def encoders_markdown() -> str:
 def kinds_markdown() -> str:
     """A row per kind of task: loss, metrics and head by default."""
     rows = ["| kind | loss | metrics | head |", "|---|---|---|---|"]
-    for name, kind in tasks.KINDS.items():
+    for name, kind in kinds.KINDS.items():
         rows.append(row(name, *(f"`{x}`" for x in (kind.loss, ", ".join(kind.metrics), kind.head))))
     return "\n".join(rows)
 

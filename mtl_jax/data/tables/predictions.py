@@ -9,7 +9,7 @@ from mtl_jax.data.tables import cells as spelled
 from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.types import read_columns
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 
 def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -18,19 +18,19 @@ def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
     A class and a probability per class; of numbers the value itself, one per dimension or quantile.
     """
     name = f"{task.name}_predicted"
-    labels = KINDS[task.kind].labels
-    if task.kind == "classification":
+    kind = task.of_kind
+    if kind.labels == "classes" and values.ndim == 2:
         classes = task.classes or tuple(map(str, range(values.shape[1])))
         chosen = np.array(classes, object)[values.argmax(1)]
         return {name: chosen} | {f"{task.name}_p_{c}": values[:, i] for i, c in enumerate(classes)}
-    if task.kind == "binary":
+    if kind.two:
         classes = task.classes or ("0", "1")
         chosen = np.array(classes, object)[(values >= 0.5).astype(int)]
         return {name: chosen, f"{task.name}_p_{classes[0]}": 1 - values, f"{task.name}_p_{classes[1]}": values}
-    if labels == "zero_one" and values.ndim == 2:
+    if kind.labels == "zero_one" and values.ndim == 2:
         classes = task.classes or tuple(map(str, range(values.shape[1])))
         return {f"{task.name}_p_{c}": values[:, i] for i, c in enumerate(classes)}
-    if task.kind == "quantile":
+    if task.quantiles:
         return {f"{task.name}_q{q:g}": values[:, i] for i, q in enumerate(task.quantiles)}
     if values.ndim == 1:
         return {name: values}

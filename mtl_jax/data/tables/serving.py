@@ -15,7 +15,7 @@ from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.targets import split_of
 from mtl_jax.data.tables.types import Options, read_columns
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 MANY = 20  # rows from which on a column of unknown categories is a sign of something wrong
 
@@ -115,7 +115,7 @@ def _check_labels(columns: Encoding, table: Table, split: Batch, tasks: Sequence
         if not split.masks[name].any():
             warnings.warn(f"no labels of {name!r} in {table.source}; what is measured of it is nan", UserWarning,
                           stacklevel=4)  # fmt: skip
-        elif KINDS[task.kind].labels == "numbers":
+        elif task.of_kind.labels == "numbers":
             wanted = table._replace(columns={name: table.columns[name]})
             codes = {name: columns.codes[name]} if name in columns.codes else {}
             column = read_columns(wanted, Options(words=columns.missing_words, missing=codes))[name]
