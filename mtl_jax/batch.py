@@ -69,7 +69,7 @@ def labels_of(batch: Batch, task: str) -> tuple[Any, Any, Any]:
 
 
 def aligned(x: Shaped[Any, "..."], like: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """A mask or weights, whose shape is a prefix of `like`'s, with axes of 1 behind, so that they broadcast to it."""
+    """A mask or weights, whose shape is a prefix of `like`'s, then axes of 1, so that they broadcast to it."""
     return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
 
 

@@ -18,7 +18,7 @@ TABLES = {
 
 
 def updated(text: str) -> str:
-    """The text with the table behind each ``<!-- NAME, from the registry -->`` replaced, up to ``<!-- end -->``."""
+    """The text with the table after each ``<!-- NAME, from the registry -->`` replaced, up to ``<!-- end -->``."""
     for name, table in TABLES.items():
         start = f"<!-- {name}, from the registry -->"
         before, rest = text.split(start, 1)

@@ -34,7 +34,7 @@ class Row(NamedTuple):
     """One task on one split.
 
     Attributes:
-      task, split, metric: what is measured; a label or entry of a vector has its number behind the task's name.
+      task, split, metric: what is measured; a label or entry of a vector has its number after the task's name.
       scores: {model: score}.
       errors: {"trees", "linear": standard error of its difference to ours}.
     """

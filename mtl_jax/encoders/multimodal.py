@@ -176,9 +176,9 @@ def multimodal(
         learned query reads the tokens of what is present: steps of a sequence, pixels of an image, or a vector as one.
       width: of the fused features; "concat" has the sum of its parts' widths instead.
       heads: of "attention".
-      features: widths of dense stages behind the fusion.
+      features: widths of dense stages after the fusion.
       norm: of those stages: "none", "batch", "layer" or "group".
-      dropout: of those stages, behind the activation.
+      dropout: of those stages, after the activation.
       activation: of those stages, one of `layers.ACTIVATIONS`.
       dtype: computation dtype of the fusion and those stages; each encoder's text has its own.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.

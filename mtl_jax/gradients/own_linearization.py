@@ -1,4 +1,4 @@
-"""The `Linearization` of pulls: what `balance` reads of a loop's own losses, as it reads a model's."""
+"""The `Linearization` of vjps: what `balance` reads of a loop's own losses, as it reads a model's."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from mtl_jax.gradients.gramian import combine, gramian, product
 from mtl_jax.gradients.linearization import Gradient, Linearization
 from mtl_jax.gradients.own_heads import of_heads
 from mtl_jax.gradients.own_losses import OwnLosses
-from mtl_jax.gradients.own_vjps import Pulls, Where, of_each, of_one
+from mtl_jax.gradients.own_vjps import Vjps, Where, of_each, of_one
 
 Part = Callable[[Gradient], Gradient]
 
@@ -30,8 +30,8 @@ class Linear(NamedTuple):
     rest: Callable[[Float[Array, " task"]], Gradient]
 
 
-def pulls_of(losses: OwnLosses, where: Where) -> Pulls:
-    """The pulls of whichever form the functions have."""
+def vjps_of(losses: OwnLosses, where: Where) -> Vjps:
+    """The vjps of whichever form the functions have."""
     where = where._replace(leaves=where.vary(where.leaves))
     if losses.features is not None:
         return of_heads(losses, where)
@@ -39,23 +39,23 @@ def pulls_of(losses: OwnLosses, where: Where) -> Pulls:
 
 
 def linear(
-    pulls: Pulls,
+    vjps: Vjps,
     shared: frozenset[str],
     *,
     columns: bool = False,
     paths: frozenset[str] | None = None,
-    samples: Callable[[], tuple[Pulls, Pulls]] | None = None,
+    samples: Callable[[], tuple[Vjps, Vjps]] | None = None,
 ) -> Linear:
-    """A linearization made of pulls.
+    """A linearization made of vjps.
 
     Args:
-      pulls: of the losses.
+      vjps: of the losses.
       shared: the leaves that are balanced.
       columns: whether the Gramian is made column by column, and the Jacobian never held.
       paths: of the shared leaves that `jacobian`, `gramian` and `cross` are about; None for all.
-      samples: () -> the pulls of two samples, for `cross`.
+      samples: () -> the vjps of two samples, for `cross`.
     """
-    count, dtype = len(pulls.losses), pulls.losses.dtype
+    count, dtype = len(vjps.losses), vjps.losses.dtype
     indices, one = jnp.arange(count), jnp.ones((), dtype)
 
     def seen(gradient: Gradient) -> Gradient:
@@ -63,20 +63,20 @@ def linear(
 
     def jacobian(examples: bool = False) -> Gradient:
         del examples  # losses of one's own have no rows of a batch
-        return seen(pulls.rows())
+        return seen(vjps.rows())
 
     def gram(examples: bool = False, unit: Array = one) -> Float[Array, "task task"]:
         if not columns:
             found = jacobian(examples)
             return gramian(found if unit is one else units.times(found, unit))
-        found = jax.lax.map(lambda i: pulls.push(seen(pulls.row(i, unit))) * unit, indices)
+        found = jax.lax.map(lambda i: vjps.push(seen(vjps.row(i, unit))) * unit, indices)
         return (found + found.T) / 2
 
     def largest(examples: bool = False) -> Float[Array, " task"]:
         if not columns:
             return units.largest_entries(jacobian(examples))
         return jax.lax.map(
-            lambda i: units.largest_entries(jax.tree.map(lambda x: x[None], seen(pulls.row(i))))[0], indices
+            lambda i: units.largest_entries(jax.tree.map(lambda x: x[None], seen(vjps.row(i))))[0], indices
         )
 
     def cross(unit: Array = one) -> tuple[Array, Array]:
@@ -94,16 +94,16 @@ def linear(
 
     def mixed(weights: Float[Array, " task"]) -> Gradient:
         if not made or made[-1][0] is not weights:
-            made.append((weights, pulls.mix(weights)))
+            made.append((weights, vjps.mix(weights)))
         return made[-1][1]
 
     def missing(name: str) -> Any:
         raise ValueError(f"losses of one's own have no {name}")
 
     line = Linearization(
-        losses=pulls.losses,
-        labelled=pulls.labelled,
-        finite=pulls.finite,
+        losses=vjps.losses,
+        labelled=vjps.labelled,
+        finite=vjps.finite,
         state=(),
         metrics={},
         jacobian=jacobian,
@@ -112,8 +112,8 @@ def linear(
         weighted=lambda weights: {p: g for p, g in mixed(weights).items() if p in shared},
         cross=cross,
         examples=functools.partial(missing, "examples"),
-        at_features=pulls.at_features,
-        along=pulls.along,
+        at_features=vjps.at_features,
+        along=vjps.along,
         own=functools.partial(missing, "leaves that belong to a task"),
         extra=functools.partial(missing, "parts outside the balancer"),
         notes=[],
@@ -126,7 +126,7 @@ def of_rows(
 ) -> Linearization:
     """The linearization of a Jacobian that is held: {path: [K, ...]}; `second` is that of another sample."""
 
-    def pulls(rows: Gradient) -> Pulls:
-        return Pulls(losses, mask, jnp.ones_like(mask), None, None, lambda: rows, lambda w: combine(w, rows), None)
+    def vjps(rows: Gradient) -> Vjps:
+        return Vjps(losses, mask, jnp.ones_like(mask), None, None, lambda: rows, lambda w: combine(w, rows), None)
 
-    return linear(pulls(rows), frozenset(rows), samples=lambda: (pulls(rows), pulls(second))).line
+    return linear(vjps(rows), frozenset(rows), samples=lambda: (vjps(rows), vjps(second))).line

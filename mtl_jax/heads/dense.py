@@ -35,7 +35,7 @@ def dense(
     Args:
       task: whose outputs it makes.
       hidden: channels of hidden 1 x 1 convolutions.
-      dropout, activation: behind each of them.
+      dropout, activation: after each of them.
       enlarge: factor by which outputs are enlarged, where the encoder made its features smaller than the targets.
 
     Raises:

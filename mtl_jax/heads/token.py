@@ -29,7 +29,7 @@ def token(task: Task, hidden: tuple[int, ...] = (), dropout: float = 0.0, activa
     Args:
       task: whose outputs it makes.
       hidden: widths of hidden layers, the same ones at every step.
-      dropout, activation: behind each hidden layer.
+      dropout, activation: after each hidden layer.
 
     Raises:
       ValueError: for an argument out of range; when called, if features are no sequence.

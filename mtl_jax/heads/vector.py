@@ -30,7 +30,7 @@ def vector(
     Args:
       task: whose outputs it makes.
       hidden: widths of hidden layers.
-      dropout, activation: behind each hidden layer.
+      dropout, activation: after each hidden layer.
       pool: how a sequence or an image becomes a vector: "mean" over positions (of a sequence, those of its mask), or
         "flatten", which keeps where things are, and reads a sequence's padding as it stands.
 

@@ -201,7 +201,7 @@ def measure(
         losses, weights = zip(*(p[task.name] for p in pieces), strict=True)
         if not members:
             losses, weights = ([x[None] for x in part] for part in (losses, weights))
-        # [member, batch, kept, row] of each piece: rows in their order, behind what is kept.
+        # [member, batch, kept, row] of each piece: rows in their order, after what is kept.
         losses = [np.moveaxis(x, 2, 1).reshape(len(x), len(KEPT), -1) for x in losses]
         weights = [x.reshape(len(x), -1) for x in weights]
         found[task.name] = tuple(
