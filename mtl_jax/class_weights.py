@@ -6,6 +6,7 @@ not read class weights.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -52,7 +53,7 @@ def read_class_weights(task: str, given: Any, names: tuple[Any, ...]) -> str | t
     if len(given) != len(names):
         raise ValueError(f"task {task!r}: class_weights holds {len(given)} numbers for {len(names)} classes")
     for name, weight in zip(names, given, strict=True):
-        if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+        if not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
             raise ValueError(f"task {task!r}: class weight {weight!r} of {name} must be a finite number, at least 0")
     if not any(given):
         raise ValueError(f"task {task!r}: every class weight is 0; at least one must be above")

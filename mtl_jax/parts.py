@@ -68,7 +68,7 @@ def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
         if any(k.arg is None for k in node.keywords):
             raise ValueError(wrong)
         args = tuple(ast.literal_eval(a) for a in node.args)
-        return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+        return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two: too deep
         raise ValueError(wrong) from error
 

@@ -140,7 +140,8 @@ class Task:
     def row_axes(self) -> tuple[int | str, ...]:
         """Axes of one row's target: numbers, or names of axes that may have any length."""
         axes = self.of_kind.axes
-        return tuple(self.size if a == "size" else a for a in axes if a != "size" or self.size is not None)
+        sized = ((self.size if a == "size" else a) for a in axes)
+        return tuple(a for a in sized if a is not None)
 
 
 def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -157,9 +158,9 @@ def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
 def loss_function(task: Task) -> Callable:
     """(outputs, targets) -> loss per element, or for ranking (outputs, targets, mask); targets in their own units."""
     function = _build(task, task.loss if task.loss is not None else task.of_kind.loss, losses.NAMES, "loss")
-    if task.scaler is None:
+    if (scaler := task.scaler) is None:
         return function
-    return lambda outputs, targets, *mask: function(outputs, task.scaler.scale(targets), *mask)
+    return lambda outputs, targets, *mask: function(outputs, scaler.scale(targets), *mask)
 
 
 def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:

@@ -177,7 +177,7 @@ class Balanced:
     def _shapes(self, params: Any, batch: Any) -> tuple[tuple[str, ...], bool]:
         """(names, whether losses are named), without running the losses."""
         if self.losses.apart:
-            return self.losses.tasks, True
+            return self.losses.tasks or (), True
         found: list[tuple[tuple[str, ...], bool]] = []
 
         def read(params: Any, batch: Any) -> Array:
@@ -211,7 +211,8 @@ class Balanced:
     def _samples(self, where: Where, batch: Any, second: Any) -> Callable[[], tuple[Vjps, Vjps]]:
         def samples() -> tuple[Vjps, Vjps]:
             two = halves(batch, method_name(self.balancer)) if second is None else (batch, second)
-            return tuple(vjps_of(self.losses, where._replace(batch=b)) for b in two)
+            first, last = (vjps_of(self.losses, where._replace(batch=b)) for b in two)
+            return first, last
 
         return samples
 

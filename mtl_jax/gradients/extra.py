@@ -33,7 +33,7 @@ def auxiliary(trunk: Trunk, shared: Gradient, private: Gradient) -> Array:
     """The sum of the auxiliary losses; its own backward pass enters only what they depend on, such as gates."""
     point, found = trunk.point, []
     for branch in trunk.forward.branches:
-        entering = point.layout.copies(branch.first, shared) if branch.copies else shared
+        entering = point.layout.copies(branch.first, shared) if branch.first and branch.copies else shared
         _, (_, _, aux) = point.encode(entering, private, branch.first, branch.copies)
         found.append(aux["losses"])
     # A device reports the mean over its own rows; the mean over all is that divided by their number.

@@ -71,7 +71,7 @@ def through_trunk(point: Point, mode: str | int, paths: frozenset[str] | None, c
     groups = point.layout.groups
     branches, values, features, state, metrics, has_losses = [], {}, {}, {}, {}, False
     for first in list(groups) if point.branched else [None]:
-        entering = point.layout.copies(first, point.shared) if copies else point.shared
+        entering = point.layout.copies(first, point.shared) if first and copies else point.shared
         found, pull, push, (inputs, value, changed, aux) = with_transpose(
             lambda s, p, a, first=first: run(s, p, a, first), mode == "columns", entering, point.private, zeros
         )

@@ -79,6 +79,8 @@ class Heads:
     def projections(self, moved: dict[str, Gradient]) -> Float[Array, "task batch"]:
         """The losses' derivatives, by rows of the batch, along tangents {first: tangent of its features}."""
         still = jax.tree.map(jnp.zeros_like, self.point.private)
+        if self.push is None:
+            raise ValueError("tangents are for engine 'columns'")
         changes = self.push(still, copied(self.point, self.forward, self.kept, moved))
         of_rows = {first: jax.vmap(row_products)(self.by_output[first], changes[first]) for first in changes}
         return self.point.layout.join(of_rows)

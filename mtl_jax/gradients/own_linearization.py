@@ -38,6 +38,16 @@ def vjps_of(losses: OwnLosses, where: Where) -> Vjps:
     return of_each(losses, where) if losses.apart else of_one(losses, where)
 
 
+def missing(name: str, *args: Any) -> Any:
+    """An error for what only a model has."""
+    raise ValueError(f"losses of one's own have no {name}")
+
+
+def pushed(vjps: Vjps, direction: Gradient) -> Float[Array, " task"]:
+    """The losses' derivatives along a direction of shared leaves."""
+    return missing("tangents here; they come with engine='columns'") if vjps.push is None else vjps.push(direction)
+
+
 def linear(
     vjps: Vjps,
     shared: frozenset[str],
@@ -69,7 +79,7 @@ def linear(
         if not columns:
             found = jacobian(examples)
             return gramian(found if unit is one else units.times(found, unit))
-        found = jax.lax.map(lambda i: vjps.push(seen(vjps.row(i, unit))) * unit, indices)
+        found = jax.lax.map(lambda i: pushed(vjps, seen(vjps.row(i, unit))) * unit, indices)
         return (found + found.T) / 2
 
     def largest(examples: bool = False) -> Float[Array, " task"]:
@@ -80,10 +90,10 @@ def linear(
         )
 
     def cross(unit: Array = one) -> tuple[Array, Array]:
-        first, second = samples()
+        first, second = missing("second sample") if samples is None else samples()
         both = first.labelled & first.finite & second.labelled & second.finite
         if columns:
-            found = jax.lax.map(lambda i: first.push(seen(second.row(i, unit))) * unit, indices).T
+            found = jax.lax.map(lambda i: pushed(first, seen(second.row(i, unit))) * unit, indices).T
         else:
             left, right = seen(first.rows()), seen(second.rows())
             left, right = (x if unit is one else units.times(x, unit) for x in (left, right))
@@ -97,9 +107,6 @@ def linear(
             made.append((weights, vjps.mix(weights)))
         return made[-1][1]
 
-    def missing(name: str) -> Any:
-        raise ValueError(f"losses of one's own have no {name}")
-
     line = Linearization(
         losses=vjps.losses,
         labelled=vjps.labelled,
@@ -112,8 +119,8 @@ def linear(
         weighted=lambda weights: {p: g for p, g in mixed(weights).items() if p in shared},
         cross=cross,
         examples=functools.partial(missing, "examples"),
-        at_features=vjps.at_features,
-        along=vjps.along,
+        at_features=vjps.at_features or functools.partial(missing, "features"),
+        along=vjps.along or functools.partial(missing, "features"),
         own=functools.partial(missing, "leaves that belong to a task"),
         extra=functools.partial(missing, "parts outside the balancer"),
         notes=[],
@@ -127,6 +134,10 @@ def of_rows(
     """The linearization of a Jacobian that is held: {path: [K, ...]}; `second` is that of another sample."""
 
     def vjps(rows: Gradient) -> Vjps:
-        return Vjps(losses, mask, jnp.ones_like(mask), None, None, lambda: rows, lambda w: combine(w, rows), None)
+        def row(index: Array, factor: Any = 1) -> Gradient:
+            return jax.tree.map(lambda x: x[index] * factor, rows)
 
-    return linear(vjps(rows), frozenset(rows), samples=lambda: (vjps(rows), vjps(second))).line
+        return Vjps(losses, mask, jnp.ones_like(mask), None, row, lambda: rows, lambda w: combine(w, rows), None)
+
+    samples = None if second is None else lambda: (vjps(rows), vjps(second))
+    return linear(vjps(rows), frozenset(rows), samples=samples).line

@@ -142,7 +142,7 @@ def of_each(form: OwnLosses, where: Where) -> Vjps:
     ]
     losses = jnp.stack([value for value, *_ in parts])
     losses, labelled, finite = usable_in(where, losses, jnp.stack([mask for *_, (mask, _) in parts]))
-    aux = dict(zip(form.tasks, [a for *_, (_, a) in parts], strict=True)) if form.has_aux else None
+    aux = dict(zip(form.tasks or (), [a for *_, (_, a) in parts], strict=True)) if form.has_aux else None
 
     def pull(task: int, factor: Any) -> Gradient:
         value, transpose, *_ = parts[task]

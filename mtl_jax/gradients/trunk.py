@@ -13,7 +13,7 @@ from mtl_jax.gradients.dense_factors import Factored
 from mtl_jax.gradients.examples import labelled_examples
 from mtl_jax.gradients.forward import Branch, Forward
 from mtl_jax.gradients.heads import Heads
-from mtl_jax.gradients.linearization import Gradient
+from mtl_jax.gradients.linearization import Gradient, Rows
 from mtl_jax.gradients.point import Point
 from mtl_jax.gradients.vjps import over_rows, scale_rows
 from mtl_jax.parallel import global_sum
@@ -129,14 +129,14 @@ class Trunk:
             return global_sum(self.seen(self._of_group(self._through, task, factor)))
         return self._pulled(self._seed(task, factor))
 
-    def jacobian(self, examples: bool = False, factors: Array | None = None) -> dict[str, Array | Factored]:
+    def jacobian(self, examples: bool = False, factors: Array | None = None) -> Rows:
         """All rows: {path: [objectives, ...]}; without options, dense layers in `inputs` as factors."""
         objectives = jnp.arange(self.objectives(examples))
         branches = self.forward.branches
         if self.point.branched and not all(b.copies for b in branches):
             return over_rows(lambda i: self.row(i, factors, examples), objectives, self.mode)
         if self.point.branched:  # each task's rows through its own branch, those of a group in one pull
-            found = {b.first: self._branch_rows(b, b.first, factors, examples) for b in branches}
+            found = {b.first: self._branch_rows(b, b.first, factors, examples) for b in branches if b.first}
             found = global_sum(self.layout.join(found))
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found) if examples else found
         factored = self.inputs and not examples and factors is None
@@ -227,6 +227,8 @@ class Trunk:
         whole = {p: jnp.zeros_like(v) for p, v in self.point.shared.items()} | direction
         still, moved = jax.tree.map(jnp.zeros_like, self.point.private), {}
         for branch in self.forward.branches:
+            if branch.push is None:
+                raise ValueError("tangents are for engine 'columns'")
             tangent = branch.push(whole, still, {})
             moved |= dict.fromkeys(self.layout.groups, tangent) if self.common else tangent
         return moved

@@ -38,7 +38,8 @@ class Mean(NamedTuple):
     """Sum over rows and number of rows; shape [], or [label] or [dim]."""
 
     total: Array
-    count: Array  # int32; of weighted rows, float32
+    # int32; of weighted rows, float32
+    count: Array  # type: ignore[assignment]  # a tuple's method goes by this name too
 
 
 class Confusion(NamedTuple):
