@@ -39,7 +39,7 @@ def read_inputs(given: Any, where: Place | None = None) -> Any:
             _check_key(task, where(""))
         if not len(given):
             raise ValueError(f"{where('')} are of no task")
-        return PerTask({t: read_inputs(x, functools.partial(_within, where, t)) for t, x in given.items()})
+        return PerTask({t: read_inputs(x, functools.partial(within, where, t)) for t, x in given.items()})
     found = _read(given, "", where)
     rows = {path: len(leaf) for path, leaf in partition.flatten(found).items()}
     if len(set(rows.values())) > 1:
@@ -63,7 +63,8 @@ def _read(given: Any, path: str, where: Place) -> Any:
     return array if path.rpartition("/")[2] == "mask" and array.dtype == bool else narrow(array, where(path))
 
 
-def _within(where: Place, task: str, path: str) -> str:
+def within(where: Place, task: str, path: str) -> str:
+    """Where a path lies that begins with a task's, or a modality's, name."""
     return where(f"{task}/{path}" if path else task)
 
 

@@ -72,7 +72,7 @@ class Task:
     quantiles: tuple[float, ...] = ()
     class_weights: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name or not self.name.isprintable():
             raise ValueError(f"task name {self.name!r} must be text, not blank, and hold no '/' or control character")
         if self.name == "shared":

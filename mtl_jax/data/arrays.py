@@ -78,7 +78,8 @@ def from_arrays(
             if not 2 <= len(given) <= 4:
                 raise ValueError(f"{key} has {len(given)} entries; it must be (inputs, targets), and masks and weights "
                                  "if there are any")  # fmt: skip
-            splits[key] = read(*given, missing=missing)
+            names = ("inputs", "targets", "masks", "weights")
+            splits[key] = read(**dict(zip(names, given, strict=False)), missing=missing)
     raw, rows, groups = divide(splits, fractions, seed, split)
     return finish(raw, tuple(targets), kinds or {}, name, rows=rows, groups=groups)
 
@@ -221,6 +222,7 @@ def finish(
         for t in tasks
     )
     splits = {k: narrow_targets(scaled, s) for k, s in splits.items()}
-    data = Dataset(name, scaled, **{k: splits.get(k) for k in SPLITS}, **more)
+    every: dict[str, Any] = {k: splits.get(k) for k in SPLITS}
+    data = Dataset(name, scaled, **every, **more)
     check_dataset(data)
     return data

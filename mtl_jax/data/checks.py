@@ -43,6 +43,7 @@ def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
             raise ValueError(f"{what} have dtype {leaf.dtype}; they must be numbers")
         # nan may stand for a value that is missing; an encoder says what it can read (`Encoder.check`).
         inputs.check_numbers(leaf, what)
+    weights = split.weights or {}
     for task in tasks:
         for field in ("targets", "masks"):
             if task.name not in getattr(split, field):
@@ -56,9 +57,9 @@ def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
                 f"and {len(mask)} masks"
             )
         check_labels(task, target, mask, name)
-        if task.name in (split.weights or {}):
-            check_weights(task.name, np.asarray(split.weights[task.name]), len(target), name)
-    for unknown in set(split.weights or {}) - {t.name for t in tasks}:
+        if task.name in weights:
+            check_weights(task.name, np.asarray(weights[task.name]), len(target), name)
+    for unknown in set(weights) - {t.name for t in tasks}:
         raise parts.unknown(f"task in weights of {name}", unknown, [t.name for t in tasks])
 
 
@@ -115,7 +116,8 @@ def wrong_labels(task: Task, target: np.ndarray) -> tuple[np.ndarray, str]:
     """(where a label is none of its kind, what is wrong with it)."""
     kind = task.of_kind
     if kind.labels == "classes":
-        return (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
+        size = task.num_classes or 0
+        return (target < 0) | (target >= size), f"outside 0..{size - 1}"
     if kind.labels == "zero_one":
         return (target != 0) & (target != 1), "neither 0 nor 1"
     bad = ~np.isfinite(target)

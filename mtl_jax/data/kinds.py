@@ -90,7 +90,7 @@ def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, te
             return tuple(sorted({str(v) for v in observed}, key=float))
         if text and any({v.lower() for v in distinct} == set(pair) for pair in BOOLEANS):
             return tuple(sorted(distinct, key=lambda v: any(v.lower() == pair[1] for pair in BOOLEANS)))
-        return tuple(v if amounts is None else spell(v) for v in distinct)
+        return tuple(distinct if amounts is None else map(spell, np.unique(amounts).tolist()))
     if amounts is None:
         raise ValueError(f"task {name!r}: labels are text of {len(distinct)} values such as {distinct[:3]}; binary "
                          "takes two")  # fmt: skip

@@ -4,6 +4,7 @@ Gates after Arevalo et al. 2017, arXiv:1702.01992; a learned query over the toke
 et al., ICML 2021, arXiv:2103.03206).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from mtl_jax.encoders import base, layers, sequences
 from mtl_jax.encoders.attention import Attention
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.mlp import DenseStage
-from mtl_jax.inputs import Place
+from mtl_jax.inputs import Place, within
 from mtl_jax.model import Train
 
 FUSIONS = ("concat", "gate", "attention")
@@ -147,7 +148,7 @@ class ModalityCheck(NamedTuple):
                 own = jax.tree.map(
                     lambda v, t=there: np.where(t.reshape(-1, *(1,) * (np.ndim(v) - 1)), v, np.zeros((), v.dtype)), own
                 )
-            base.check_inputs(encoder, own, lambda path, n=name: where(f"{n}/{path}" if path else n))
+            base.check_inputs(encoder, own, functools.partial(within, where, name))
 
 
 @parts.recorded()

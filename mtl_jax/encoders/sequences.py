@@ -49,6 +49,9 @@ def read_tokens(x: Any, encoder: str) -> Tokens:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
     """
     entries = x if isinstance(x, dict) else {"tokens": x}
+    ids: Any
+    types: Any
+    affixes: Any
     ids, types, affixes = (entries.get(n) for n in ("tokens", "types", "affixes"))
     good = entries.keys() <= {"tokens", "mask", "types", "affixes"} and is_array(ids, jnp.integer, 2)
     good = good and (types is None or (is_array(types, jnp.integer, 2) and types.shape == ids.shape))
@@ -68,7 +71,7 @@ def read_series(x: Any, encoder: str) -> dict[str, Array]:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
     """
     entries = x if isinstance(x, dict) else {"values": x}
-    values = entries.get("values")
+    values: Any = entries.get("values")
     good = entries.keys() <= {"values", "mask"} and is_array(values, jnp.floating, 3)
     mask = as_mask(entries.get("mask", jnp.ones(values.shape[:2], bool)), values.shape[:2]) if good else None
     if mask is None:

@@ -47,7 +47,8 @@ class Columns(nn.Module):
     def with_widths(self, x: Any) -> tuple[Float[Array, "batch width"], tuple[int, ...]]:
         """(all columns side by side, how wide each is); a plain number and its indicator are columns of their own."""
         entries = x if isinstance(x, dict) else {"numbers": x}
-        values, categories = entries.get("numbers"), entries.get("categories")
+        values: Any = entries.get("numbers")
+        categories: Any = entries.get("categories")
         good = entries and entries.keys() <= {"numbers", "categories"}
         good = good and ("numbers" not in entries or sequences.is_array(values, jnp.floating, 2))
         good = good and ("categories" not in entries or sequences.is_array(categories, jnp.integer, 2))

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,18 +75,23 @@ def row(name: str, *cells: str) -> str:
     return f"| {' | '.join(c.replace('|', '&#124;') for c in (f'`{name}`', *cells))} |"
 
 
+def docstring(of: Any) -> str:
+    """Its docstring, without indentation; "" where there is none."""
+    return inspect.getdoc(of) or ""
+
+
 def does(function: Callable) -> str:
     """The first paragraph of a docstring, on one line."""
-    return inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
+    return docstring(function).split("\n\n")[0].replace("\n", " ")
 
 
 def paper(function: Callable) -> str:
     """What a docstring names as its ``Source:``; without one, what it and its module have in brackets with a year."""
-    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", inspect.getdoc(function), re.DOTALL | re.MULTILINE):
+    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", docstring(function), re.DOTALL | re.MULTILINE):
         return said[1].replace("\n", " ")
-    module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__))
+    module = docstring(importlib.import_module(inspect.unwrap(function).__module__))
     found = []
-    for text in (module, inspect.getdoc(function).split("Args:")[0]):
+    for text in (module, docstring(function).split("Args:")[0]):
         for bracket in re.findall(r"\(([^()]*)\)", text.replace("\n", " ")):
             found += re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", bracket)
     return "; ".join(dict.fromkeys(found))

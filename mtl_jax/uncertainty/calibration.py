@@ -79,11 +79,12 @@ def can_calibrate(tasks: Sequence[Task], split: Batch) -> bool:
 
 def _labelled(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray | None]:
     """Which labels count, and what for, in the targets' shape; None where all rows count alike."""
-    targets, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(split, task.name))
-    there = labelled_elements(targets, mask)
+    targets, mask, weights = labels_of(split, task.name)
+    targets = np.asarray(targets)
+    there = labelled_elements(targets, np.asarray(mask))
     if weights is None:
         return there, None
-    weights = np.broadcast_to(aligned(weights.astype(np.float64), targets), targets.shape)
+    weights = np.broadcast_to(aligned(np.asarray(weights).astype(np.float64), targets), targets.shape)
     return there & (weights > 0), weights
 
 
@@ -156,7 +157,8 @@ def regions(
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage={coverage!r} must lie in (0, 1)")
-    found, few = {}, {}
+    found: dict[str, Any] = {}
+    few = {}
     for task in tasks:
         if (known := calibration.tasks.get(task.name)) is None:
             continue
