@@ -73,6 +73,15 @@ def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
         raise ValueError(wrong) from error
 
 
+def returning(kind: Any, namespace: Mapping[str, Any]) -> dict[str, Callable]:
+    """{name: function} of the functions in a module's namespace that say they return `kind`, by name.
+
+    So whatever a room's ``__init__`` imports is what a text can name there: another one is a file, and that line.
+    """
+    found = {n: f for n, f in namespace.items() if getattr(f, "__annotations__", {}).get("return") is kind}
+    return dict(sorted(found.items()))
+
+
 def lookup(name: str, registry: Mapping[str, Any], kind: str) -> Any:
     """The entry called `name`, or an error that lists the allowed names."""
     if name not in registry:
