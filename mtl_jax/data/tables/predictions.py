@@ -42,7 +42,7 @@ def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
 def region_columns(task: Task, region: Any) -> dict[str, np.ndarray]:
     """{column: values [N]} of one task's intervals (low and high), or sets (the classes that are in, with "|")."""
     name = task.name
-    if isinstance(region, tuple):
+    if hasattr(region, "low"):
         sides = {"low": region.low, "high": region.high}
         if region.low.ndim == 1:
             return {f"{name}_{side}": values for side, values in sides.items()}
@@ -102,11 +102,11 @@ def beside(
     """
     import polars as pl
 
-    columns = dict(rows)
+    columns, found_regions = dict(rows), regions or {}
     for task in tasks:
         found = prediction_columns(task, predictions[task.name])
-        if task.name in (regions or {}):
-            found |= region_columns(task, regions[task.name])
+        if task.name in found_regions:
+            found |= region_columns(task, found_regions[task.name])
         for name, values in found.items():
             if name in columns:
                 raise ValueError(f"the rows have a column {name!r} already; rename it")

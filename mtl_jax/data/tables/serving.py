@@ -101,10 +101,10 @@ def check_same_file(directory: pathlib.Path, columns: Encoding | None) -> None:
     old = stored.read(directory)
     if old is None or columns is None or not (old.source and columns.source):
         return
-    if old.source["sha256"] != columns.source["sha256"]:
+    if old.source["sha256"] != source["sha256"]:
         raise ValueError(
             f"{directory} holds a run on another file: {columns.source['path']} has changed since, from "
-            f"{old.source['rows']:,} to {columns.source['rows']:,} rows; use another workdir, or the file of that run"
+            f"{old.source['rows']:,} to {source['rows']:,} rows; use another workdir, or the file of that run"
         )
 
 
@@ -169,9 +169,10 @@ def warn_of_rows(columns: Encoding, table: Table, values: Mapping[str, Any]) -> 
 
 def changed(columns: Encoding | None) -> str:
     """What is to be said of the file behind an encoding, if it is another one than in training; else ""."""
-    path = columns.source.get("path") if columns is not None else None
+    source = columns.source if columns is not None else {}
+    path = source.get("path")
     if not path or not pathlib.Path(path).expanduser().is_file():
         return ""
-    if files.fingerprint(path) == columns.source["sha256"]:
+    if files.fingerprint(path) == source["sha256"]:
         return ""
-    return f"{path} has changed since the run was trained on it (it had {columns.source['rows']:,} rows)"
+    return f"{path} has changed since the run was trained on it (it had {source['rows']:,} rows)"
