@@ -101,10 +101,10 @@ def check_same_file(directory: pathlib.Path, columns: Encoding | None) -> None:
     old = stored.read(directory)
     if old is None or columns is None or not (old.source and columns.source):
         return
-    if old.source["sha256"] != source["sha256"]:
+    if old.source["sha256"] != columns.source["sha256"]:
         raise ValueError(
             f"{directory} holds a run on another file: {columns.source['path']} has changed since, from "
-            f"{old.source['rows']:,} to {source['rows']:,} rows; use another workdir, or the file of that run"
+            f"{old.source['rows']:,} to {columns.source['rows']:,} rows; use another workdir, or the file of that run"
         )
 
 
