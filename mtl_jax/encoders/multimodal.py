@@ -36,7 +36,9 @@ class Fuse(nn.Module):
     dtype: str | None = None
 
     @nn.compact
-    def __call__(self, features: dict[str, Any], present: dict[str, Bool[Array, "batch"]]) -> Float[Array, "batch out"]:
+    def __call__(
+        self, features: dict[str, Any], present: dict[str, Bool[Array, " batch"]]
+    ) -> Float[Array, "batch out"]:
         if self.how == "attention":
             return self.attend(features, present)
         for name, x in features.items():
