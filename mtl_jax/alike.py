@@ -13,7 +13,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.stacked_model import branched
 from mtl_jax.stacking import Layout, alone
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 
 def layout_of(
@@ -37,7 +37,7 @@ def layout_of(
       optimizer: `optimizers.PerOwner`, which may treat paths differently; None if nothing is to be optimized.
       also: other batches that the tasks are to lie so in: only one of a split's tasks may have weights, for instance.
     """
-    if model.alike is None:
+    if (alike := model.alike) is None:
         return alone(tasks)
     factors = optimizer.factors if optimizer is not None else ()
     factor = partition.match(factors, list(partition.flatten(variables["params"])), 1.0) if factors else {}
@@ -54,7 +54,7 @@ def layout_of(
         rules = tuple((trainable is None or p in trainable, factor.get(p, 1.0)) for p in paths)
         moving = [p for p in paths if trainable is None or p in trainable]
         moved = "" if optimizer is None or optimizer.optimizer is None else trace_of(optimizer.optimizer, moving)
-        reads = (model.alike(name), name if name in named else None)
+        reads = (alike(name), name if name in named else None)
         forms = tuple(labels_key(b, name) for b in (batch, *also))
         return task_key(task), reads, own["params"], own["state"], rules, moved, forms
 
@@ -63,7 +63,8 @@ def layout_of(
 
 def before_variables(model: MultiTaskModel, tasks: Sequence[Task], batch: Batch) -> Layout:
     """How tasks lie while they are initialised: what is of one form, but for rules, which do not matter yet."""
-    return grouped(tasks, lambda t: (task_key(t), model.alike(t.name), labels_key(batch, t.name)))
+    alike = model.alike or (lambda name: name)
+    return grouped(tasks, lambda t: (task_key(t), alike(t.name), labels_key(batch, t.name)))
 
 
 def of_labels(tasks: Sequence[Task], batch: Batch) -> Layout:
@@ -97,10 +98,11 @@ def task_key(task: Task) -> Hashable:
 
 def reads_classes(task: Task) -> bool:
     """Whether a loss or metric of the task is told the names of its classes."""
-    kind = KINDS[task.kind]
-    if task.kind == "tagging" and task.metrics is None:
+    kind = task.of_kind
+    if kind.more_metrics and task.metrics is None:
         return True
-    named = [(task.loss or kind.loss, losses.NAMES), *((m, metrics.NAMES) for m in task.metrics or kind.metrics)]
+    named: list[tuple[Any, Any]] = [(task.loss or kind.loss, losses.NAMES)]
+    named += [(m, metrics.NAMES) for m in task.metrics or kind.metrics]
     return any(
         "classes" in inspect.signature(registry[parts.parse(part, "part")[0]]).parameters
         for part, registry in named

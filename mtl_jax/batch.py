@@ -49,9 +49,9 @@ class Batch(NamedTuple):
     """
 
     inputs: Any
-    targets: dict[str, Any]
-    masks: dict[str, Any]
-    weights: dict[str, Any] | None = None
+    targets: Mapping[str, Any]
+    masks: Mapping[str, Any]
+    weights: Mapping[str, Any] | None = None
 
 
 def num_rows(batch: Batch, task: str | None = None) -> int:
@@ -69,7 +69,7 @@ def labels_of(batch: Batch, task: str) -> tuple[Any, Any, Any]:
 
 
 def aligned(x: Shaped[Any, "..."], like: Shaped[Any, "..."]) -> Shaped[Any, "..."]:
-    """A mask or weights, whose shape is a prefix of `like`'s, with axes of 1 behind, so that they broadcast to it."""
+    """A mask or weights, whose shape is a prefix of `like`'s, then axes of 1, so that they broadcast to it."""
     return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
 
 
@@ -85,8 +85,9 @@ def weight_of_labels(mask: Shaped[Any, "row ..."], weights: Shaped[Any, " row"] 
 
 def counted(batch: Batch, task: str) -> tuple[np.ndarray, np.ndarray]:
     """(where a task has labels that count, what its rows weigh [N]) as NumPy; a label of weight 0 does not count."""
-    _, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(batch, task))
-    rows = np.ones(len(mask), np.float64) if weights is None else weights.astype(np.float64)
+    _, mask, weights = labels_of(batch, task)
+    mask = np.asarray(mask)
+    rows = np.ones(len(mask), np.float64) if weights is None else np.asarray(weights).astype(np.float64)
     return mask & aligned(rows > 0, mask), rows
 
 
@@ -95,10 +96,28 @@ def effective_rows(weights: Float[np.ndarray, " row"]) -> float:
     return float(weights.sum() ** 2 / max((weights**2).sum(), np.finfo(np.float32).tiny))
 
 
-def map_weights(function: Callable, weights: dict[str, Any] | None, tasks: Any = None) -> dict[str, Any] | None:
+def map_weights(function: Callable, weights: Mapping[str, Any] | None, tasks: Any = None) -> dict[str, Any] | None:
     """{task: function(task, weights)} of the tasks that have weights, among `tasks` if given; None where none has."""
     chosen = {t: function(t, w) for t, w in (weights or {}).items() if tasks is None or t in tasks}
     return chosen or None
+
+
+def select_rows(split: Batch, rows: Any, take: Callable[[Any, Any], Any]) -> Batch:
+    """The rows of a split at indices, or at {task: indices} where each task has inputs of its own, by `take`.
+
+    Args:
+      split: a batch of any number of rows.
+      rows: the indices.
+      take: (tree, indices) -> the rows of its leaves.
+    """
+    if not isinstance(rows, dict):
+        return take(split, rows)
+    return Batch(
+        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
+        {t: take(y, rows[t]) for t, y in split.targets.items()},
+        {t: take(m, rows[t]) for t, m in split.masks.items()},
+        map_weights(lambda t, w: take(w, rows[t]), split.weights),
+    )
 
 
 def inputs_of(inputs: Any, task: str) -> Any:

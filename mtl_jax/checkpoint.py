@@ -29,9 +29,9 @@ class Checkpoints:
 
     def __init__(self, directory: str | pathlib.Path, keep: int = 2):
         self.directory, self._keep = pathlib.Path(directory).resolve(), keep
-        self._checkpointer = None
+        self._checkpointer: Any = None
         self._finishing = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        self._pending = None
+        self._pending: Any = None
         self._vouched: dict[int, bool] = {}  # by step, for those that were checked
 
     def __enter__(self) -> "Checkpoints":

@@ -6,6 +6,7 @@ not read class weights.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -20,16 +21,14 @@ from mtl_jax.batch import Batch, aligned, labelled_elements, labels_of
 BALANCED = "balanced"
 
 
-def class_names(task: Any, labels: str) -> tuple[Any, ...]:
+def class_names(task: Any) -> tuple[Any, ...]:
     """The classes of a task as a user names them: its class names, else 0, 1, ...
 
     Raises:
       ValueError: for a kind that has no classes.
     """
-    if labels == "classes":
-        return task.classes or tuple(range(task.size))
-    if task.kind == "binary":
-        return task.classes if len(task.classes) == 2 else (0, 1)
+    if task.num_classes is not None:
+        return task.classes if len(task.classes) == task.num_classes else tuple(range(task.num_classes))
     raise ValueError(f"task {task.name!r}: class_weights are for classes, and kind {task.kind!r} has none; weights of "
                      "rows serve any kind")  # fmt: skip
 
@@ -54,7 +53,7 @@ def read_class_weights(task: str, given: Any, names: tuple[Any, ...]) -> str | t
     if len(given) != len(names):
         raise ValueError(f"task {task!r}: class_weights holds {len(given)} numbers for {len(names)} classes")
     for name, weight in zip(names, given, strict=True):
-        if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+        if not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
             raise ValueError(f"task {task!r}: class weight {weight!r} of {name} must be a finite number, at least 0")
     if not any(given):
         raise ValueError(f"task {task!r}: every class weight is 0; at least one must be above")
@@ -85,7 +84,7 @@ def balanced(task: Any, train: Batch) -> Any:
     labelled = labelled_elements(target, mask)
     rows = np.ones(len(target)) if weights is None else np.asarray(weights, np.float64)
     each = np.broadcast_to(aligned(rows, target), target.shape)[labelled]
-    size = 2 if task.kind == "binary" else task.size
+    size = task.num_classes
     counts = np.bincount(target[labelled].astype(int), each, minlength=size)
     found = np.where(counts > 0, counts.sum() / (size * np.where(counts > 0, counts, 1)), 1.0)
     return dataclasses.replace(task, class_weights=tuple(found.tolist()))

@@ -3,6 +3,7 @@
 Nothing is changed on the way but the width of numbers, and that only where they survive it.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,7 +39,7 @@ def read_inputs(given: Any, where: Place | None = None) -> Any:
             _check_key(task, where(""))
         if not len(given):
             raise ValueError(f"{where('')} are of no task")
-        return PerTask({t: read_inputs(x, lambda p, t=t: where(f"{t}/{p}" if p else t)) for t, x in given.items()})
+        return PerTask({t: read_inputs(x, functools.partial(within, where, t)) for t, x in given.items()})
     found = _read(given, "", where)
     rows = {path: len(leaf) for path, leaf in partition.flatten(found).items()}
     if len(set(rows.values())) > 1:
@@ -60,6 +61,11 @@ def _read(given: Any, path: str, where: Place) -> Any:
         return {k: _read(v, f"{path}/{k}" if path else k, where) for k, v in given.items()}
     array = as_array(given, where(path))
     return array if path.rpartition("/")[2] == "mask" and array.dtype == bool else narrow(array, where(path))
+
+
+def within(where: Place, task: str, path: str) -> str:
+    """Where a path lies that begins with a task's, or a modality's, name."""
+    return where(f"{task}/{path}" if path else task)
 
 
 def _check_key(key: Any, what: str) -> None:

@@ -21,7 +21,7 @@ class TaskKey(NamedTuple):
 
     key: Key[Array, ""]
     names: tuple[str, ...]
-    index: Int[Array, ""]
+    index: Int[Array, ""]  # type: ignore[assignment]  # a tuple's method goes by this name too
 
     def named(self, name: str) -> Key[Array, ""]:
         """The key by `name` with the task's own in place of the first task's."""

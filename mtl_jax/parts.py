@@ -68,9 +68,18 @@ def parse(text: str, kind: str = "part") -> tuple[str, tuple, dict[str, Any]]:
         if any(k.arg is None for k in node.keywords):
             raise ValueError(wrong)
         args = tuple(ast.literal_eval(a) for a in node.args)
-        return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+        return node.func.id, args, {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two: too deep
         raise ValueError(wrong) from error
+
+
+def returning(kind: Any, namespace: Mapping[str, Any]) -> dict[str, Callable]:
+    """{name: function} of the functions in a module's namespace that say they return `kind`, by name.
+
+    So whatever a room's ``__init__`` imports is what a text can name there: another one is a file, and that line.
+    """
+    found = {n: f for n, f in namespace.items() if getattr(f, "__annotations__", {}).get("return") is kind}
+    return dict(sorted(found.items()))
 
 
 def lookup(name: str, registry: Mapping[str, Any], kind: str) -> Any:

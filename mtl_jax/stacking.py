@@ -232,7 +232,9 @@ def as_one(by_task: ByTask, names: Sequence[str]) -> Any:
 
 def lying_as(by_task: ByTask, names: Sequence[str], tree: Any) -> ByTask | None:
     """{name: its part} of a tree with leaves [task, ...], to lie as `by_task` does; None unless `as_one`."""
-    return by_task.layout.view({names[0]: tree}) if as_one(by_task, names) is not None else None
+    if not isinstance(by_task, View) or as_one(by_task, names) is None:
+        return None
+    return by_task.layout.view({names[0]: tree})
 
 
 def _stack(arrays: Sequence[Any], axis: int) -> Any:

@@ -1,93 +1,20 @@
-"""What a task is: a kind with its default loss, metrics and head, all replaceable.
-
-| kind           | target                              | outputs                     | prediction                 |
-|----------------|-------------------------------------|-----------------------------|----------------------------|
-| classification | int32 [N], 0..size-1                | logits [N, size]            | probabilities [N, size]    |
-| binary         | float32 [N], 0 or 1                 | logits [N]                  | probabilities [N]          |
-| multilabel     | float32 [N, size], 0 or 1           | logits [N, size]            | probabilities [N, size]    |
-| regression     | float32 [N], or [N, size]           | standardised, as the target | in the target's units      |
-| quantile       | float32 [N]                         | standardised [N, quantiles] | in its units, ascending    |
-| tagging        | int32 [N, T], 0..size-1             | logits [N, T, size]         | probabilities [N, T, size] |
-| ranking        | float32 [N, L], grades >= 0         | scores [N, L]               | scores [N, L]              |
-| segmentation   | int32 [N, H, W], 0..size-1          | logits [N, H, W, size]      | probabilities, as outputs  |
-| depth          | float32 [N, H, W]                   | standardised [N, H, W]      | in the target's units      |
-| normals        | float32 [N, H, W, 3], of any length | vectors [N, H, W, 3]        | unit vectors               |
-| box            | float32 [N, 4], x0 <= x1, y0 <= y1  | standardised [N, 4]         | x0, y0, x1, y1 in its units |
-
-| kind           | loss                 | metrics                                    | head   | best constant          |
-|----------------|----------------------|--------------------------------------------|--------|------------------------|
-| classification | cross_entropy        | accuracy, macro_f1                         | vector | frequencies of classes |
-| binary         | binary_cross_entropy | auroc, average_precision, accuracy         | vector | frequency of 1         |
-| multilabel     | binary_cross_entropy | auroc, average_precision                   | vector | frequencies of labels  |
-| regression     | mse                  | mae, rmse, r2                              | vector | mean                   |
-| quantile       | pinball              | pinball, coverage                          | vector | quantiles              |
-| tagging        | cross_entropy        | accuracy, macro_f1; IOB2: span_f1 too      | token  | frequencies of tags    |
-| ranking        | listwise_softmax     | ndcg                                       | token  | one score for all      |
-| segmentation   | cross_entropy        | mean_iou, accuracy                         | dense  | frequencies of classes |
-| depth          | mae                  | mae, rmse, abs_rel                         | dense  | median                 |
-| normals        | cosine               | mean_angle, median_angle, angle_within     | dense  | mean direction         |
-| box            | box                  | box_iou                                    | vector | mean                   |
-
-A mask says which labels are there; its shape is a prefix of the target's: [N] of rows, [N, T] of tokens or items,
-[N, H, W] of pixels. What a missing label holds, even nan, has no effect.
-"""
+"""What a task is: a kind (`kinds`) with its default loss, metrics and head, all replaceable."""
 
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax import losses, metrics, parts
 from mtl_jax.batch import Batch, aligned, labels_of
 from mtl_jax.class_weights import class_factors, class_names, read_class_weights
-from mtl_jax.members import Outputs, each, joined
-from mtl_jax.metrics.spans import is_iob2
+from mtl_jax.kinds import KINDS, QUANTILES, Kind
+from mtl_jax.members import Outputs, each
 from mtl_jax.parallel import global_sum
 from mtl_jax.scaler import Scaler, origin_of, own_units
-
-
-class Kind(NamedTuple):
-    """Defaults of a kind of task, and what its targets are.
-
-    Attributes:
-      loss, metrics, head: by name.
-      labels: "classes" (0..size-1), "zero_one", or "numbers".
-      size: whether `Task.size` is "needed", "optional" or "none"; or the number that it is.
-      axes: of a row's target: "size" (absent without size), a number, or the name of an axis of any length.
-      whole: whether the last axis belongs to one element, which has a label as a whole or not at all.
-      scaled: how targets are standardised: "each" dimension, "all" alike, "boxes" (x alike, y alike); None: not.
-    """
-
-    loss: str
-    metrics: tuple[str, ...]
-    head: str
-    labels: str
-    size: str | int = "none"
-    axes: tuple[str | int, ...] = ()
-    whole: bool = False
-    scaled: str | None = None
-
-
-_ANGLES = ("mean_angle", "median_angle", "angle_within(11.25)", "angle_within(22.5)", "angle_within(30)")
-KINDS = {
-    "classification": Kind("cross_entropy", ("accuracy", "macro_f1"), "vector", "classes", "needed"),
-    "binary": Kind("binary_cross_entropy", ("auroc", "average_precision", "accuracy"), "vector", "zero_one"),
-    "multilabel": Kind(
-        "binary_cross_entropy", ("auroc", "average_precision"), "vector", "zero_one", "needed", ("size",)
-    ),
-    "regression": Kind("mse", ("mae", "rmse", "r2"), "vector", "numbers", "optional", ("size",), scaled="each"),
-    "quantile": Kind("pinball", ("pinball", "coverage"), "vector", "numbers", "optional", scaled="all"),
-    "tagging": Kind("cross_entropy", ("accuracy", "macro_f1"), "token", "classes", "needed", ("tokens",)),
-    "ranking": Kind("listwise_softmax", ("ndcg",), "token", "numbers", "optional", ("items",)),
-    "segmentation": Kind("cross_entropy", ("mean_iou", "accuracy"), "dense", "classes", "needed", ("high", "wide")),
-    "depth": Kind("mae", ("mae", "rmse", "abs_rel"), "dense", "numbers", "none", ("high", "wide"), scaled="all"),
-    "normals": Kind("cosine", _ANGLES, "dense", "numbers", 3, ("high", "wide", 3), whole=True),
-    "box": Kind("box", ("box_iou",), "vector", "numbers", 4, (4,), whole=True, scaled="boxes"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +72,7 @@ class Task:
     quantiles: tuple[float, ...] = ()
     class_weights: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name or not self.name.isprintable():
             raise ValueError(f"task name {self.name!r} must be text, not blank, and hold no '/' or control character")
         if self.name == "shared":
@@ -158,8 +85,8 @@ class Task:
             raise ValueError(f"task {self.name!r}: classes={self.classes!r} is text; give their names, ('no', 'yes')")
         if self.size is not None:
             parts.check_whole(f"task {self.name!r}: size", self.size)
-        wanted = parts.lookup(self.kind, KINDS, f"kind of task {self.name!r}:").size
-        if self.kind == "quantile":
+        wanted: str | int = parts.lookup(self.kind, KINDS, f"kind of task {self.name!r}:").size
+        if wanted == QUANTILES:
             wanted = self._check_quantiles()
         elif self.quantiles:
             raise ValueError(f"task {self.name!r}: kind {self.kind!r} has no quantiles; use kind 'quantile'")
@@ -170,23 +97,21 @@ class Task:
         if isinstance(wanted, int) and self.size is None:
             object.__setattr__(self, "size", wanted)
         if wanted == "needed" and self.size is None:
-            weighed = (
-                ""
-                if self.class_weights is None
-                else ("; then dataclasses.replace(task, class_weights=...) of data.tasks weighs them")
-            )
+            then = "; then dataclasses.replace(task, class_weights=...) of data.tasks weighs them"
             raise ValueError(
                 f"task {self.name!r}: kind {self.kind!r} needs size, its number of classes or labels, or classes=; "
-                f"kinds={{{self.name!r}: {self.kind!r}}} where data is loaded reads them off the labels{weighed}"
+                f"kinds={{{self.name!r}: {self.kind!r}}} where data is loaded reads them off the labels"
+                f"{'' if self.class_weights is None else then}"
             )
-        if self.kind == "binary" and self.size is not None:
-            raise ValueError(f"task {self.name!r}: a binary task has no size; use kind 'multilabel' for several labels")
+        if self.size is not None and self.of_kind.several:
+            raise ValueError(f"task {self.name!r}: a {self.kind} task has no size; use kind {self.of_kind.several!r} "
+                             "for several labels")  # fmt: skip
         if (wanted == "none" and self.size is not None) or (isinstance(wanted, int) and self.size != wanted):
             own = f"the size {wanted}" if isinstance(wanted, int) else "no size"
             raise ValueError(f"task {self.name!r}: kind {self.kind!r} has {own}, not {self.size}; leave it out")
         if self.class_weights is not None:
-            names = class_names(self, KINDS[self.kind].labels)
-            object.__setattr__(self, "class_weights", read_class_weights(self.name, self.class_weights, names))
+            read = read_class_weights(self.name, self.class_weights, class_names(self))
+            object.__setattr__(self, "class_weights", read)
 
     def _check_quantiles(self) -> int:
         levels = self.quantiles
@@ -197,10 +122,26 @@ class Task:
         return len(levels)
 
     @property
+    def of_kind(self) -> Kind:
+        """What its kind means."""
+        return KINDS[self.kind]
+
+    @property
+    def width(self) -> int | None:
+        """Outputs of one element, or of one item of a list; None for a number without an axis."""
+        return None if self.of_kind.lists else self.size
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes a label is one of; None where it is none."""
+        return 2 if self.of_kind.two else self.size if self.of_kind.labels == "classes" else None
+
+    @property
     def row_axes(self) -> tuple[int | str, ...]:
         """Axes of one row's target: numbers, or names of axes that may have any length."""
-        axes = KINDS[self.kind].axes
-        return tuple(self.size if a == "size" else a for a in axes if a != "size" or self.size is not None)
+        axes = self.of_kind.axes
+        sized = ((self.size if a == "size" else a) for a in axes)
+        return tuple(a for a in sized if a is not None)
 
 
 def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -216,10 +157,10 @@ def check_names(tasks: Sequence[Task]) -> tuple[Task, ...]:
 
 def loss_function(task: Task) -> Callable:
     """(outputs, targets) -> loss per element, or for ranking (outputs, targets, mask); targets in their own units."""
-    function = _build(task, task.loss if task.loss is not None else KINDS[task.kind].loss, losses.NAMES, "loss")
-    if task.scaler is None:
+    function = _build(task, task.loss if task.loss is not None else task.of_kind.loss, losses.NAMES, "loss")
+    if (scaler := task.scaler) is None:
         return function
-    return lambda outputs, targets, *mask: function(outputs, task.scaler.scale(targets), *mask)
+    return lambda outputs, targets, *mask: function(outputs, scaler.scale(targets), *mask)
 
 
 def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:
@@ -227,9 +168,10 @@ def metric_functions(task: Task) -> tuple[metrics.Metric, ...]:
 
     A metric of one's own gets both in the target's own units.
     """
-    chosen = task.metrics if task.metrics is not None else KINDS[task.kind].metrics
-    if task.metrics is None and task.kind == "tagging" and is_iob2(task.classes):
-        chosen = ("span_f1", *chosen)
+    kind = task.of_kind
+    chosen = task.metrics if task.metrics is not None else kind.metrics
+    if task.metrics is None and kind.more_metrics:
+        chosen = (*kind.more_metrics(task.classes), *chosen)
     built = [(m, _build(task, m, metrics.NAMES, "metric")) for m in chosen if not isinstance(m, Missing)]
     return tuple(metric if isinstance(m, str) else _in_own_units(task, metric) for m, metric in built)
 
@@ -290,7 +232,7 @@ def elements(
     """
     labelled = jnp.broadcast_to(aligned(mask, targets), targets.shape)
     targets = jnp.where(labelled, targets, 0)  # 0 * nan is nan: what a missing label holds must not reach the loss
-    if task.kind == "ranking":
+    if task.of_kind.lists:
         loss = each(lambda one: loss_function(task)(one, targets, labelled), outputs)
         mask = (labelled & (targets > 0)).any(-1)
     else:
@@ -309,33 +251,3 @@ def task_losses(
     """([K] sums of losses over this device's labelled elements, [K] counts over the global batch)."""
     pairs = [loss_sum(t, outputs[t.name], *labels_of(batch, t.name)) for t in tasks]
     return jnp.stack([s for s, _ in pairs]), global_sum(jnp.stack([n for _, n in pairs]))
-
-
-def one_output(task: Task, outputs: Outputs) -> Float[Array, "..."]:
-    """The outputs of one model; of members, those whose prediction is the mean of the members' predictions."""
-    return joined(outputs, KINDS[task.kind].labels)
-
-
-def readable(task: Task, outputs: Outputs) -> Float[Array, "..."]:
-    """Outputs as metrics take them: logits, scores, vectors, or values in the target's own units.
-
-    Quantiles are sorted, so that they never cross; that does not increase the pinball loss (Chernozhukov, Fernandez-Val
-    and Galichon, "Quantile and probability curves without crossing", 2010). Corners of a box are sorted per axis.
-    """
-    outputs = one_output(task, outputs)
-    outputs = outputs if task.scaler is None else task.scaler.unscale(outputs)
-    if task.kind == "quantile":
-        return jnp.sort(outputs, axis=-1)
-    return losses.boxes.ordered(outputs) if task.kind == "box" else outputs
-
-
-def prediction(task: Task, outputs: Outputs) -> Float[Array, "..."]:
-    """Outputs as users take them; see the table above."""
-    outputs = one_output(task, outputs)
-    if KINDS[task.kind].labels == "classes":
-        return jax.nn.softmax(outputs, axis=-1)
-    if KINDS[task.kind].labels == "zero_one":
-        return jax.nn.sigmoid(outputs)
-    if task.kind == "normals":
-        return outputs / jnp.maximum(jnp.linalg.norm(outputs, axis=-1, keepdims=True), jnp.finfo(outputs.dtype).tiny)
-    return readable(task, outputs)

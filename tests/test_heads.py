@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import heads
-from mtl_jax.heads.base import mean_over_positions
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.tasks import Task
 
 DRAW = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import pytest
 
+import mtl_jax as mtl
 from mtl_jax import encoders, parts
 
 
@@ -23,7 +24,7 @@ def test_a_constructor_writes_the_text_that_rebuilds_it():
 
 
 def test_errors_list_what_there_is():
-    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(linear, mlp, tabular, tabm, "):
+    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(cnn, conv1d, linear, mlp, "):
         encoders.build("mpl")
     with pytest.raises(ValueError, match="unknown argument of encoder 'mlp' 'width'; .*features, norm, dropout"):
         encoders.build("mlp(width=3)")
@@ -36,3 +37,15 @@ def test_text_that_is_too_deep_is_no_call():
         with pytest.raises(ValueError, match="is not of the form name or name") as caught:
             parts.parse(text, "encoder")
         assert len(str(caught.value)) < 400
+
+
+def test_a_registry_is_what_says_it_returns_the_kind():
+    """So that another loss, metric or encoder is one file, and the line that imports it."""
+
+    def second(a: int = 0) -> mtl.metrics.Metric: ...
+    def first() -> mtl.metrics.Metric: ...
+    def helper(metric: mtl.metrics.Metric) -> str: ...
+
+    namespace = {"second": second, "first": first, "helper": helper, "Metric": mtl.metrics.Metric, "parts": parts}
+    assert list(parts.returning(mtl.metrics.Metric, namespace)) == ["first", "second"]
+    assert mtl.losses.NAMES["huber"] is mtl.losses.huber and "for_table" not in mtl.encoders.NAMES

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=experiments/configs/sharing.py:mmoe,cnn --workdir=runs/mmoe
 
-The part behind the colon is SHARING,ENCODER by name; ``--config.sharing="mmoe(experts=8)"`` sets arguments. Images come
+The part after the colon is SHARING,ENCODER by name; ``--config.sharing="mmoe(experts=8)"`` sets arguments. Images come
 from multi_digits (three tasks); tables from Tox21 (twelve assays, many labels missing); spoken digits from FSDD (digit
 and speaker); sentences from ATIS (intent, and slots word by word). The last three need ``--config.data_dir=DATA`` or
 MTL_JAX_DATA. Half a minute to

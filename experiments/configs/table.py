@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=experiments/configs/table.py:homes.csv,price,sold --workdir=runs/homes
 
-The part behind the colon is FILE,TARGET,...; or, for more arguments, a call (without separators, as configs have it):
+The part after the colon is FILE,TARGET,...; or, for more arguments, a call (without separators, as configs have it):
 ``--config="experiments/configs/table.py:from_csv(path='homes.csv', targets=('price',), types={'zip': 'category'})"``.
 `training.options_for_table` of that file are the defaults of the fields that `fit` takes. It ends with boosted trees
 and linear models on the same rows (``--config.beside_trees=False``: none). Half a minute to some minutes on 2 CPU

@@ -133,14 +133,14 @@ def predictions(
       at: the rows of `table` that they are at.
       table: the columns of all splits.
     """
-    classes, train = task.kind != "regression", known["train"]
+    classes, train = task.of_kind.labels != "numbers", known["train"]
     held = [k for k in known if k != "train" and len(known[k].rows)]
-    size = task.size if task.kind == "classification" else 2
+    size = task.size if task.of_kind.labels == "classes" else 2
     frequency = np.bincount(train.labels.astype(int), train.weights, size) if classes else None
     constant = frequency / frequency.sum() if classes else np.average(train.labels, weights=train.weights)
 
     def shaped(p: np.ndarray) -> np.ndarray:
-        return p[..., 1] if classes and size == 2 and task.kind != "classification" else p
+        return p[..., 1] if classes and size == 2 and task.of_kind.labels != "classes" else p
 
     alike = {k: shaped(np.broadcast_to(constant, (len(known[k].rows), *np.shape(constant)))) for k in held}
     found = {m: alike for m in ("constant", "linear", "trees")}
@@ -163,7 +163,7 @@ def predictions(
         models = fitted(models, x[at["train"]], train.labels, train.weights)
         if len(models) > 1:
             val = known["val"]
-            right = np.eye(size)[val.labels.astype(int)] if task.kind == "classification" else val.labels
+            right = np.eye(size)[val.labels.astype(int)] if task.of_kind.labels == "classes" else val.labels
             errors = [np.average(((predict(m, x[at["val"]]) - right) ** 2).reshape(len(right), -1).sum(1),
                                  weights=val.weights) for m in models]  # fmt: skip
             models = [models[int(np.argmin(errors))]]

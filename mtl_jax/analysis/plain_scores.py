@@ -9,12 +9,11 @@ from mtl_jax.tasks import Task
 
 HIGHER = ("auroc", "accuracy")  # where higher is better
 AT_ONCE = 2**21  # weights that are held
-METRICS = {"regression": "rrmse", "binary": "auroc", "multilabel": "auroc", "classification": "accuracy"}
 
 
 def metric_of(task: Task) -> str | None:
     """The metric of a task's kind; None where it has none here."""
-    return METRICS.get(task.kind)
+    return task.of_kind.against_trees
 
 
 def score(

@@ -34,7 +34,7 @@ class Row(NamedTuple):
     """One task on one split.
 
     Attributes:
-      task, split, metric: what is measured; a label or entry of a vector has its number behind the task's name.
+      task, split, metric: what is measured; a label or entry of a vector has its number after the task's name.
       scores: {model: score}.
       errors: {"trees", "linear": standard error of its difference to ours}.
     """
@@ -145,7 +145,7 @@ def beside_trees(run: Any, data: Dataset, draws: int = 400) -> BesideTrees:
         if metric_of(task) is None:
             left_out[task.name] = f"its kind is {task.kind}"
             continue
-        many = task.kind == "multilabel" or (task.kind == "regression" and task.size is not None)
+        many = task.of_kind.columns and task.size is not None
         for entry in range(task.size) if many else (None,):
             own = {k: p[task.name] if entry is None else p[task.name][:, entry] for k, p in predicted.items()}
             with plain_models.threads_for(num_rows(data.train)):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Real, UInt32
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Signal
+from mtl_jax.balancing.base import Balancer, Needs, Signal, given
 from mtl_jax.gradients.gramian import combine, gramian
 from mtl_jax.gradients.oracle import Losses, Oracle
 
@@ -72,5 +72,6 @@ def aggregate(
     )
     key = jax.random.key(0) if key is None else key
     result, state = balancer.update(signal, state, mask=mask, key=key)
-    direction = combine(result.weights, held) if result.direction is None else result.direction
+    if (direction := result.direction) is None:
+        direction = combine(given(result.weights), held)
     return direction[""], result.weights, state

@@ -97,7 +97,7 @@ def aggregator(balancer: Balancer, tasks: int | Sequence[str] | None = None) -> 
 
 
 def _count(rows: dict[str, Array]) -> int:
-    lengths = {p: x.shape[0] if x.ndim else None for p, x in rows.items()}
+    lengths = {p: x.shape[0] if x.ndim else 0 for p, x in rows.items()}
     path, count = next(iter(lengths.items()))
     for other, length in lengths.items():
         if length != count or not length:

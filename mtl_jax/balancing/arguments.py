@@ -31,7 +31,7 @@ def check(method: str, range_: str, **given: Any) -> None:
 def check_whole(method: str, least: int, **given: Any) -> None:
     """An error unless every argument is a whole number from `least` on."""
     for argument, value in given.items():
-        if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= least):
+        if not (isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least):
             raise ValueError(f"{method}: {argument}={value!r} must be a whole number, {least} or more")
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtl_jax.balancing.base import Balancer, Needs, Signal
+from mtl_jax.balancing.base import Balancer, Needs, Signal, given
 from mtl_jax.balancing.options import Options
 from mtl_jax.batch import aligned
 from mtl_jax.gradients.dense_factors import is_factored
@@ -60,7 +60,8 @@ def start(balancer: Balancer, num_objectives: int, num_tasks: int, shared: Gradi
     if balancer.needs is Needs.GRAMIAN and options.monitor:
         record = jax.tree.map(jnp.zeros_like, conflict(jnp.zeros((num_tasks, num_tasks)), jnp.ones(num_tasks, bool)))
     # Arrays of their own: a step that donates its state cannot take one buffer twice.
-    return Kept(inner, *(jnp.zeros((num_objectives,), jnp.float32) for _ in range(2)), record)
+    weights, head_weights = (jnp.zeros((num_objectives,), jnp.float32) for _ in range(2))
+    return Kept(inner, weights, head_weights, record)
 
 
 def read(
@@ -78,7 +79,7 @@ def read(
     if balancer.needs is Needs.LOSSES:
         return Reading(plain, present, {})
     if balancer.needs is Needs.ORACLE:
-        return Reading(plain._replace(oracle=oracle), present & oracle.validation.labelled, {})
+        return Reading(plain._replace(oracle=oracle), present & given(oracle).validation.labelled, {})
     if balancer.needs is Needs.CROSS:
         cross, both = line.cross()
         if balancer.unit_free:
@@ -192,9 +193,10 @@ def balance(
         def ask(kept: Kept) -> Kept:
             reading = read(balancer, line, present, options, ids, oracle, leave_out)
             result, inner = balancer.update(reading.signal, kept.inner, mask=reading.mask, key=key)
-            heads = jnp.ones_like(result.weights) if result.head_weights is None else result.head_weights
+            weights = given(result.weights)
+            heads = jnp.ones_like(weights) if result.head_weights is None else result.head_weights
             like = kept._replace(inner=None)
-            new = Kept(None, result.weights, heads, reading.record)
+            new = Kept(None, weights, heads, reading.record)
             return jax.tree.map(lambda n, o: n.astype(o.dtype), new, like)._replace(inner=inner)
 
         state = jax.lax.cond(step % options.update_every == 0, ask, lambda kept: kept, state)
@@ -208,7 +210,7 @@ def balance(
     if result.direction is not None:
         shared = line.along(result.direction) if options.level == "features" else result.direction
     else:
-        shared = line.weighted(pulled) if reading.held is None else combine(result.weights, reading.held)
+        shared = line.weighted(pulled) if reading.held is None else combine(given(result.weights), reading.held)
     record = {"weights": weights, **reading.record}
     if leave_out and reading.kept is not None:
         record["kept"] = reading.kept
@@ -219,9 +221,10 @@ def after(
     balancer: Balancer, before: Array, later: Array, state: Any, present: Bool[Array, " task"], options: Options
 ) -> Any:
     """The balancer's state once the losses of the same batch after the step are known."""
+    look = given(balancer.after)
     if options.update_every == 1:
-        return balancer.after(before, later, state, present)
-    return state._replace(inner=balancer.after(before, later, state.inner, present))
+        return look(before, later, state, present)
+    return state._replace(inner=look(before, later, state.inner, present))
 
 
 def conflict(gram: Float[Array, "task task"], present: Bool[Array, " task"], unit: Any = 1.0) -> Record:

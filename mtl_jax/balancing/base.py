@@ -3,7 +3,7 @@
 import enum
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
 from mtl_jax.gradients.oracle import Oracle
+
+T = TypeVar("T")
 
 
 class Needs(enum.Enum):
@@ -21,6 +23,17 @@ class Needs(enum.Enum):
     JACOBIAN = "jacobian"
     CROSS = "two samples"
     ORACLE = "validation batches"
+
+
+def given(x: T | None) -> T:
+    """What a method's contract says is there.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if x is None:
+        raise ValueError("a balancing method returned neither weights nor a direction, or lacks what its needs name")
+    return x
 
 
 class Signal(NamedTuple):

@@ -19,7 +19,7 @@ class DwaState(NamedTuple):
     older: Float[Array, " task"]
     last: Float[Array, " task"]
     total: Float[Array, " task"]
-    count: Int[Array, " task"]
+    count: Int[Array, " task"]  # type: ignore[assignment]  # a tuple's method goes by this name too
     step: Int[Array, ""]
 
 

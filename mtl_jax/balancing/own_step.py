@@ -18,9 +18,9 @@ from mtl_jax.gradients import over_devices, own_losses
 from mtl_jax.gradients.finite import all_finite
 from mtl_jax.gradients.given import halves, leaves_of, read_mask, shared_paths
 from mtl_jax.gradients.oracle import Oracle
-from mtl_jax.gradients.own_linearization import linear, pulls_of
+from mtl_jax.gradients.own_linearization import linear, vjps_of
 from mtl_jax.gradients.own_losses import OwnLosses
-from mtl_jax.gradients.own_vjps import Pulls, Where
+from mtl_jax.gradients.own_vjps import Vjps, Where
 from mtl_jax.partition import match, unflatten
 
 
@@ -117,28 +117,28 @@ class Balanced:
             source, where = own_losses.two_samples(self.losses), where._replace(batch=(batch, second))
         if self.balancer.needs is Needs.CROSS:
             samples = self._samples(where, batch, second)
-        pulls = pulls_of(source, where)
-        step = linear(pulls, shared, columns=how.mode == "columns", paths=how.paths, samples=samples)
+        vjps = vjps_of(source, where)
+        step = linear(vjps, shared, columns=how.mode == "columns", paths=how.paths, samples=samples)
         oracle = None
         if validation is not None:
             shown = ((batch, True if given is None else given), (validation, True))
             sides = [own_losses.side(self.losses, params, leaves, b, self.axis_name, on) for b, on in shown]
             oracle = Oracle(leaves, *sides)
 
-        present = pulls.labelled & pulls.finite
+        present = vjps.labelled & vjps.finite
         ids = asking.task_ids(names)
         key = jax.random.key(0) if key is None else key
         direction, heads, inner, record = asking.balance(
             self.balancer, step.line, state.inner, present, key, state.step, how, ids, oracle
         )
         if len(shared) < len(leaves):
-            direction = step.rest(jnp.ones_like(pulls.losses) if heads is None else heads) | direction
+            direction = step.rest(jnp.ones_like(vjps.losses) if heads is None else heads) | direction
         gradients = {p: direction[p].astype(x.dtype) for p, x in leaves.items()}
         whole = all_finite(gradients) & all_finite(inner, state.inner)
-        fine = present.any() | ~pulls.labelled.any() if skip else (pulls.finite | ~pulls.labelled).all()
+        fine = present.any() | ~vjps.labelled.any() if skip else (vjps.finite | ~vjps.labelled).all()
         applied = whole & fine
         gradients = jax.tree.map(lambda g: jnp.where(applied, g, jnp.nan), gradients)
-        new = state.moved(applied, inner, pulls.losses, present)
+        new = state.moved(applied, inner, vjps.losses, present)
 
         def by_name(values: Array | None) -> Any:
             if values is None or not named:
@@ -146,8 +146,8 @@ class Balanced:
             return {n: values[i] for i, n in enumerate(names)}
 
         info = Info(
-            by_name(pulls.losses), by_name(record["weights"]), by_name(record.get("norms")), record.get("cosines"),
-            record.get("conflict"), by_name(present), applied, pulls.aux,
+            by_name(vjps.losses), by_name(record["weights"]), by_name(record.get("norms")), record.get("cosines"),
+            record.get("conflict"), by_name(present), applied, vjps.aux,
         )  # fmt: skip
         return unflatten(gradients, params), new, info
 
@@ -177,7 +177,7 @@ class Balanced:
     def _shapes(self, params: Any, batch: Any) -> tuple[tuple[str, ...], bool]:
         """(names, whether losses are named), without running the losses."""
         if self.losses.apart:
-            return self.losses.tasks, True
+            return self.losses.tasks or (), True
         found: list[tuple[tuple[str, ...], bool]] = []
 
         def read(params: Any, batch: Any) -> Array:
@@ -208,10 +208,11 @@ class Balanced:
             mode = "map"
         return how._replace(mode=mode)
 
-    def _samples(self, where: Where, batch: Any, second: Any) -> Callable[[], tuple[Pulls, Pulls]]:
-        def samples() -> tuple[Pulls, Pulls]:
+    def _samples(self, where: Where, batch: Any, second: Any) -> Callable[[], tuple[Vjps, Vjps]]:
+        def samples() -> tuple[Vjps, Vjps]:
             two = halves(batch, method_name(self.balancer)) if second is None else (batch, second)
-            return tuple(pulls_of(self.losses, where._replace(batch=b)) for b in two)
+            first, last = (vjps_of(self.losses, where._replace(batch=b)) for b in two)
+            return first, last
 
         return samples
 

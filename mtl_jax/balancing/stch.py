@@ -17,7 +17,7 @@ class StchState(NamedTuple):
 
     preference: Float[Array, " task"]
     total: Float[Array, " task"]
-    count: Int[Array, " task"]
+    count: Int[Array, " task"]  # type: ignore[assignment]  # a tuple's method goes by this name too
     step: Int[Array, ""]
 
 

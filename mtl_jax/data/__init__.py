@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+from typing import Any
 
 from mtl_jax import parts
 from mtl_jax.data.arrays import from_arrays
@@ -17,7 +18,7 @@ from mtl_jax.data.tables import from_csv, from_dataframe
 from mtl_jax.data.tox21 import tox21
 from mtl_jax.data.ud_ewt import ud_ewt
 
-NAMES = {
+NAMES: dict[str, Any] = {
     "multi_digits": multi_digits,
     "tox21": tox21,
     "atis": atis,

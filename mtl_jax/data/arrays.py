@@ -19,7 +19,7 @@ from mtl_jax.data.stratification import class_codes
 from mtl_jax.inputs import read_inputs
 from mtl_jax.parts import check_seed
 from mtl_jax.reporting.many import some
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 
 def from_arrays(
@@ -78,7 +78,8 @@ def from_arrays(
             if not 2 <= len(given) <= 4:
                 raise ValueError(f"{key} has {len(given)} entries; it must be (inputs, targets), and masks and weights "
                                  "if there are any")  # fmt: skip
-            splits[key] = read(*given, missing=missing)
+            names = ("inputs", "targets", "masks", "weights")
+            splits[key] = read(**dict(zip(names, given, strict=False)), missing=missing)
     raw, rows, groups = divide(splits, fractions, seed, split)
     return finish(raw, tuple(targets), kinds or {}, name, rows=rows, groups=groups)
 
@@ -217,10 +218,11 @@ def finish(
     by_names = frozenset(t.name for t in tasks if (has_names_of_numbers(t) if named else by_name(t, raw)))
     splits = {k: encode_labels(tasks, s, k, by_names) for k, s in raw.items()}
     scaled = tuple(
-        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if KINDS[t.kind].scaled and not t.scaler else t
+        dataclasses.replace(t, scaler=fit_scaler(t, splits["train"])) if t.of_kind.scaled and not t.scaler else t
         for t in tasks
     )
     splits = {k: narrow_targets(scaled, s) for k, s in splits.items()}
-    data = Dataset(name, scaled, **{k: splits.get(k) for k in SPLITS}, **more)
+    every: dict[str, Any] = {k: splits.get(k) for k in SPLITS}
+    data = Dataset(name, scaled, **every, **more)
     check_dataset(data)
     return data

@@ -7,7 +7,7 @@ import numpy as np
 
 from mtl_jax import inputs, partition, parts
 from mtl_jax.batch import Batch, counted, inputs_of, labelled_elements, num_rows
-from mtl_jax.tasks import KINDS, Task, check_names
+from mtl_jax.tasks import Task, check_names
 
 
 def check_dataset(data: Any) -> None:
@@ -43,6 +43,7 @@ def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
             raise ValueError(f"{what} have dtype {leaf.dtype}; they must be numbers")
         # nan may stand for a value that is missing; an encoder says what it can read (`Encoder.check`).
         inputs.check_numbers(leaf, what)
+    weights = split.weights or {}
     for task in tasks:
         for field in ("targets", "masks"):
             if task.name not in getattr(split, field):
@@ -56,9 +57,9 @@ def check_split(tasks: tuple[Task, ...], split: Batch, name: str) -> None:
                 f"and {len(mask)} masks"
             )
         check_labels(task, target, mask, name)
-        if task.name in (split.weights or {}):
-            check_weights(task.name, np.asarray(split.weights[task.name]), len(target), name)
-    for unknown in set(split.weights or {}) - {t.name for t in tasks}:
+        if task.name in weights:
+            check_weights(task.name, np.asarray(weights[task.name]), len(target), name)
+    for unknown in set(weights) - {t.name for t in tasks}:
         raise parts.unknown(f"task in weights of {name}", unknown, [t.name for t in tasks])
 
 
@@ -77,7 +78,7 @@ def check_weights(task: str, weights: np.ndarray, rows: int, split: str) -> None
 
 def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -> None:
     """Checks the labels of one task; what is masked may hold anything."""
-    kind, where = KINDS[task.kind], f"task {task.name!r}"
+    kind, where = task.of_kind, f"task {task.name!r}"
     if mask.dtype != bool or mask.shape != target.shape[: mask.ndim]:
         raise ValueError(
             f"{where}: the mask of {split} is {mask.dtype} {mask.shape}; it must be bool, "
@@ -113,17 +114,13 @@ def check_labels(task: Task, target: np.ndarray, mask: np.ndarray, split: str) -
 
 def wrong_labels(task: Task, target: np.ndarray) -> tuple[np.ndarray, str]:
     """(where a label is none of its kind, what is wrong with it)."""
-    labels = KINDS[task.kind].labels
-    if labels == "classes":
-        return (target < 0) | (target >= task.size), f"outside 0..{task.size - 1}"
-    if labels == "zero_one":
+    kind = task.of_kind
+    if kind.labels == "classes":
+        size = task.num_classes or 0
+        return (target < 0) | (target >= size), f"outside 0..{size - 1}"
+    if kind.labels == "zero_one":
         return (target != 0) & (target != 1), "neither 0 nor 1"
     bad = ~np.isfinite(target)
-    if bad.any():
+    if bad.any() or kind.wrong is None:
         return bad, "not finite"
-    if task.kind == "box":
-        bad = (target[..., :2] > target[..., 2:]).any(-1, keepdims=True)
-        return np.broadcast_to(bad, target.shape).copy(), "no box x0, y0, x1, y1 with x0 <= x1 and y0 <= y1"
-    if task.kind == "normals":
-        return np.broadcast_to((target == 0).all(-1, keepdims=True), target.shape).copy(), "no direction"
-    return (target < 0) & (task.kind == "ranking"), "below 0; grades start at 0"
+    return kind.wrong(target)

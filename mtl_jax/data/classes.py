@@ -6,7 +6,8 @@ import numpy as np
 
 from mtl_jax import parts
 from mtl_jax.batch import Batch, labelled_elements
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.kinds import dtype_of
+from mtl_jax.tasks import Task
 
 
 def in_order_of(tasks: Sequence[Task], split: Batch, given: Sequence[Task], where: str) -> Batch:
@@ -41,7 +42,7 @@ def in_order_of(tasks: Sequence[Task], split: Batch, given: Sequence[Task], wher
 
 def names_elements(task: Task) -> bool:
     """Whether a label is one of the classes, rather than that `classes` names columns of labels."""
-    return KINDS[task.kind].labels == "classes" or (task.kind == "binary" and len(task.classes) == 2)
+    return task.of_kind.labels == "classes" or (task.of_kind.two and len(task.classes) == 2)
 
 
 def renumbered(task: Task, old: Task, target: np.ndarray, mask: np.ndarray, where: str) -> np.ndarray:
@@ -55,7 +56,7 @@ def renumbered(task: Task, old: Task, target: np.ndarray, mask: np.ndarray, wher
         row = np.argwhere(lost)[0]
         name = old.classes[int(target[tuple(row)])]
         raise parts.unknown(f"class in row {row[0]} of {where}, for task {task.name!r}:", name, task.classes)
-    return np.where(there, new, 0).astype(np.float32 if task.kind == "binary" else np.int32)
+    return np.where(there, new, 0).astype(dtype_of(task.of_kind))
 
 
 def columns(task: Task, old: Task, where: str) -> list[int]:

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from mtl_jax import parts
-from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of, map_weights, num_rows
+from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of, map_weights, num_rows, select_rows
 from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 SPLITS = ("train", "val", "test")
 
@@ -69,7 +69,7 @@ class Dataset:
                 raise parts.unknown(f"task of data set {self.name!r}", name, by_name)
         if tuple(names) == tuple(by_name):
             return self
-        splits = {k: select_tasks(getattr(self, k), names) for k in SPLITS}
+        splits: dict[str, Any] = {k: select_tasks(getattr(self, k), names) for k in SPLITS}
         return dataclasses.replace(self, tasks=tuple(by_name[n] for n in names), spec=None, **splits)
 
     def take(self, count: int, seed: int = 0, val: int = 0) -> "Dataset":
@@ -126,14 +126,7 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
     def take(tree: Any, index: np.ndarray) -> Any:
         return jax.tree.map(lambda x: np.asarray(x)[index], tree)
 
-    if not isinstance(rows, dict):
-        return take(split, rows)
-    return Batch(
-        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
-        {t: take(y, rows[t]) for t, y in split.targets.items()},
-        {t: take(m, rows[t]) for t, m in split.masks.items()},
-        map_weights(lambda t, w: take(w, rows[t]), split.weights),
-    )
+    return select_rows(split, rows, take)
 
 
 def fit_scaler(task: Task, train: Batch) -> Scaler:
@@ -142,13 +135,13 @@ def fit_scaler(task: Task, train: Batch) -> Scaler:
     Per dimension, over all pixels alike, or, of boxes, over both x and both y: that leaves overlaps as they are. Rows
     count by their weights. Values that are far from 0 against their spread get an origin (see `Scaler`).
     """
-    target, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(train, task.name))
-    target = target.astype(np.float64)
-    mask = labelled_elements(target, mask)
+    target, mask, weights = labels_of(train, task.name)
+    target = np.asarray(target).astype(np.float64)
+    mask = labelled_elements(target, np.asarray(mask))
     if weights is not None:  # in place of 1 and 0
-        mask = np.where(mask, aligned(weights.astype(np.float64), target), 0)
-    scaled = KINDS[task.kind].scaled
-    columns = {"all": 1, "boxes": 2}.get(scaled) or int(np.prod(target.shape[1:]))
+        mask = np.where(mask, aligned(np.asarray(weights, np.float64), target), 0)
+    scaled = task.of_kind.scaled
+    columns = {"all": 1, "boxes": 2}.get(scaled or "") or int(np.prod(target.shape[1:]))
     target, mask = target.reshape(-1, columns), mask.reshape(-1, columns)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is for the checks to say
         mean, std = moments(target, mask)

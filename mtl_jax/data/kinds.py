@@ -20,7 +20,8 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.labels import is_text, numbers_of_text, spell
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.kinds import KINDS, one_class_a_row
+from mtl_jax.tasks import Task
 
 # In other words 0 and 1, in any case.
 BOOLEANS = (("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("nein", "ja"), ("non", "oui"))
@@ -34,7 +35,7 @@ def squeezed(name: str, given: str | Task | None, raw: dict[str, Batch]) -> dict
     """Splits whose labels of whole numbers or text [N, 1] are [N], where the kind is not given or is one of [N]."""
     kind = given.kind if isinstance(given, Task) else given
     splits = [(s.targets[name], s.masks[name]) for s in raw.values()]
-    if kind not in (None, "classification", "binary") or any(y.ndim != 2 or y.shape[1] != 1 for y, _ in splits):
+    if not (kind is None or one_class_a_row(kind)) or any(y.ndim != 2 or y.shape[1] != 1 for y, _ in splits):
         return raw
     if kind is None and any(y.dtype.kind == "b" or not (is_text(y) or _whole(y[m])) for y, m in splits):
         return raw
@@ -67,7 +68,7 @@ def make_task(name: str, given: str | Task | None, raw: dict[str, Batch], named:
     amounts = numbers_of_text(observed) if text else observed
     if text and amounts is None and kind.labels == "numbers":
         raise ValueError(f"task {name!r}: labels are text such as {observed[:1].tolist()}; {given} takes numbers")
-    if given == "binary":
+    if kind.two:
         return Task(name, given, classes=_two_classes(name, observed, amounts, text))
     if kind.labels == "classes":
         if text:
@@ -76,7 +77,7 @@ def make_task(name: str, given: str | Task | None, raw: dict[str, Batch], named:
         return _task_of_codes(name, given, observed, named, given_kind is not None)
     if text and kind.labels == "zero_one" and (amounts is None or not np.isin(amounts, (0, 1)).all()):
         raise ValueError(f"task {name!r}: labels are text such as {observed[:1].tolist()}; {given} takes 0 and 1")
-    return Task(name, given, size=shape[1] if kind.axes == ("size",) and len(shape) > 1 else None)
+    return Task(name, given, size=shape[1] if kind.columns and len(shape) > 1 else None)
 
 
 def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, text: bool) -> tuple[str, ...]:
@@ -89,7 +90,7 @@ def _two_classes(name: str, observed: np.ndarray, amounts: np.ndarray | None, te
             return tuple(sorted({str(v) for v in observed}, key=float))
         if text and any({v.lower() for v in distinct} == set(pair) for pair in BOOLEANS):
             return tuple(sorted(distinct, key=lambda v: any(v.lower() == pair[1] for pair in BOOLEANS)))
-        return tuple(v if amounts is None else spell(v) for v in distinct)
+        return tuple(distinct if amounts is None else map(spell, np.unique(amounts).tolist()))
     if amounts is None:
         raise ValueError(f"task {name!r}: labels are text of {len(distinct)} values such as {distinct[:3]}; binary "
                          "takes two")  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch, labelled_elements
 from mtl_jax.inputs import check_int32
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.kinds import dtype_of
+from mtl_jax.tasks import Task
 
 
 def as_labels(task: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +113,7 @@ def by_name(task: Task, raw: Mapping[str, Batch]) -> bool:
 
 def has_names_of_numbers(task: Task) -> bool:
     """Whether a label is a class whose name is a number other than its place: in a table, a number is the name."""
-    if not task.classes or KINDS[task.kind].labels == "numbers":
+    if not task.classes or task.of_kind.labels == "numbers":
         return False
     try:
         names = [float(c) for c in task.classes]
@@ -139,7 +140,7 @@ def encode_labels(
     targets, masks = {}, {}
     for task in tasks:
         values, mask = split.targets[task.name], split.masks[task.name]
-        kind = KINDS[task.kind]
+        kind = task.of_kind
         if kind.whole and mask.ndim > 1 and mask.ndim == values.ndim:
             mask = mask.all(-1)
         present = labelled_elements(values, mask)
@@ -163,8 +164,7 @@ def encode_labels(
                     f"task {task.name!r}: label {values[at]:g} in row {at[0]} of {where} is {values.dtype}; "
                     f"{task.kind} takes integers"
                 )
-        wide = np.float32 if values.dtype in (np.float16, np.float32) else np.float64
-        dtype = {"classes": np.int32, "zero_one": np.float32}.get(kind.labels, wide)
+        dtype = dtype_of(kind, values.dtype)
         values = np.where(present, values, 0)
         if dtype is np.int32:
             check_int32(values, f"task {task.name!r}: labels of {where}", "classes are 0, 1, ...")

@@ -5,6 +5,7 @@ test set, Alpaydin and Kaynak, 1998); no download is needed.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,10 +68,11 @@ def multi_digits(
     spec = {"tasks": tasks, "num_train": num_train, "num_val": num_val, "num_test": num_test, "enlarge": enlarge,
             "views": views}  # fmt: skip
     spec = {k: v for k, v in spec.items() if v != DEFAULTS[k]}
+    chosen: dict[str, Any] = {k: select_tasks(s, tasks) for k, s in splits.items()}
     return Dataset(
         "multi_digits",
         tuple(made[t] for t in tasks),
-        **{k: select_tasks(s, tasks) for k, s in splits.items()},
+        **chosen,
         spec=parts.call("multi_digits", spec),
     )
 

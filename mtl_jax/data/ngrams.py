@@ -10,7 +10,7 @@ from jaxtyping import Float
 def hashed_ngrams(texts: Collection[str], features: int, longest: int) -> Float[np.ndarray, "text feature"]:
     """float32 [N, features]: log(1 + count) of the n-grams of 1 to `longest` characters that fall into each bucket.
 
-    A text counts with "^" before and "$" behind it, so that its beginning and end are seen. An n-gram's bucket is the
+    A text counts with "^" before and "$" after it, so that its beginning and end are seen. An n-gram's bucket is the
     CRC-32 of its UTF-8 bytes, modulo `features`. Every different n-gram is hashed once: 24,000 molecules take a second.
     """
     framed = [f"^{text}$" for text in texts]

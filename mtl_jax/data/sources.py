@@ -3,6 +3,7 @@
 import os
 import pathlib
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def find(relative: str, data_dir: str | pathlib.Path | None, name: str, source: 
     return path
 
 
-def read_mat(path: pathlib.Path, shapes: dict[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
+def read_mat(path: pathlib.Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
     """The numeric arrays of a MATLAB file (version 5) that `shapes` names, as float64; None stands for any length.
 
     Raises:

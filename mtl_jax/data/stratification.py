@@ -64,7 +64,7 @@ def spread(labels: Labels, counts: Int[np.ndarray, " split"], seed: int) -> Int[
 def exact(labels: Labels, counts: Int[np.ndarray, " split"], seed: int) -> Int[np.ndarray, " rows"]:
     """The place of each row: `spread` by classes of several tasks, and of one in equal parts.
 
-    Of one, classes come one behind the other, and each row goes to the split that lags most. Every split then has its
+    Of one, classes come one after the other, and each row goes to the split that lags most. Every split then has its
     share of every class to within two rows, and of all rows to within one.
     """
     if len(labels) > 1:

@@ -44,7 +44,7 @@ class Vocabulary:
         With affixes, also {"affixes": int32 [N, max_length, 2 AFFIX + 1]}.
 
         Args:
-          sentences: sequences of words; what is behind the first `max_length` is cut off.
+          sentences: sequences of words; what comes after the first `max_length` is cut off.
           max_length: length of the rows.
         """
         sentences = list(sentences)

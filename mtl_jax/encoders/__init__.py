@@ -2,36 +2,23 @@
 
 from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.encoders.cnn import cnn
-from mtl_jax.encoders.conv1d import conv1d
-from mtl_jax.encoders.for_table import for_table
-from mtl_jax.encoders.linear import linear
-from mtl_jax.encoders.mlp import mlp
-from mtl_jax.encoders.multimodal import multimodal
-from mtl_jax.encoders.resnet import resnet
-from mtl_jax.encoders.rnn import rnn
-from mtl_jax.encoders.tabm import tabm
-from mtl_jax.encoders.tabular import tabular
-from mtl_jax.encoders.transformer import transformer
-from mtl_jax.encoders.unet import unet
-from mtl_jax.encoders.vgg import vgg
-from mtl_jax.encoders.vit import vit
+from mtl_jax.encoders.cnn import cnn as cnn
+from mtl_jax.encoders.conv1d import conv1d as conv1d
+from mtl_jax.encoders.for_table import for_table as for_table
+from mtl_jax.encoders.linear import linear as linear
+from mtl_jax.encoders.mlp import mlp as mlp
+from mtl_jax.encoders.multimodal import multimodal as multimodal
+from mtl_jax.encoders.resnet import resnet as resnet
+from mtl_jax.encoders.rnn import rnn as rnn
+from mtl_jax.encoders.tabm import tabm as tabm
+from mtl_jax.encoders.tabular import tabular as tabular
+from mtl_jax.encoders.transformer import transformer as transformer
+from mtl_jax.encoders.unet import unet as unet
+from mtl_jax.encoders.vgg import vgg as vgg
+from mtl_jax.encoders.vit import vit as vit
 
-NAMES = {
-    "linear": linear,
-    "mlp": mlp,
-    "tabular": tabular,
-    "tabm": tabm,
-    "cnn": cnn,
-    "resnet": resnet,
-    "vgg": vgg,
-    "vit": vit,
-    "unet": unet,
-    "rnn": rnn,
-    "conv1d": conv1d,
-    "transformer": transformer,
-    "multimodal": multimodal,
-}
+# All but the one that is chosen by the data.
+NAMES = {name: function for name, function in parts.returning(Encoder, globals()).items() if function is not for_table}
 
 
 def build(text: str, **extra) -> Encoder:
@@ -41,22 +28,4 @@ def build(text: str, **extra) -> Encoder:
     return parts.build(text, NAMES, "encoder", **extra)
 
 
-__all__ = [
-    "NAMES",
-    "Encoder",
-    "build",
-    "cnn",
-    "conv1d",
-    "for_table",
-    "linear",
-    "mlp",
-    "multimodal",
-    "resnet",
-    "rnn",
-    "tabm",
-    "tabular",
-    "transformer",
-    "unet",
-    "vgg",
-    "vit",
-]
+__all__ = ["NAMES", "Encoder", "build", "for_table", *NAMES]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from mtl_jax.batch import PerTask
-from mtl_jax.inputs import Place, check_finite
+from mtl_jax.inputs import Place, check_finite, within
 from mtl_jax.keys import TaskKey, named_key
 from mtl_jax.model import Train
 
@@ -38,14 +38,14 @@ class Encoder(NamedTuple):
     spec: str | None = None
     reads_missing: bool = False
     members: int | None = None
-    check: Callable[[Any, Place], None] | None = None
+    check: Any = None
 
 
 def check_inputs(encoder: Encoder, inputs: Any, where: Place) -> None:
     """An error for NumPy inputs, of all tasks, with values that the encoder cannot read (its `check`)."""
     if isinstance(inputs, PerTask):
         for task, own in inputs.items():
-            check_inputs(encoder, own, lambda path, t=task: where(f"{t}/{path}" if path else t))
+            check_inputs(encoder, own, functools.partial(within, where, task))
     elif encoder.check is not None:
         encoder.check(inputs, where)
     elif not encoder.reads_missing:
@@ -100,7 +100,9 @@ def init_layers(
 
     `inside` says that the modules were made within another's call, and so can only be compiled with it.
     """
-    init = init_module.__wrapped__ if inside else init_module
+    init: Any = init_module
+    if inside:
+        init = init.__wrapped__
     params, state, x = {}, {}, jax.tree.map(jnp.asarray, x)
     for name, module in named:
         x, variables = init(module, named_key(key, f"{prefix}/{name}"), x)

@@ -47,7 +47,7 @@ def cnn(
       window: side and stride of the max pooling that ends a stage; 1 for none.
       pool: "flatten", "mean" over positions, or "none" for images as they are.
       norm: "none", "batch", "layer" or "group", in front of the activation.
-      dropout: rate behind the activation.
+      dropout: rate after the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.

@@ -70,13 +70,13 @@ def conv1d(
       kernel: steps that a convolution sees.
       dilation: stage i of the convolutions leaves out steps between those it sees: they are dilation**i apart.
       causal: a step sees itself and earlier steps only (with `window`, to the window's end).
-      window: steps that become one behind each stage, by their maximum; 1 for none.
+      window: steps that become one after each stage, by their maximum; 1 for none.
       vocabulary: number of token ids; None for series.
       embedding: width of token vectors.
       affixes: number of affix buckets, as the data have them, whose vectors are added to the token's; None for none.
       pool: "max" or "mean" over valid steps, "first", "last", or "none" for sequences as they are.
       norm: "none", "batch", "layer" or "group", in front of the activation; over valid steps.
-      dropout: rate behind the activation.
+      dropout: rate after the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.

@@ -4,6 +4,7 @@ Gates after Arevalo et al. 2017, arXiv:1702.01992; a learned query over the toke
 et al., ICML 2021, arXiv:2103.03206).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from mtl_jax.encoders import base, layers, sequences
 from mtl_jax.encoders.attention import Attention
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.mlp import DenseStage
-from mtl_jax.inputs import Place
+from mtl_jax.inputs import Place, within
 from mtl_jax.model import Train
 
 FUSIONS = ("concat", "gate", "attention")
@@ -35,7 +36,9 @@ class Fuse(nn.Module):
     dtype: str | None = None
 
     @nn.compact
-    def __call__(self, features: dict[str, Any], present: dict[str, Bool[Array, "batch"]]) -> Float[Array, "batch out"]:
+    def __call__(
+        self, features: dict[str, Any], present: dict[str, Bool[Array, " batch"]]
+    ) -> Float[Array, "batch out"]:
         if self.how == "attention":
             return self.attend(features, present)
         for name, x in features.items():
@@ -147,7 +150,7 @@ class ModalityCheck(NamedTuple):
                 own = jax.tree.map(
                     lambda v, t=there: np.where(t.reshape(-1, *(1,) * (np.ndim(v) - 1)), v, np.zeros((), v.dtype)), own
                 )
-            base.check_inputs(encoder, own, lambda path, n=name: where(f"{n}/{path}" if path else n))
+            base.check_inputs(encoder, own, functools.partial(within, where, name))
 
 
 @parts.recorded()
@@ -176,9 +179,9 @@ def multimodal(
         learned query reads the tokens of what is present: steps of a sequence, pixels of an image, or a vector as one.
       width: of the fused features; "concat" has the sum of its parts' widths instead.
       heads: of "attention".
-      features: widths of dense stages behind the fusion.
+      features: widths of dense stages after the fusion.
       norm: of those stages: "none", "batch", "layer" or "group".
-      dropout: of those stages, behind the activation.
+      dropout: of those stages, after the activation.
       activation: of those stages, one of `layers.ACTIVATIONS`.
       dtype: computation dtype of the fusion and those stages; each encoder's text has its own.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.

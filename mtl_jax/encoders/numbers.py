@@ -6,6 +6,7 @@ outlier is just far out (Holzmueller, Grinsztajn and Steinwart, "Better by defau
 """
 
 import statistics
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -90,11 +91,11 @@ class Periodic(nn.Module):
         return jnp.concatenate([x[..., None], waves], -1)
 
 
-def _phases(key: Array, shape: tuple[int, ...], dtype: object = jnp.float32) -> Array:
+def _phases(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     return jax.random.uniform(key, shape, dtype, -np.pi, np.pi)
 
 
-NUMBERS = {"plain": None, "piecewise": Piecewise, "periodic": Periodic}
+NUMBERS: dict[str, Any] = {"plain": None, "piecewise": Piecewise, "periodic": Periodic}
 
 
 def check(numbers: str, width: int, bins: int, kind: str) -> None:

@@ -107,7 +107,7 @@ def resnet(
     """A residual network on images [B, H, W, C], a stage per group of blocks; the stem belongs to stage 0.
 
     Depths 18 and 34 have 4 groups of basic blocks, 50 and 101 of bottlenecks, of widths 64, 128, 256 and 512 (four
-    times that behind bottlenecks). Depths 20, 32, 44, 56 and 110 are the paper's networks for CIFAR: 3 groups of
+    times that after bottlenecks). Depths 20, 32, 44, 56 and 110 are the paper's networks for CIFAR: 3 groups of
     basic blocks of widths 16, 32 and 64. Rounding apart, torchvision's weights give torchvision's features.
 
     Args:

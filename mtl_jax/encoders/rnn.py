@@ -111,7 +111,7 @@ def rnn(
       affixes: number of affix buckets, as the data have them, whose vectors are added to the token's; None for none.
       pool: "final" for the state after all valid steps (of both directions), "mean" or "max" over valid steps, "first",
         "last", or "none" for sequences as they are.
-      dropout: rate behind each layer.
+      dropout: rate after each layer.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
     """

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtl_jax import parts
 from mtl_jax.encoders import layers
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.inputs import Place, check_codes, check_numbers
 
 TOKENS = (
@@ -48,6 +49,9 @@ def read_tokens(x: Any, encoder: str) -> Tokens:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
     """
     entries = x if isinstance(x, dict) else {"tokens": x}
+    ids: Any
+    types: Any
+    affixes: Any
     ids, types, affixes = (entries.get(n) for n in ("tokens", "types", "affixes"))
     good = entries.keys() <= {"tokens", "mask", "types", "affixes"} and is_array(ids, jnp.integer, 2)
     good = good and (types is None or (is_array(types, jnp.integer, 2) and types.shape == ids.shape))
@@ -67,7 +71,7 @@ def read_series(x: Any, encoder: str) -> dict[str, Array]:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
     """
     entries = x if isinstance(x, dict) else {"values": x}
-    values = entries.get("values")
+    values: Any = entries.get("values")
     good = entries.keys() <= {"values", "mask"} and is_array(values, jnp.floating, 3)
     mask = as_mask(entries.get("mask", jnp.ones(values.shape[:2], bool)), values.shape[:2]) if good else None
     if mask is None:
@@ -183,8 +187,7 @@ class SequencePool(nn.Module):
         values, mask = x["values"], x["mask"]
         some = mask.any(1)[:, None]
         if self.how == "mean":
-            count = jnp.maximum(mask.sum(1), 1)[:, None].astype(values.dtype)
-            return jnp.where(mask[..., None], values, 0).sum(1) / count
+            return mean_over_positions(x)
         if self.how == "max":
             # By the step where it is: a gradient that compares values with their maximum is lost where XLA computes
             # the values twice, with another rounding.

@@ -91,7 +91,7 @@ def tabm(
       members: how many.
       embedding, numbers, width, bins: of the columns, as of `tabular`, which also says what inputs are.
       norm: "none", "batch" (over rows and members), "layer" or "group", in front of the activation.
-      dropout: rate behind the activation.
+      dropout: rate after the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.

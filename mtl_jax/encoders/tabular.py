@@ -47,7 +47,8 @@ class Columns(nn.Module):
     def with_widths(self, x: Any) -> tuple[Float[Array, "batch width"], tuple[int, ...]]:
         """(all columns side by side, how wide each is); a plain number and its indicator are columns of their own."""
         entries = x if isinstance(x, dict) else {"numbers": x}
-        values, categories = entries.get("numbers"), entries.get("categories")
+        values: Any = entries.get("numbers")
+        categories: Any = entries.get("categories")
         good = entries and entries.keys() <= {"numbers", "categories"}
         good = good and ("numbers" not in entries or sequences.is_array(values, jnp.floating, 2))
         good = good and ("categories" not in entries or sequences.is_array(categories, jnp.integer, 2))
@@ -170,14 +171,14 @@ def tabular(
       embedding: width of a category's vector; None for half the column's cardinality, from 2 to 50.
       indicators: add an input per plain number that is 1 where it is missing.
       norm: "none", "batch", "layer" or "group", in front of the activation (of a residual block, in front of it all).
-      dropout: rate behind the activation.
+      dropout: rate after the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
       numbers: how numbers enter: "plain", or with a vector per column, "piecewise" or "periodic" (`encoders.numbers`).
       width: of such a vector.
       bins: of "piecewise"; of "periodic", the number of frequencies.
-      block: "dense", or "residual": stages behind the first are residual blocks.
+      block: "dense", or "residual": stages after the first are residual blocks.
     """
     widths, cardinalities = check(features, cardinalities, embedding, norm, dropout, activation, "tabular")
     check_vectors(numbers, width, bins, "tabular")

@@ -101,7 +101,7 @@ def transformer(
       norm: "pre" or "post", see `attention.Block`.
       causal: a step sees itself and earlier steps only.
       pool: "mean" or "max" over valid steps, "first", "last" (valid one), or "none" for sequences as they are.
-      dropout: rate behind the embedding and behind each part of a block.
+      dropout: rate after the embedding and after each part of a block.
       activation: one of `layers.ACTIVATIONS`.
       eps: of layer normalisation.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.

@@ -87,7 +87,7 @@ def unet(
     Args:
       features: widths, from full resolution down.
       norm: "none", "batch", "layer" or "group", in front of the activation.
-      dropout: rate behind the activation.
+      dropout: rate after the activation.
       activation: one of `layers.ACTIVATIONS`.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.

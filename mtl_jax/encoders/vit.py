@@ -71,7 +71,7 @@ def vit(
       patch: side of a patch, in pixels; it divides height and width.
       pool: "class" for the output at a learned first token, "mean" over patches, "none" for the sequence of patches.
       norm: "pre" or "post", see `attention.Block`.
-      dropout: rate behind the embedding and behind each part of a block.
+      dropout: rate after the embedding and after each part of a block.
       activation: one of `layers.ACTIVATIONS`.
       eps: of layer normalisation.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.

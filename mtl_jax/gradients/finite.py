@@ -36,7 +36,8 @@ def squared_lengths(trees: dict[str, Any], stacked: Collection[str] = ()) -> dic
     Where it is finite, so is every number, and its square, which optimizers form. It is nan where a number is, and inf
     where one is inf or too large for its square. Trees in `stacked` have a sum for each entry of the leading axis.
     """
-    lengths, rows = {}, {}
+    lengths: dict[str, Any] = {}
+    rows: dict[Any, dict[str, Array]] = {}
     for name, tree in trees.items():
         whole = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree)]
         if name in stacked:

@@ -1,13 +1,16 @@
 """Inner products and combinations of task gradients, leaf by leaf."""
 
+import functools
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax.gradients import dense_factors
-from mtl_jax.gradients.dense_factors import Factored, is_factored
+from mtl_jax.gradients.dense_factors import Factored
 
-Gradients = dict[str, Float[Array, "task ..."] | Factored]  # the rows of a Jacobian, leaf by leaf
+Gradients = Mapping[str, Float[Array, "task ..."] | Factored]  # the rows of a Jacobian, leaf by leaf
 
 
 def gramian(jacobian: Gradients) -> Float[Array, "task task"]:
@@ -18,15 +21,15 @@ def gramian(jacobian: Gradients) -> Float[Array, "task task"]:
     """
     if not jacobian:
         raise ValueError("the Jacobian is empty: no shared parameter trains, so there is nothing to balance")
-    right = {p: dense_factors.with_outer(rows) if is_factored(rows) else rows for p, rows in jacobian.items()}
-    return product({p: rows.cotangents if is_factored(rows) else rows for p, rows in jacobian.items()}, right)
+    right = {p: dense_factors.with_outer(rows) if isinstance(rows, Factored) else rows for p, rows in jacobian.items()}
+    return product({p: rows.cotangents if isinstance(rows, Factored) else rows for p, rows in jacobian.items()}, right)
 
 
 def product(
-    left: dict[str, Float[Array, "task ..."]], right: dict[str, Float[Array, "task ..."]]
+    left: Mapping[str, Float[Array, "task ..."]], right: Mapping[str, Float[Array, "task ..."]]
 ) -> Float[Array, "task task"]:
     """L R' over all leaves, in float32 at least and at highest precision."""
-    return sum(products_of_rows(left[p], right[p]) for p in left)
+    return functools.reduce(jnp.add, [products_of_rows(left[p], right[p]) for p in left])
 
 
 FEW, SLICE = 10, 16384  # see `products_of_rows`
@@ -67,7 +70,7 @@ def combine(weights: Float[Array, " task"], jacobian: Gradients) -> dict[str, Fl
     """J'w, leaf by leaf."""
 
     def leaf(rows: Array | Factored) -> Array:
-        if is_factored(rows):
+        if isinstance(rows, Factored):
             return dense_factors.combine(weights, rows)
         return jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest")
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 MODES = ("map", "vmap", "layers", "columns")  # of pulling: see `balancing.options`
 Gradient = dict[str, Array]  # {path: array}, trainable leaves only
+Rows = dict[str, Any]  # {path: [K, ...]}, or `dense_factors.Factored`
 
 
 class Linearization(NamedTuple):
@@ -44,7 +45,7 @@ class Linearization(NamedTuple):
     finite: Bool[Array, " task"]
     state: Any
     metrics: dict[str, Array]
-    jacobian: Callable[..., Gradient]
+    jacobian: Callable[..., Rows]
     gramian: Callable[..., Float[Array, "task task"]]
     largest: Callable[..., Float[Array, " task"]]
     weighted: Callable[[Float[Array, "task ..."]], Gradient]

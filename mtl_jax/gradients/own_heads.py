@@ -1,4 +1,4 @@
-"""Heads of one's own behind common features, linearised: heads run forward and backward once, and from there on only
+"""Heads of one's own after common features, linearised: heads run forward and backward once, and from there on only
 what comes back at the features is pulled through the trunk, row by row."""
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from mtl_jax.gradients.finite import all_finite
 from mtl_jax.gradients.gramian import combine
 from mtl_jax.gradients.linearization import Gradient
 from mtl_jax.gradients.own_losses import OwnLosses
-from mtl_jax.gradients.own_vjps import Pulls, Where, cut, usable_in
+from mtl_jax.gradients.own_vjps import Vjps, Where, cut, usable_in
 from mtl_jax.gradients.reach import reached
 from mtl_jax.gradients.vjps import floats, over_rows, with_transpose
 
 
-def of_heads(form: OwnLosses, where: Where) -> Pulls:
-    """Heads behind common features: heads forward and backward once, then the features' cotangents row by row."""
+def of_heads(form: OwnLosses, where: Where) -> Vjps:
+    """Heads after common features: heads forward and backward once, then the features' cotangents row by row."""
     columns = where.mode == "columns"
 
     def encode(leaves: Gradient) -> tuple[Gradient, tuple[Any, Any]]:
@@ -103,7 +103,7 @@ def of_heads(form: OwnLosses, where: Where) -> Pulls:
         return found if where.axis_name is None else jax.lax.psum(found, where.axis_name)
 
     share = 1 if where.axis_name is None else jax.lax.axis_size(where.axis_name)
-    return Pulls(
+    return Vjps(
         losses, labelled, finite, form.joined_aux(of_trunk, of_own), row,
         lambda: over_rows(pull, seeds, where.mode), mix, push if columns else None,
         at_features, along,

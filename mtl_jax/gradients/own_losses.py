@@ -34,7 +34,7 @@ class OwnLosses(NamedTuple):
       tasks: names of the tasks, where they are known before a batch is seen.
     """
 
-    functions: Callable | Mapping[str, Callable]
+    functions: Any
     features: Callable | None = None
     has_aux: bool = False
     has_mask: bool = False
@@ -48,6 +48,8 @@ class OwnLosses(NamedTuple):
     # --- one call of the user's functions ------------------------------------------------------------------------
     def encoded(self, params: Any, batch: Any) -> tuple[Any, Any]:
         """(features, aux)."""
+        if self.features is None:
+            raise ValueError("losses without features= encode nothing")
         found = self.features(params, batch)
         return _pair(found, "features", "(features, aux)") if self.has_aux else (found, None)
 

@@ -1,7 +1,7 @@
 """Loss functions of one's own, linearised: rows of their Jacobian, and any weighted sum of rows, pulled on demand.
 
 One function of all losses is pulled as a whole, once per row. Functions of the tasks' own are pulled one by one, and no
-task pays for another. Heads behind common features have a file of their own (`own_heads`).
+task pays for another. Heads after common features have a file of their own (`own_heads`).
 """
 
 from collections.abc import Callable
@@ -64,8 +64,8 @@ class Where(NamedTuple):
         return self.vary(still | {p: g.astype(still[p].dtype) for p, g in direction.items()})
 
 
-class Pulls(NamedTuple):
-    """Losses at a place, and the pulls.
+class Vjps(NamedTuple):
+    """Losses at a place, and their vjps.
 
     Attributes:
       losses: [K], the mean over the devices.
@@ -98,7 +98,7 @@ def usable_in(where: Where, losses: Array, mask: Array) -> tuple[Array, Array, A
     return losses, there if where.mask is None else there & where.mask, jnp.isfinite(losses)
 
 
-def of_one(form: OwnLosses, where: Where) -> Pulls:
+def of_one(form: OwnLosses, where: Where) -> Vjps:
     """One function of all losses: each row is a pull through all of it."""
 
     def function(leaves: Gradient) -> tuple[Array, tuple[Array, Any]]:
@@ -119,7 +119,7 @@ def of_one(form: OwnLosses, where: Where) -> Pulls:
         every = over_rows(lambda i: pull(unit(i)), jnp.arange(count), where.mode)
         finite &= jax.vmap(all_finite)(every)
         every = cut(labelled & finite, every)
-        return Pulls(losses, labelled, finite, aux, _indexed(where, every), lambda: where.only_shared(every),
+        return Vjps(losses, labelled, finite, aux, _indexed(where, every), lambda: where.only_shared(every),
                      lambda weights: combine(weights, every), None)  # fmt: skip
     usable = labelled & finite
 
@@ -130,11 +130,11 @@ def of_one(form: OwnLosses, where: Where) -> Pulls:
     def push(direction: Gradient) -> Array:
         return jnp.where(usable, where.mean(tangent(where.both(direction))), 0)
 
-    return Pulls(losses, labelled, finite, aux, row, lambda: over_rows(row, jnp.arange(count), where.mode),
+    return Vjps(losses, labelled, finite, aux, row, lambda: over_rows(row, jnp.arange(count), where.mode),
                  lambda weights: pull(jnp.where(usable, weights, 0)), push if tangent else None)  # fmt: skip
 
 
-def of_each(form: OwnLosses, where: Where) -> Pulls:
+def of_each(form: OwnLosses, where: Where) -> Vjps:
     """A function per task, each pulled by itself: together they cost what one pull of their sum does."""
     parts = [
         with_transpose(lambda x, n=n, own=own: form.one(n, where.tree(x), own), where.mode == "columns", where.leaves)
@@ -142,7 +142,7 @@ def of_each(form: OwnLosses, where: Where) -> Pulls:
     ]
     losses = jnp.stack([value for value, *_ in parts])
     losses, labelled, finite = usable_in(where, losses, jnp.stack([mask for *_, (mask, _) in parts]))
-    aux = dict(zip(form.tasks, [a for *_, (_, a) in parts], strict=True)) if form.has_aux else None
+    aux = dict(zip(form.tasks or (), [a for *_, (_, a) in parts], strict=True)) if form.has_aux else None
 
     def pull(task: int, factor: Any) -> Gradient:
         value, transpose, *_ = parts[task]
@@ -153,7 +153,7 @@ def of_each(form: OwnLosses, where: Where) -> Pulls:
         every = jax.tree.map(lambda *x: jnp.stack(x), *found)
         finite &= jax.vmap(all_finite)(every)
         every = cut(labelled & finite, every)
-        return Pulls(losses, labelled, finite, aux, _indexed(where, every), lambda: where.only_shared(every),
+        return Vjps(losses, labelled, finite, aux, _indexed(where, every), lambda: where.only_shared(every),
                      lambda weights: combine(weights, every), None)  # fmt: skip
     usable = labelled & finite
 
@@ -174,7 +174,7 @@ def of_each(form: OwnLosses, where: Where) -> Pulls:
         whole = where.both(direction)
         return jnp.where(usable, where.mean(jnp.stack([tangent(whole) for _, _, tangent, _ in parts])), 0)
 
-    return Pulls(losses, labelled, finite, aux, row, rows, mix, push if where.mode == "columns" else None)
+    return Vjps(losses, labelled, finite, aux, row, rows, mix, push if where.mode == "columns" else None)
 
 
 def cut(usable: Bool[Array, "..."], tree: Any) -> Any:

@@ -27,7 +27,7 @@ def _entering(program: Any, leaving: list[bool]) -> list[bool]:
         if not any(on):
             continue
         params = equation.params
-        inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+        inner: Any = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
         inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
         inside = [True] * len(equation.invars)
         if equation.primitive.name in INSIDE and len(inner.invars) == len(inside) and len(inner.outvars) == len(on):

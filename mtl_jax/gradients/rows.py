@@ -1,6 +1,6 @@
 """Whether a program handles every row of a batch by itself, read off its trace.
 
-A task's gradient can be taken apart into its rows' gradients at any point behind which rows do not meet. Where they do
+A task's gradient can be taken apart into its rows' gradients at any point after which rows do not meet. Where they do
 meet (batch statistics in a task's own stages, attention over the batch), a row's loss depends on every row's features.
 """
 

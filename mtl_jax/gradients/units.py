@@ -7,12 +7,13 @@ is as it was, bit by bit.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtl_jax.gradients.dense_factors import Factored, is_factored
+from mtl_jax.gradients.dense_factors import Factored
 from mtl_jax.gradients.gramian import Gradients
 
 LOW, HIGH = 1e-18, 1e18  # of the largest squared length, within which the Gramian stays as it is
@@ -53,21 +54,21 @@ def largest_entries(jacobian: Gradients) -> Float[Array, " row"]:
     """The largest magnitude in each row; of factors, a bound of it."""
 
     def rows(x: Array | Factored) -> Array:
-        if is_factored(x):
+        if isinstance(x, Factored):
             return jnp.abs(x.inputs).max().astype(jnp.float32) * rows(x.cotangents)
         return jnp.abs(x).reshape(len(x), -1).max(1, initial=0).astype(jnp.promote_types(x.dtype, jnp.float32))
 
     return jnp.stack([rows(x) for x in jacobian.values()]).max(0)
 
 
-def times(jacobian: Gradients, factor: Float[Array, ""]) -> Gradients:
+def times(jacobian: Gradients, factor: Float[Array, ""]) -> dict[str, Any]:
     """The rows times a factor, in float32 at least."""
 
     def scaled(x: Array, factor: Array) -> Array:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) * factor
 
     def leaf(x: Array | Factored) -> Array | Factored:
-        if not is_factored(x):
+        if not isinstance(x, Factored):
             return scaled(x, factor)
         top = jnp.abs(x.inputs).max().astype(jnp.float32)
         inward = 1 / jnp.where(top > 0, top, 1)

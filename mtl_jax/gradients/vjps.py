@@ -1,5 +1,6 @@
 """Linear maps and their transposes, over trees whose leaves have a leading axis of rows."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +59,8 @@ def row_products(left: Any, right: Any) -> Float[Array, " batch"]:
         wide = jnp.promote_types(left.dtype, jnp.float32)
         return (left.astype(wide) * right.astype(wide)).reshape(len(left), -1).sum(1)
 
-    return sum(of_leaves(*pair) for pair in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return functools.reduce(jnp.add, [of_leaves(*pair) for pair in pairs])
 
 
 def over_rows(function: Callable, rows: Any, mode: str | int) -> Any:

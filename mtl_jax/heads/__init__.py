@@ -11,7 +11,7 @@ from mtl_jax.heads.dense import dense
 from mtl_jax.heads.members import EachMember
 from mtl_jax.heads.token import token
 from mtl_jax.heads.vector import Vector, vector
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 NAMES = {"vector": vector, "token": token, "dense": dense}
 
@@ -26,7 +26,7 @@ def build(task: Task, members: int | None = None) -> nn.Module:
     Raises:
       ValueError: for a head that does not exist, or one on positions where the encoder's only positions are members.
     """
-    head = parts.build(task.head or KINDS[task.kind].head, NAMES, f"head of task {task.name!r}:", task)
+    head = parts.build(task.head or task.of_kind.head, NAMES, f"head of task {task.name!r}:", task)
     if members is None:
         return head
     if not isinstance(head, Vector):

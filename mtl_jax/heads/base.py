@@ -1,24 +1,9 @@
-"""What heads are made of: features read as vectors, hidden layers, and the output layer."""
+"""What heads are made of: hidden layers, and the output layer."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax.encoders import layers
-from mtl_jax.encoders.base import values_of
-
-
-def mean_over_positions(x: Array | dict[str, Array]) -> Float[Array, "batch width"]:
-    """A vector per row: a vector as it is, a sequence's mean over the steps of its mask, an array's over its positions.
-
-    A sequence whose mask is False everywhere gives zeros.
-    """
-    values = values_of(x)
-    if not isinstance(x, dict):
-        return values.mean(tuple(range(1, values.ndim - 1))) if values.ndim > 2 else values
-    mask = x["mask"][..., None]
-    total = jnp.where(mask, values, 0).sum(1)  # selected, not multiplied: padding may hold anything
-    return total / jnp.maximum(mask.sum(1), 1).astype(total.dtype)
 
 
 class Layers(nn.Module):

@@ -1,9 +1,9 @@
 """Head on every pixel of an image: 1 x 1 convolutions (Long, Shelhamer and Darrell, CVPR 2015)."""
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float
 
+from mtl_jax.encoders.positions import resampled
 from mtl_jax.heads.base import Layers, check_layers
 from mtl_jax.tasks import Task
 
@@ -24,7 +24,7 @@ class Dense(Layers):
         if self.enlarge == 1:
             return x
         high, wide = (side * self.enlarge for side in x.shape[1:3])
-        return jax.image.resize(x, (x.shape[0], high, wide, *x.shape[3:]), "bilinear")
+        return resampled(x, (high, wide))
 
 
 def dense(
@@ -35,7 +35,7 @@ def dense(
     Args:
       task: whose outputs it makes.
       hidden: channels of hidden 1 x 1 convolutions.
-      dropout, activation: behind each of them.
+      dropout, activation: after each of them.
       enlarge: factor by which outputs are enlarged, where the encoder made its features smaller than the targets.
 
     Raises:

@@ -29,10 +29,9 @@ def token(task: Task, hidden: tuple[int, ...] = (), dropout: float = 0.0, activa
     Args:
       task: whose outputs it makes.
       hidden: widths of hidden layers, the same ones at every step.
-      dropout, activation: behind each hidden layer.
+      dropout, activation: after each hidden layer.
 
     Raises:
       ValueError: for an argument out of range; when called, if features are no sequence.
     """
-    size = None if task.kind == "ranking" else task.size  # a list's size is its number of items, each with one score
-    return Token(size, check_layers(hidden, dropout, activation, "head token"), dropout, activation)
+    return Token(task.width, check_layers(hidden, dropout, activation, "head token"), dropout, activation)

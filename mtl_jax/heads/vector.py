@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders.base import values_of
 from mtl_jax.encoders.layers import flat
-from mtl_jax.heads.base import Layers, check_layers, mean_over_positions
+from mtl_jax.encoders.positions import mean_over_positions
+from mtl_jax.heads.base import Layers, check_layers
 from mtl_jax.tasks import Task
 
 POOLS = {"mean": mean_over_positions, "flatten": lambda x: flat(values_of(x))}
@@ -29,7 +30,7 @@ def vector(
     Args:
       task: whose outputs it makes.
       hidden: widths of hidden layers.
-      dropout, activation: behind each hidden layer.
+      dropout, activation: after each hidden layer.
       pool: how a sequence or an image becomes a vector: "mean" over positions (of a sequence, those of its mask), or
         "flatten", which keeps where things are, and reads a sequence's padding as it stands.
 

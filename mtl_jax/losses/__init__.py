@@ -9,20 +9,20 @@ every list.
 
 from collections.abc import Callable
 
+from mtl_jax import parts
 from mtl_jax.losses.base import Loss
-from mtl_jax.losses.boxes import box
-from mtl_jax.losses.classification import binary_cross_entropy, cross_entropy, hinge
-from mtl_jax.losses.directions import cosine
-from mtl_jax.losses.quantiles import pinball
-from mtl_jax.losses.ranking import listwise_softmax, pairwise_logistic
-from mtl_jax.losses.regression import huber, mae, mse
+from mtl_jax.losses.boxes import box as box
+from mtl_jax.losses.classification import binary_cross_entropy as binary_cross_entropy
+from mtl_jax.losses.classification import cross_entropy as cross_entropy
+from mtl_jax.losses.classification import hinge as hinge
+from mtl_jax.losses.directions import cosine as cosine
+from mtl_jax.losses.quantiles import pinball as pinball
+from mtl_jax.losses.ranking import listwise_softmax as listwise_softmax
+from mtl_jax.losses.ranking import pairwise_logistic as pairwise_logistic
+from mtl_jax.losses.regression import huber as huber
+from mtl_jax.losses.regression import mae as mae
+from mtl_jax.losses.regression import mse as mse
 
-NAMES: dict[str, Callable[..., Loss]] = {
-    f.__name__: f
-    for f in (
-        cross_entropy, binary_cross_entropy, mse, mae, huber, hinge, cosine, box, pinball, listwise_softmax,
-        pairwise_logistic,
-    )
-}  # fmt: skip
+NAMES: dict[str, Callable[..., Loss]] = parts.returning(Loss, globals())
 
 __all__ = ["NAMES", "Loss", *NAMES]

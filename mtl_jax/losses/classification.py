@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,8 @@ def binary_cross_entropy(label_smoothing: float = 0.0, pos_weight: float | Seque
     """
     check("label_smoothing", label_smoothing, "in [0, 1)")
     per_label = pos_weight is not None and not isinstance(pos_weight, Real)
-    weight = tuple(pos_weight) if per_label else (1.0 if pos_weight is None else pos_weight)
+    weight: Any = 1.0 if pos_weight is None else pos_weight
+    weight = tuple(weight) if per_label else weight
     for factor in weight if per_label else (weight,):
         check("pos_weight", factor, "above 0")
 

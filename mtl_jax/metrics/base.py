@@ -13,8 +13,8 @@ from mtl_jax.batch import aligned
 class Metric(NamedTuple):
     """How a metric is measured on batches, merged and computed.
 
-    Outputs are as `tasks.readable` gives them: logits, scores, or values in the target's own units. Targets and masks
-    are as in `batch.Batch`; a mask's shape is a prefix of the target's.
+    Outputs are as `predictions.readable` gives them: logits, scores, or values in the target's own units. Targets and
+    masks are as in `batch.Batch`; a mask's shape is a prefix of the target's.
 
     Attributes:
       name: as reported.
@@ -38,7 +38,8 @@ class Mean(NamedTuple):
     """Sum over rows and number of rows; shape [], or [label] or [dim]."""
 
     total: Array
-    count: Array  # int32; of weighted rows, float32
+    # int32; of weighted rows, float32
+    count: Array  # type: ignore[assignment]  # a tuple's method goes by this name too
 
 
 class Confusion(NamedTuple):

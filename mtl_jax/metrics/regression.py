@@ -25,7 +25,8 @@ from mtl_jax.metrics.base import (
 class Variation(NamedTuple):
     """Errors and targets of a regression; shape [] or [dim]."""
 
-    count: Array  # int32, or sums of weights
+    # int32, or sums of weights
+    count: Array  # type: ignore[assignment]  # a tuple's method goes by this name too
     low: Array  # the smallest target, 0 where there is none
     offset: Array  # mean of target - low
     target_ss: Array  # sum of squares of the targets about their mean

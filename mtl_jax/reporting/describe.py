@@ -27,7 +27,7 @@ class Description(str):
         return str(self)
 
 
-def table(rows: list[tuple[str, ...]], header: tuple[str, ...], right: tuple[int, ...] = ()) -> str:
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...], right: tuple[int, ...] = ()) -> str:
     """Plain text columns; those in `right` are right-aligned."""
     cells = [header, *rows]
     widths = [max(len(r[i]) for r in cells) for i in range(len(header))]

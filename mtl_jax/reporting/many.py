@@ -24,9 +24,9 @@ class Summary(NamedTuple):
       absent: tasks without a value.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method goes by this name too
     mean: float
-    quartiles: tuple[float, float, float, float, float]
+    quartiles: tuple[float, ...]
     worst: tuple[tuple[str, float], ...]
     absent: tuple[str, ...]
 

@@ -4,11 +4,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mtl_jax import balancing, encoders, sharing, tasks
+from mtl_jax import balancing, encoders, kinds, sharing
 from mtl_jax.balancing import Needs, options
 from mtl_jax.balancing.advice import WHEN
 from mtl_jax.balancing.options import jacobian_sized
@@ -64,7 +65,7 @@ def encoders_markdown() -> str:
 def kinds_markdown() -> str:
     """A row per kind of task: loss, metrics and head by default."""
     rows = ["| kind | loss | metrics | head |", "|---|---|---|---|"]
-    for name, kind in tasks.KINDS.items():
+    for name, kind in kinds.KINDS.items():
         rows.append(row(name, *(f"`{x}`" for x in (kind.loss, ", ".join(kind.metrics), kind.head))))
     return "\n".join(rows)
 
@@ -74,18 +75,23 @@ def row(name: str, *cells: str) -> str:
     return f"| {' | '.join(c.replace('|', '&#124;') for c in (f'`{name}`', *cells))} |"
 
 
+def docstring(of: Any) -> str:
+    """Its docstring, without indentation; "" where there is none."""
+    return inspect.getdoc(of) or ""
+
+
 def does(function: Callable) -> str:
     """The first paragraph of a docstring, on one line."""
-    return inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
+    return docstring(function).split("\n\n")[0].replace("\n", " ")
 
 
 def paper(function: Callable) -> str:
     """What a docstring names as its ``Source:``; without one, what it and its module have in brackets with a year."""
-    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", inspect.getdoc(function), re.DOTALL | re.MULTILINE):
+    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", docstring(function), re.DOTALL | re.MULTILINE):
         return said[1].replace("\n", " ")
-    module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__))
+    module = docstring(importlib.import_module(inspect.unwrap(function).__module__))
     found = []
-    for text in (module, inspect.getdoc(function).split("Args:")[0]):
+    for text in (module, docstring(function).split("Args:")[0]):
         for bracket in re.findall(r"\(([^()]*)\)", text.replace("\n", " ")):
             found += re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", bracket)
     return "; ".join(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Residual adapters: a small map per task behind every stage of one trunk.
+"""Residual adapters: a small map per task after every stage of one trunk.
 
 "linear" is the 1 x 1 map of Rebuffi, Bilen and Vedaldi (NeurIPS 2017, arXiv:1705.08045); "bottleneck" is the adapter of
 Houlsby et al. (ICML 2019, arXiv:1902.00751).
@@ -41,7 +41,7 @@ class Adapter(nn.Module):
 def adapters(
     encoder: Encoder, tasks: Sequence[Task], kind: str = "bottleneck", width: int = 8, activation: str = "gelu"
 ) -> MultiTaskModel:
-    """One trunk, and behind each stage a residual map of each task's own, under ``tasks/<t>/adapters``.
+    """One trunk, and after each stage a residual map of each task's own, under ``tasks/<t>/adapters``.
 
     The model starts as hard sharing. Each task is a pass through the trunk of its own, with statistics of its own.
 

@@ -59,7 +59,7 @@ def aitm(
 
     Steps that others read are under ``shared/branches/<t>`` and ``shared/transfers/<t>``, the last one's under
     ``tasks/<t>``; heads are under ``tasks/<t>``, and the calibrator trains them too. Other tasks have stages and a head
-    of their own on the same trunk. Labels are over all rows: a step behind a 0 is labelled 0.
+    of their own on the same trunk. Labels are over all rows: a step after a 0 is labelled 0.
 
     Where it departs from the paper: towers are the encoder's later stages, and what is shared may be more than
     embeddings; p has one layer.
@@ -75,7 +75,7 @@ def aitm(
 
     Raises:
       ValueError: for tasks that are no funnel, or no stage left for towers; when training, for rows that have a label 1
-        behind a 0, or no label there.
+        after a 0, or no label there.
     """
     tasks = check_names(tasks)
     steps = check_funnel(funnel, tasks, "aitm")

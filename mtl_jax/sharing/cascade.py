@@ -91,7 +91,7 @@ def cascade(
     if teacher_forcing and "outputs" not in passed:
         raise ValueError("cascade: teacher_forcing replaces outputs, which pass_='features' does not pass")
     for task in senders if teacher_forcing else ():
-        if task.kind == "regression" and task.scaler is None:
+        if task.of_kind.scaled and task.scaler is None:
             raise ValueError(
                 f"cascade: teacher_forcing needs the scale of task {task.name!r}; give it a scaler, as the tasks of a "
                 "data set have (Scaler((0.0,), (1.0,)) for targets that are used as they are)"

@@ -13,7 +13,7 @@ from mtl_jax.tasks import Task, check_names
 
 @architecture
 def cross_stitch(encoder: Encoder, tasks: Sequence[Task], own: float = 0.9) -> MultiTaskModel:
-    """A column of stages per task; behind each stage a learned matrix mixes the columns' features.
+    """A column of stages per task; after each stage a learned matrix mixes the columns' features.
 
     Column t goes on with sum_s A_ts x_s. Columns and matrices are stacked under ``shared``, in the tasks' order.
 

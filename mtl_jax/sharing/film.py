@@ -25,13 +25,13 @@ class Modulation(nn.Module):
 
 @architecture
 def film(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
-    """One trunk whose features each task scales and shifts behind every stage: gamma_t x + beta_t, channel by channel.
+    """One trunk whose features each task scales and shifts after every stage: gamma_t x + beta_t, channel by channel.
 
     gamma starts at 1 and beta at 0, under ``tasks/<t>/film``: the model starts as hard sharing. Each task is a pass
     through the trunk of its own. Batch statistics are those of each task's own pass, under ``state/tasks``.
 
     Where it departs from the paper: in the paper a network makes scales and shifts of a question, and they act between
-    normalisation and ReLU inside a block; here they are each task's parameters, behind a stage.
+    normalisation and ReLU inside a block; here they are each task's parameters, after a stage.
 
     Source: FiLM, Perez et al., AAAI 2018, arXiv:1709.07871.
 

@@ -16,7 +16,7 @@ from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.own_inputs import on_own_inputs
-from mtl_jax.tasks import KINDS, Task, check_names
+from mtl_jax.tasks import Task, check_names
 
 
 @architecture
@@ -36,11 +36,11 @@ def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
       ValueError: if tasks ask for different heads.
     """
     tasks = check_names(tasks)
-    asked = {t.head or KINDS[t.kind].head: t.name for t in reversed(tasks)}
+    asked = {t.head or t.of_kind.head: t.name for t in reversed(tasks)}
     if len(asked) > 1:
         text = ", ".join(f"{name!r} asks for {head!r}" for head, name in reversed(asked.items()))
         raise ValueError(f"fully_shared: all tasks share one head, and {text}")
-    sizes = {t.name: None if t.kind == "ranking" else t.size for t in tasks}
+    sizes = {t.name: t.width for t in tasks}
     widest = Task("widest", "regression", max(size or 1 for size in sizes.values()), head=next(iter(asked)))
     named, head = base.layers(encoder), [("head", heads.build(widest, encoder.members))]
 

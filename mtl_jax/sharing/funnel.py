@@ -27,7 +27,7 @@ def labels_of_all_rows(funnel: Sequence[str], sharing: str) -> Callable[[Batch, 
     """The `MultiTaskModel.check` of losses over all rows: a step that cannot have happened is labelled 0.
 
     Raises:
-      ValueError: (when called) for rows that have a label 1 behind a 0, or no label there.
+      ValueError: (when called) for rows that have a label 1 after a 0, or no label there.
     """
 
     def check(split: Batch, name: str) -> None:

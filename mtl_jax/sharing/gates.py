@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from mtl_jax import parts
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import values_of
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.keys import named_key
-from mtl_jax.sharing.positions import vector_of
 
 READS = ("input", "features", "static")
 
@@ -67,7 +67,9 @@ def gate_inputs(reads: str, inputs: Any, features: Any, sharing: str) -> Float[A
     """
     if reads == "features":
         mean = at_least_float32(values_of(features).mean(0))
-        return vector_of({"values": mean, "mask": features["mask"][0]} if isinstance(features, dict) else mean)
+        return mean_over_positions(
+            {"values": mean, "mask": features["mask"][0]} if isinstance(features, dict) else mean
+        )
     rows = len(jax.tree.leaves(inputs)[0])
     if reads == "static":
         return jnp.ones((rows, 1))

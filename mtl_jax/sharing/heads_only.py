@@ -1,4 +1,4 @@
-"""What many architectures have in common: a head per task on that task's features, and nothing else behind them."""
+"""What many architectures have in common: a head per task on that task's features, and nothing else after them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

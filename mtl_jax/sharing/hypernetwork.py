@@ -47,7 +47,7 @@ class Generated(nn.Module):
 def hypernetwork(
     encoder: Encoder, tasks: Sequence[Task], size: int = 16, width: int = 8, activation: str = "gelu"
 ) -> MultiTaskModel:
-    """One trunk with adapters behind its stages, whose weights a network in common makes from each task's vector.
+    """One trunk with adapters after its stages, whose weights a network in common makes from each task's vector.
 
     A task has a vector e_t and a head for itself, ``tasks/<t>/embedding`` and ``tasks/<t>/head``; the maps of vectors
     to weights, ``shared/hypernetwork/<stage>``, learn from all tasks, and tasks of close vectors have close adapters.

@@ -11,12 +11,13 @@ from jaxtyping import Array, Bool, Float
 from mtl_jax import parts
 from mtl_jax.batch import aligned
 from mtl_jax.encoders.base import values_of
+from mtl_jax.encoders.positions import mean_over_positions, resampled
 from mtl_jax.members import Members, Outputs
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import KINDS, Task
 
 
 class Readable(NamedTuple):
-    """How outputs and labels of one kind of task are read by other tasks.
+    """How outputs and labels of some kind of labels are read by other tasks.
 
     Attributes:
       soft: (outputs) -> array of the same shape.
@@ -30,16 +31,16 @@ class Readable(NamedTuple):
 CLASSES = Readable(lambda y: jax.nn.softmax(y, -1), lambda t, y: jax.nn.one_hot(y, t.size))
 CHANCES = Readable(jax.nn.sigmoid, lambda t, y: y)
 NUMBERS = Readable(lambda y: y, lambda t, y: y if t.scaler is None else t.scaler.scale(y))
-KINDS = {
-    "classification": CLASSES, "tagging": CLASSES, "segmentation": CLASSES, "binary": CHANCES, "multilabel": CHANCES,
-    "regression": NUMBERS, "depth": NUMBERS, "box": NUMBERS,
-}  # fmt: skip
+BY_LABELS = {"classes": CLASSES, "zero_one": CHANCES, "numbers": NUMBERS}
 
 
 def check_kinds(tasks: Any, sharing: str) -> None:
     """An error for a task whose outputs cannot be read by others."""
+    readable = [name for name, kind in KINDS.items() if kind.read_by_others]
     for task in tasks:
-        parts.lookup(task.kind, KINDS, f"kind of task {task.name!r}, whose outputs others read in {sharing}:")
+        if not task.of_kind.read_by_others:
+            what = f"kind of task {task.name!r}, whose outputs others read in {sharing}:"
+            raise parts.unknown(what, task.kind, readable)
 
 
 def soft(task: Task, outputs: Outputs) -> Float[Array, "... width"]:
@@ -47,7 +48,7 @@ def soft(task: Task, outputs: Outputs) -> Float[Array, "... width"]:
 
     Those of members are read member by member, as features are.
     """
-    values = KINDS[task.kind].soft(outputs.values if isinstance(outputs, Members) else outputs)
+    values = BY_LABELS[task.of_kind.labels].soft(outputs.values if isinstance(outputs, Members) else outputs)
     return values[..., None] if task.size is None else values
 
 
@@ -55,20 +56,11 @@ def labelled(
     task: Task, message: Float[Array, "... width"], targets: Array, mask: Bool[Array, "..."]
 ) -> Float[Array, "... width"]:
     """`message`, with labels (one-hot, or standardised) in its place wherever `mask` says that there is one."""
-    label = KINDS[task.kind].label(task, targets)
+    label = BY_LABELS[task.of_kind.labels].label(task, targets)
     label = (label[..., None] if task.size is None else label).astype(message.dtype)
     # A row's label is the same at all of its positions, such as members.
     label = label.reshape(*label.shape[:1], *(1,) * (message.ndim - label.ndim), *label.shape[1:])
     return jnp.where(aligned(mask, message), label, message)
-
-
-def pooled(x: Any) -> Float[Array, "batch width"]:
-    """The mean over positions, of a sequence over those that its mask keeps."""
-    values = values_of(x)
-    if not isinstance(x, dict):
-        return values.mean(tuple(range(1, values.ndim - 1))) if values.ndim > 2 else values
-    kept = x["mask"][..., None]
-    return jnp.where(kept, values, 0).sum(1) / jnp.maximum(kept.sum(1), 1).astype(values.dtype)
 
 
 def fit_to(message: Any, like: Any) -> Float[Array, "batch ... width"]:
@@ -87,9 +79,9 @@ def fit_to(message: Any, like: Any) -> Float[Array, "batch ... width"]:
     if not found:
         return values.reshape(len(values), *(1,) * len(wanted), values.shape[-1])
     if not wanted:
-        return pooled(message)
+        return mean_over_positions(message)
     if len(found) == len(wanted) == 2:
-        return jax.image.resize(values, (len(values), *wanted, values.shape[-1]), "linear")
+        return resampled(values, wanted)
     raise ValueError(f"a message with positions {found} cannot be read at features with positions {wanted}")
 
 

@@ -24,7 +24,7 @@ from mtl_jax.tasks import Task, check_names
 
 
 class Carry(nn.Module):
-    """f: what a task kept behind the stage before, at the positions and in the width of the stage's features."""
+    """f: what a task kept after the stage before, at the positions and in the width of the stage's features."""
 
     norm: str
 
@@ -54,9 +54,9 @@ class Attention(nn.Module):
 
 @architecture
 def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiTaskModel:
-    """One trunk; behind each stage every task masks its features softly, and reads the last ones it kept.
+    """One trunk; after each stage every task masks its features softly, and reads the last ones it kept.
 
-    A task's mask sees the stage's features and f of what the task kept behind the stage before. f is the same for all
+    A task's mask sees the stage's features and f of what the task kept after the stage before. f is the same for all
     tasks, ``shared/carry``: 3 x 3 over images, three wide over sequences, a dense map of vectors; what a task kept is
     resampled first. The masks' maps are under ``tasks/<t>/attention``; all statistics are each task's own.
 

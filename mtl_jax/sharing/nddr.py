@@ -19,7 +19,7 @@ from mtl_jax.tasks import Task, check_names
 def nddr(
     encoder: Encoder, tasks: Sequence[Task], own: float = 0.9, norm: str = "batch", activation: str = "relu"
 ) -> MultiTaskModel:
-    """A column of stages per task; behind each stage every task has a 1 x 1 map of all columns' features together.
+    """A column of stages per task; after each stage every task has a 1 x 1 map of all columns' features together.
 
     Column t goes on with act(norm(sum_s W_ts x_s + b_t)), W_ts of [width, width]: a cross-stitch unit that mixes
     channels too. Columns and maps are stacked under ``shared``, in the tasks' order.
@@ -33,7 +33,7 @@ def nddr(
       encoder: of each column.
       tasks: on common inputs.
       own: W_tt starts as this much of the identity; the rest is spread evenly over the other columns' identities. 1,
-        without norm and behind a ReLU, starts as independent networks.
+        without norm and after a ReLU, starts as independent networks.
       norm: "batch" as in the paper, "layer" or "none".
       activation: one of `layers.ACTIVATIONS`.
     """

@@ -17,7 +17,7 @@ from mtl_jax.tasks import Task
 def ple(
     encoder: Encoder, tasks: Sequence[Task], layers: int = 2, experts: int = 2, own: int = 1, gate: str = "input"
 ) -> MultiTaskModel:
-    """CGC layers one behind the other: shared experts and each task's own separate more in each (section 4.2).
+    """CGC layers one after the other: shared experts and each task's own separate more in each (section 4.2).
 
     The encoder's stages are divided into `layers` groups, as even as they go; an expert of a layer is a copy of its
     group. Behind each layer but the last a gate under ``shared`` mixes all experts, the tasks' own too, into what the

@@ -1,22 +1,12 @@
-"""Features at positions: of a sequence, of an image, or a vector, which has none."""
+"""Features fitted to the positions of others: of a sequence, of an image, or a vector, which has none."""
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtl_jax.encoders.base import values_of
-
-
-def vector_of(x: Any) -> Float[Array, "batch width"]:
-    """The mean over positions, of a sequence over those that its mask keeps."""
-    values = values_of(x)
-    around = tuple(range(1, values.ndim - 1))
-    if isinstance(x, dict):
-        mask = x["mask"][..., None]
-        return jnp.where(mask, values, 0).sum(around) / jnp.maximum(mask.sum(around), 1).astype(values.dtype)
-    return values.mean(around)
+from mtl_jax.encoders.positions import mean_over_positions, resampled
 
 
 def at_positions_of(x: Any, like: Any) -> Float[Array, "batch ... width"]:
@@ -29,7 +19,7 @@ def at_positions_of(x: Any, like: Any) -> Float[Array, "batch ... width"]:
     if values.shape[1:-1] == positions:
         return values
     if values.ndim - 2 != len(positions):
-        vector = vector_of(x)
+        vector = mean_over_positions(x)
         values = vector.reshape(len(vector), *(1 for _ in positions), vector.shape[-1])
         return jnp.broadcast_to(values, (len(vector), *positions, vector.shape[-1]))
-    return jax.image.resize(values, (len(values), *positions, values.shape[-1]), "linear")
+    return resampled(values, positions)

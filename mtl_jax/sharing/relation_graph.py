@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Key
 from mtl_jax import heads, parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.model import MultiTaskModel, Train, by_kind, no_penalty
-from mtl_jax.sharing import messages
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.heads_only import decode_heads
@@ -61,11 +61,11 @@ def relation_graph(
         key, value, metrics = [], [], {}
         for n in sorted(names):
             place, values = f"shared/relation/{n}", values_of(x[n])
-            key.append(at([("key", Projection(keys))], place, messages.pooled(x[n])))
+            key.append(at([("key", Projection(keys))], place, mean_over_positions(x[n])))
             value.append(at([("value", Projection(values.shape[-1]))], place, values))
         key, value, features = jnp.stack(key), jnp.stack(value), {}
         for n in readers:
-            query = at([("query", Projection(keys))], f"tasks/{n}", messages.pooled(x[n]))
+            query = at([("query", Projection(keys))], f"tasks/{n}", mean_over_positions(x[n]))
             scores = jnp.einsum("bd,sbd->bs", query, key) / keys**0.5
             attention = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), -1)
             metrics |= {f"relation/{n}/{s}": attention[:, i].mean() for i, s in enumerate(sorted(names))}

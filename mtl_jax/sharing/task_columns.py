@@ -1,4 +1,4 @@
-"""A column of stages per task whose features are mixed behind every stage: cross-stitch, NDDR and sluice networks."""
+"""A column of stages per task whose features are mixed after every stage: cross-stitch, NDDR and sluice networks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from mtl_jax.tasks import Task, check_names
 
 
 class Unit(NamedTuple):
-    """What mixes the columns behind a stage. Values are [task, B, ..., width].
+    """What mixes the columns after a stage. Values are [task, B, ..., width].
 
     Attributes:
       start: (key, stage's name, values of the shape to come) -> (params, state).
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
     """What the columns' tops are made of, in front of the pool.
 
     Attributes:
-      start: (key, [features behind each stage, stacked by task; of the shape to come]) -> params.
+      start: (key, [features after each stage, stacked by task; of the shape to come]) -> params.
       apply: (params, [features]) -> features.
     """
 
@@ -49,7 +49,7 @@ def mixed_columns(
     reading: Reading | None = None,
     penalty: Callable = no_penalty,
 ) -> MultiTaskModel:
-    """A copy of the encoder per task; `unit` mixes them behind each stage, `reading` makes their tops.
+    """A copy of the encoder per task; `unit` mixes them after each stage, `reading` makes their tops.
 
     Everything is under ``shared``: ``columns`` (stacked in the tasks' order), ``units/<stage>`` and ``reading``.
     """

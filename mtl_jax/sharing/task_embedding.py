@@ -1,6 +1,6 @@
 """One trunk that is told the task by a learned vector.
 
-The vector joins the first stage's input, or generates the scales and shifts of a FiLM layer behind each stage (Perez et
+The vector joins the first stage's input, or generates the scales and shifts of a FiLM layer after each stage (Perez et
 al., AAAI 2018, arXiv:1709.07871).
 """
 
@@ -33,7 +33,7 @@ class Told(nn.Module):
         if values is None or not jnp.issubdtype(values.dtype, jnp.floating):
             raise ValueError(
                 f"task_embedding: how={self.how!r} joins a vector to numbers, and this input is none of these; "
-                "use how='film', which acts behind the stages"
+                "use how='film', which acts after the stages"
             )
         if self.how == "concat":
             around = jnp.broadcast_to(vector.astype(values.dtype), (*values.shape[:-1], *vector.shape))
@@ -65,7 +65,7 @@ def task_embedding(
       tasks: on common inputs, or each on its own.
       size: length of the vectors.
       how: "concat": [x, e_t] is the first stage's input, at every position; "add": x + W e_t is; "film": features
-        become (1 + W e_t) x + V e_t behind every stage.
+        become (1 + W e_t) x + V e_t after every stage.
       scale: standard deviation of the first e_t; with 0 the model starts as hard sharing for "add" and "film".
     """
     if how not in HOW:

@@ -12,7 +12,7 @@ class TaskGraph(NamedTuple):
     """A directed acyclic graph over tasks.
 
     Attributes:
-      order: all tasks, each behind those that it reads.
+      order: all tasks, each after those that it reads.
       parents: {task: tasks that it reads}.
       senders: tasks that some other task reads.
     """

@@ -34,13 +34,13 @@ class Routing(nn.Module):
 
 @architecture
 def task_routing(encoder: Encoder, tasks: Sequence[Task], sigma: float = 0.5) -> MultiTaskModel:
-    """One trunk; behind each stage a task keeps a fixed random share of the channels and sees 0 in the others.
+    """One trunk; after each stage a task keeps a fixed random share of the channels and sees 0 in the others.
 
     Two tasks share about sigma^2 of a stage's channels, and nothing has to be learned for that, so that hundreds of
     tasks fit. Masks are state, ``state/tasks/<t>/routing``, drawn from the task's name and the run's seed. Each task is
     a pass through the trunk of its own, with statistics of its own.
 
-    Where it departs from the paper: masks act behind whole stages, not between normalisation and ReLU; tasks are
+    Where it departs from the paper: masks act after whole stages, not between normalisation and ReLU; tasks are
     trained together, not one drawn at random per batch. The authors' code has the share that is switched off for sigma.
 
     Source: Strezoski, van Noord and Worring, "Many task learning with task routing", ICCV 2019, arXiv:1903.12117.

@@ -20,7 +20,7 @@ from mtl_jax.gradients.linearization import JointLoss
 from mtl_jax.inputs import check_int32, place
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting.many import some
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 from mtl_jax.training.scale import warn_of_scale
 from mtl_jax.training.schedule import Schedule
 from mtl_jax.training.start import Adapted
@@ -112,7 +112,7 @@ def read_labels(tasks: Sequence[Task], split: Batch) -> Batch:
         values = np.asarray(split.targets[task.name])
         if values.dtype.kind in "OSU":
             raise ValueError(f"task {task.name!r}: labels of the split are text; a data set turns classes into numbers")
-        whole = KINDS[task.kind].labels == "classes"
+        whole = task.of_kind.labels == "classes"
         if whole and values.dtype.kind in "iu":
             check_int32(values, f"task {task.name!r}: labels of the split", "classes are 0, 1, ...")
             values = values.astype(np.int32, copy=False)

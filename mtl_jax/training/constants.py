@@ -17,7 +17,7 @@ from mtl_jax.batch import Batch, aligned, counted, labelled_elements
 from mtl_jax.class_weights import balanced, class_factors
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.scaler import centred
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 from mtl_jax.training.evaluation import make_measure
 
 ELEMENTS = 2**22  # outputs of one batch
@@ -92,14 +92,14 @@ def best_constant(
     task: Task, target: np.ndarray, labelled: np.ndarray, weights: np.ndarray | None = None
 ) -> np.ndarray:
     """The constant outputs of one element, in the units of the model's outputs; `weights` are those of elements."""
-    kind = KINDS[task.kind]
+    kind = task.of_kind
     each = labelled if weights is None else weights
     if kind.labels == "classes":
         frequency = np.bincount(target[labelled], None if weights is None else each[labelled], minlength=task.size)
         return np.log(np.maximum(frequency / max(each.sum(), np.finfo(np.float32).tiny), 1e-6))
-    if task.kind == "ranking":
+    if kind.constant == "zero":
         return np.zeros(())
-    if task.kind in ("depth", "quantile"):  # quantiles of all elements alike; a constant without labels has loss 0
+    if kind.constant == "quantile":  # a constant without labels has loss 0
         levels = task.quantiles or 0.5
         # Weights go with a quantile that is one of the labels; it minimises the loss as well.
         how = {} if weights is None else {"weights": each[labelled], "method": "inverted_cdf"}
@@ -134,5 +134,5 @@ def untold(task: Task, split: Batch) -> str | None:
     low, high = low[there], high[there]
     if (high - low > 1e-6 * np.maximum(np.abs(low), np.abs(high))).any():
         return None
-    shown = task.classes[int(first)] if task.classes and KINDS[task.kind].labels == "classes" else f"{first:g}"
+    shown = task.classes[int(first)] if task.classes and task.of_kind.labels == "classes" else f"{first:g}"
     return f"every label is {shown}" if len(low) == 1 else "every label is the same"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mtl_jax.batch import Batch, PerTask, map_weights, num_rows
+from mtl_jax.batch import Batch, PerTask, num_rows, select_rows
 from mtl_jax.data.sampling import Sampler
 from mtl_jax.parallel import DATA_AXIS, replicated, split_rows
 from mtl_jax.stacking import Layout
@@ -88,15 +88,11 @@ def gather(split: Batch, rows: Any) -> Batch:
     def take(tree: Any, index: Any) -> Any:
         return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), tree)
 
-    if not isinstance(rows, dict):
-        inputs, *labels = take(split, rows)
-        return Batch(inputs, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), labels))
-    return Batch(
-        PerTask({t: take(x, rows[t]) for t, x in split.inputs.items()}),
-        {t: take(y, rows[t]) for t, y in split.targets.items()},
-        {t: take(m, rows[t]) for t, m in split.masks.items()},
-        map_weights(lambda t, w: take(w, rows[t]), split.weights),
-    )
+    found = select_rows(split, rows, take)
+    if isinstance(rows, dict):
+        return found
+    inputs, *labels = found
+    return Batch(inputs, *jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), labels))
 
 
 def divide(batch: Batch, mesh: Mesh) -> Batch:

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 from mtl_jax.batch import Batch
 from mtl_jax.metrics.base import Metric, expand
 from mtl_jax.model import MultiTaskModel
+from mtl_jax.predictions import one_output, readable
 from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout
-from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions, one_output, readable
+from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions
 
 
 def make_evaluate(model: MultiTaskModel, layout: Layout, members: bool = False, in_pieces: bool = False) -> Callable:

@@ -17,9 +17,10 @@ from jaxtyping import Array, Float
 
 from mtl_jax import files
 from mtl_jax.data.fingerprint import of_tree
+from mtl_jax.predictions import one_output, prediction
 from mtl_jax.scaler import origin_of
 from mtl_jax.stacking import Layout
-from mtl_jax.tasks import KINDS, Task, one_output, prediction
+from mtl_jax.tasks import Task
 
 FILE = "fallback.json"
 SHOWN = 3  # numbers of a constant in a line
@@ -167,7 +168,7 @@ def shown(task: Task, constant: Any) -> str:
     values = np.asarray(prediction(task, jnp.asarray(constant, jnp.float32)[None])[0], np.float64)
     origin = origin_of(task)
     values = np.atleast_1d(values if origin is None else values + origin)
-    names = task.classes if KINDS[task.kind].labels == "classes" or task.kind == "multilabel" else ()
+    names = task.classes if task.of_kind.labels != "numbers" and not task.of_kind.two else ()
     cells = [f"{n} {v:.3g}" for n, v in zip(names, values, strict=False)] or [
         f"{v:.5g}" if abs(v) < 1e5 else f"{v:.0f}" for v in values
     ]

@@ -15,7 +15,7 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fingerprint import differences as data_differences
 from mtl_jax.data.fingerprint import fingerprint, of_tree
 from mtl_jax.reporting import many
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 from mtl_jax.training import description, records
 from mtl_jax.training.contents import contents, versions
 from mtl_jax.training.intervals import NAMES as INTERVALS
@@ -54,7 +54,7 @@ def of_task(task: Task) -> dict[str, Any]:
     """A task's fields; its loss by name where it is the kind's own."""
     found = contents(task)
     if task.loss is None:
-        found["loss"] = KINDS[task.kind].loss
+        found["loss"] = task.of_kind.loss
     if task.scaler is not None:
         found["scaler"] = "Scaler"  # where the class lies in the library is nothing that changes a result
     del found[""], found["name"]

@@ -20,11 +20,12 @@ from mtl_jax.data.tables.stored import read as read_columns
 from mtl_jax.encoders.base import check_inputs
 from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
 from mtl_jax.model import MultiTaskModel
+from mtl_jax.predictions import prediction
 from mtl_jax.reporting import many
 from mtl_jax.scaler import centred, origin_of
 from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout
-from mtl_jax.tasks import Missing, Task, prediction
+from mtl_jax.tasks import Missing, Task
 from mtl_jax.training import description, identity, own_functions, records, saved_folder
 from mtl_jax.training import fallback as fallbacks
 from mtl_jax.training.arguments import check_is_split, check_no_name, check_run, read_labels

@@ -32,10 +32,11 @@ from mtl_jax.alike import layout_of
 from mtl_jax.batch import Batch, counted, num_rows
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.model import MultiTaskModel
+from mtl_jax.predictions import one_output
 from mtl_jax.scaler import centred
 from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout
-from mtl_jax.tasks import KINDS, Task, loss_sum, one_output
+from mtl_jax.tasks import Task, loss_sum
 from mtl_jax.training import fallback
 from mtl_jax.training.chunks import batch_pieces
 from mtl_jax.training.constants import fit_constant, untold
@@ -108,7 +109,7 @@ def verdict(
     if not (np.isfinite(losses[0]).all() and losses[0].sum() > 0):
         return Verdict(1.0, why=f"the loss of the best constant in val is {losses[0].sum() / weights.sum():g}")
     found = gain(losses[0], losses[-1], weights, groups)
-    grouped, classes = groups is not None, KINDS[task.kind].labels != "numbers"
+    grouped, classes = groups is not None, task.of_kind.labels != "numbers"
     if vouched(found, BY_GROUPS if grouped else -BY_CLASSES if classes else 0.0):
         keeps = 1.0
     elif grouped:
@@ -200,7 +201,7 @@ def measure(
         losses, weights = zip(*(p[task.name] for p in pieces), strict=True)
         if not members:
             losses, weights = ([x[None] for x in part] for part in (losses, weights))
-        # [member, batch, kept, row] of each piece: rows in their order, behind what is kept.
+        # [member, batch, kept, row] of each piece: rows in their order, after what is kept.
         losses = [np.moveaxis(x, 2, 1).reshape(len(x), len(KEPT), -1) for x in losses]
         weights = [x.reshape(len(x), -1) for x in weights]
         found[task.name] = tuple(

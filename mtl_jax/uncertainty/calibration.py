@@ -14,8 +14,6 @@ from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import Task
 from mtl_jax.uncertainty import conformal, temperature
 
-CLASSES, CHANCES, NUMBERS = ("classification",), ("binary", "multilabel"), ("regression", "quantile")
-
 
 @dataclasses.dataclass(frozen=True)
 class TaskCalibration:
@@ -34,7 +32,7 @@ class TaskCalibration:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Of a run: {task: TaskCalibration}, of those kinds of tasks that have one (`CLASSES`, `CHANCES`, `NUMBERS`)."""
+    """Of a run: {task: TaskCalibration}, of those kinds of tasks that have one (`Kind.calibrated`)."""
 
     tasks: dict[str, TaskCalibration]
 
@@ -70,28 +68,29 @@ def calibrate(tasks: Sequence[Task], predictions: Mapping[str, np.ndarray], spli
     split = in_order_of(tasks, split, getattr(split, "tasks", ()), "the split")
     return Calibration({
         t.name: calibrate_task(t, np.asarray(predictions[t.name]), split)
-        for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS)
+        for t in tasks if t.of_kind.calibrated
     })  # fmt: skip
 
 
 def can_calibrate(tasks: Sequence[Task], split: Batch) -> bool:
     """Whether a split has a label of a task of a kind that has a calibration."""
-    return any(_labelled(t, split)[0].any() for t in tasks if t.kind in (*CLASSES, *CHANCES, *NUMBERS))
+    return any(_labelled(t, split)[0].any() for t in tasks if t.of_kind.calibrated)
 
 
 def _labelled(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray | None]:
     """Which labels count, and what for, in the targets' shape; None where all rows count alike."""
-    targets, mask, weights = (None if x is None else np.asarray(x) for x in labels_of(split, task.name))
-    there = labelled_elements(targets, mask)
+    targets, mask, weights = labels_of(split, task.name)
+    targets = np.asarray(targets)
+    there = labelled_elements(targets, np.asarray(mask))
     if weights is None:
         return there, None
-    weights = np.broadcast_to(aligned(weights.astype(np.float64), targets), targets.shape)
+    weights = np.broadcast_to(aligned(np.asarray(weights).astype(np.float64), targets), targets.shape)
     return there & (weights > 0), weights
 
 
 def columns_of(task: Task, values: np.ndarray) -> list[np.ndarray]:
     """Each label's, or each entry's, values of its own: what has a temperature and scores of its own."""
-    many = task.size is not None and task.kind in ("multilabel", "regression")
+    many = task.size is not None and task.of_kind.columns
     return [values[:, i] for i in range(values.shape[1])] if many else [values]
 
 
@@ -105,12 +104,12 @@ def calibrate_task(task: Task, predicted: np.ndarray, split: Batch) -> TaskCalib
     ):
         count = None if count is None else count[there]
         values, target = values[there].astype(np.float64), target[there].astype(np.float64)
-        if task.kind == "quantile":
+        if task.quantiles:
             found = np.maximum(values[:, 0] - target, target - values[:, -1])
-        elif task.kind in NUMBERS:
+        elif task.of_kind.labels == "numbers":
             found = np.abs(target - values)
         else:
-            chances = values if task.kind in CLASSES else temperature.two_sided(values)
+            chances = values if task.of_kind.labels == "classes" else temperature.two_sided(values)
             warmth = temperature.fit_temperature(chances, target, count)
             temperatures.append(warmth)
             # In the digits that predictions have.
@@ -128,7 +127,7 @@ def softened(calibration: Calibration, tasks: Sequence[Task], predictions: Mappi
         if known is None or not known.temperatures:
             continue
         values = predictions[task.name]
-        if task.kind in CLASSES:
+        if task.of_kind.labels == "classes":
             new = temperature.softened(values, known.temperatures[0])
         else:
             pairs = zip(columns_of(task, values), known.temperatures, strict=True)
@@ -158,7 +157,8 @@ def regions(
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage={coverage!r} must lie in (0, 1)")
-    found, few = {}, {}
+    found: dict[str, Any] = {}
+    few = {}
     for task in tasks:
         if (known := calibration.tasks.get(task.name)) is None:
             continue
@@ -170,11 +170,11 @@ def regions(
                 f"{coverage:g} needs {fewest}, so its regions hold everything"
             )
         values = np.asarray(predictions[task.name])
-        if task.kind == "quantile":
+        if task.quantiles:
             found[task.name] = conformal.quantile_interval(values, limits[0])
-        elif task.kind in NUMBERS:
+        elif task.of_kind.labels == "numbers":
             found[task.name] = conformal.interval(values, np.asarray(limits) if task.size is not None else limits[0])
-        elif task.kind in CLASSES:
+        elif task.of_kind.labels == "classes":
             found[task.name] = conformal.class_set(values.astype(np.float64), limits[0])
         else:
             sides = [temperature.two_sided(v) for v in columns_of(task, values)]

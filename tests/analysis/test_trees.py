@@ -16,7 +16,6 @@ from mtl_jax.analysis import plain_models, plain_scores
 from mtl_jax.analysis.trees import BesideTrees, Row, beside_trees
 from mtl_jax.data import splits
 from mtl_jax.data.tables.apart import apart
-from mtl_jax.tasks import KINDS
 
 
 @functools.cache
@@ -198,7 +197,6 @@ def test_what_it_cannot_compare_is_said(monkeypatch):
             beside_trees(run, dataclasses.replace(data, **change))
     with pytest.raises(ValueError, match=r"has 2 members; compare one: run.member\(i\)"):
         beside_trees(dataclasses.replace(run, members=2), data)
-    assert set(plain_scores.METRICS) <= set(KINDS)
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
     with pytest.raises(ImportError, match=r"comparing with trees needs scikit-learn: pip install 'mtl_jax\[trees\]'"):
         mtl.analysis.beside_trees(run, data)

@@ -129,7 +129,7 @@ def by_definition(name):
     ("one head", "columns", "stop"), ("named", "auto", "stop"),
 ])  # fmt: skip
 def test_forms_and_engines_agree(form, engine, nonfinite):
-    """One function, functions with batches of their own and heads behind features give the same gradients."""
+    """One function, functions with batches of their own and heads after features give the same gradients."""
     names = ["uncertainty", "upgrad", "modo"] + (["graddrop"] if engine != "columns" else [])
     how = {"shared": SHARED, "engine": engine, "nonfinite": nonfinite}
     with jax.enable_x64(True):

@@ -109,7 +109,7 @@ def test_every_method_ends_where_fit_ends(call):
     ("upgrad", {"mode": "columns"}),
 ])  # fmt: skip
 def test_every_option_ends_where_fit_ends(call, options):
-    """Through heads behind features, as the engine has them."""
+    """Through heads after features, as the engine has them."""
     with jax.enable_x64(True):
         data, model, batches, later = problem()
         balancer, adam = balancing.build(call), optax.adam(0.02)

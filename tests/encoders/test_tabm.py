@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax import heads, partition, tasks
+from mtl_jax import heads, partition, predictions, tasks
 from mtl_jax.encoders import base
 from mtl_jax.gradients.engine import linearize
 from mtl_jax.gradients.reference import reference_jacobian
@@ -93,19 +93,19 @@ def test_losses_are_averaged_and_predictions_are(task, target):
     total, count = tasks.loss_sum(task, outputs, target, mask)
     np.testing.assert_allclose(total, np.mean([s for s, _ in alone]), rtol=1e-5)
     assert count == alone[0][1]
-    found = tasks.prediction(task, outputs)
-    expected = np.mean([tasks.prediction(task, outputs.values[:, i]) for i in range(3)], 0)
+    found = predictions.prediction(task, outputs)
+    expected = np.mean([predictions.prediction(task, outputs.values[:, i]) for i in range(3)], 0)
     if task.kind != "quantile":  # means of quantiles are sorted, not the means of sorted ones
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    one = tasks.one_output(task, outputs)
-    np.testing.assert_allclose(tasks.prediction(task, one), found, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(tasks.readable(task, one), tasks.readable(task, outputs), rtol=1e-6)
+    one = predictions.one_output(task, outputs)
+    np.testing.assert_allclose(predictions.prediction(task, one), found, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predictions.readable(task, one), predictions.readable(task, outputs), rtol=1e-6)
 
 
 def test_joined_logits_neither_overflow_nor_vanish():
     """Logits of +-200, whose probabilities are 0 and 1 in float32, keep a finite common logit."""
     for task, values in (("binary", [[200.0, 200.0], [-200.0, 200.0], [-200.0, -200.0]]),):
-        one = tasks.one_output(tasks.Task("a", task), Members(jnp.asarray(values)))
+        one = predictions.one_output(tasks.Task("a", task), Members(jnp.asarray(values)))
         np.testing.assert_allclose(one, [200, 0, -200], atol=1e-3)
 
 

@@ -54,7 +54,7 @@ SEQUENCE = Encoder((Token(4), Token(6)), Mean())
 
 
 def sequences(padding):
-    """Rows of lengths 1 to 4 of 5 positions, with `padding` behind them."""
+    """Rows of lengths 1 to 4 of 5 positions, with `padding` after them."""
     values = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 3)), jnp.float32)
     mask = jnp.arange(5) < jnp.arange(1, 5)[:, None]
     return mtl.Batch({"values": jnp.where(mask[..., None], values, padding), "mask": mask}, {}, {})
@@ -66,7 +66,7 @@ def drawn(model, batch, scale=0.5):
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))
     numbers = jax.tree.map(lambda x: np.asarray(scale * draw.normal(size=x.shape), x.dtype), shapes)
     for own in numbers["params"]["tasks"].values():
-        if "scores" in own:  # a gate that is closed keeps every gradient from what is behind it
+        if "scores" in own:  # a gate that is closed keeps every gradient from what comes after it
             own["scores"] = jax.tree.map(lambda x: np.asarray(abs(x) + 0.2, x.dtype), own["scores"])
     return numbers
 

@@ -26,7 +26,7 @@ SIGMOID = scipy.special.expit
 
 @functools.cache
 def source():
-    """A funnel of three steps in another order, and two amounts; labels behind a 0 are 0, others may be missing."""
+    """A funnel of three steps in another order, and two amounts; labels after a 0 are 0, others may be missing."""
     draw = np.random.default_rng(0)
     x = draw.normal(size=(120, 5)).astype(np.float32)
     click = (x[:, 0] + draw.normal(size=120) > -0.5).astype(np.float32)

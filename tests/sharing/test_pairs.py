@@ -7,8 +7,8 @@ import pytest
 import mtl_jax as mtl
 from experiments.architectures import with_tasks
 from mtl_jax import encoders, sharing
+from mtl_jax.predictions import one_output
 from mtl_jax.sharing import forward
-from mtl_jax.tasks import one_output
 
 TASKS = (mtl.Task("a", "classification", size=3), mtl.Task("b", "regression"), mtl.Task("c", "binary"))
 FUNNEL = tuple(mtl.Task(t.name, "binary") for t in TASKS)

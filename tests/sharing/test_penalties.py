@@ -8,9 +8,10 @@ import scipy.linalg
 import scipy.signal
 import scipy.special
 
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.sharing.dselect_k import selection, smooth_step
 from mtl_jax.sharing.neighbours import Neighbours
-from mtl_jax.sharing.positions import at_positions_of, vector_of
+from mtl_jax.sharing.positions import at_positions_of
 from mtl_jax.sharing.soft import covariance_of, covariance_penalty, learned_relations, trace_norm
 from tests import tiny
 from tests.sharing.test_architectures import TWO, drawn, quick
@@ -167,10 +168,10 @@ def test_means_and_resampling_over_positions():
     values = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool)
     x = {"values": jnp.asarray(values), "mask": jnp.asarray(mask)}
-    np.testing.assert_allclose(vector_of(x), [values[0, :2].mean(0), values[1].mean(0)], rtol=1e-5)
+    np.testing.assert_allclose(mean_over_positions(x), [values[0, :2].mean(0), values[1].mean(0)], rtol=1e-5)
     flat = jnp.asarray(values[:, 0])
     np.testing.assert_array_equal(at_positions_of(flat, x), np.repeat(values[:, :1], 4, 1))
-    np.testing.assert_allclose(at_positions_of(x, flat), vector_of(x))
+    np.testing.assert_allclose(at_positions_of(x, flat), mean_over_positions(x))
     image = jnp.ones((2, 8, 6, 3))
     np.testing.assert_allclose(at_positions_of(image, jnp.ones((2, 4, 3, 5))), np.ones((2, 4, 3, 3)), rtol=1e-6)
 

@@ -59,7 +59,7 @@ def test_routing_masks_stay_as_they_were_drawn():
 
 
 def test_generated_adapters_by_their_formula():
-    """x + (W e) norm(tanh(x D(e)) U(e)) + V e behind both stages, D, U linear in e."""
+    """x + (W e) norm(tanh(x D(e)) U(e)) + V e after both stages, D, U linear in e."""
     text = "hypernetwork(size=3, width=2, activation='tanh')"
     model, variables, params, batch = numbers(text)
     own, x = params["tasks"]["price"], np.asarray(batch.inputs)

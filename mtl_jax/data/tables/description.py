@@ -41,7 +41,7 @@ def with_kinds(rows: Sequence[Row], tasks: Sequence[Task]) -> tuple[Row, ...]:
     said = {}
     for task in tasks:
         size = f" of {task.size}" if task.size else ""
-        one = f", 1 is {task.classes[1]!r}" if task.kind == "binary" and len(task.classes) == 2 else ""
+        one = f", 1 is {task.classes[1]!r}" if task.of_kind.two and len(task.classes) == 2 else ""
         said[task.name] = f"{task.kind}{size}{one}"
     return tuple(
         r._replace(why=f"{r.why}: {said[r.name]}") if r.role == "target" and r.name in said else r for r in rows

@@ -53,7 +53,9 @@ def read_as(table: Table, column: EncodedColumn | Column, words: tuple[str, ...]
     kind = given.dtype
     if kind == pl.Null:
         given, kind = given.cast(pl.String), pl.String
-    if column.type in ("category", "many-valued category", "text") or (column.type == "constant" and not column.scales):
+    if column.type in ("category", "many-valued category", "text") or (
+        column.type == "constant" and not getattr(column, "scales", None)
+    ):
         return formats.without_missing(as_text(given), {*words, *map(str, codes)})
     if kind == pl.String:
         given = formats.without_missing(given.str.strip_chars(), {*words, *map(str, codes)})
@@ -135,7 +137,8 @@ def category_codes(column: EncodedColumn, cells: Any) -> np.ndarray:
                 if (number := _number(value)) is not None:
                     amounts.setdefault(number, []).append(code)
             for v in distinct:
-                same = amounts.get(_number(v), ()) if v not in index else ()
+                number = None if v in index else _number(v)
+                same = [] if number is None else amounts.get(number, [])
                 if len(same) == 1:
                     index[v] = same[0]
     if not index:

@@ -61,7 +61,7 @@ def _fit(column: Column, values: Any, scale: str, text_width: int) -> EncodedCol
     if not len(there):
         raise ValueError(f"input column {column.name!r} has no value in train; leave it out with inputs=[...]")
     indicated = len(there) < len(values)
-    how = {"format": column.format, "date": column.date, "words": column.words}
+    how: dict[str, Any] = {"format": column.format, "date": column.date, "words": column.words}
     if column.type == "date" or there.dtype.is_temporal():
         found = {k: v for k, v in dates.date_parts(there).items() if k == "elapsed" or np.ptp(v) > 1e-9}
         scales = {k: fit_part(k, v, scale) for k, v in found.items()}

@@ -137,9 +137,9 @@ def from_dataframe(
 
 def from_table(
     table: Table,
-    targets: str | int | Sequence[str | int],
-    inputs: str | int | Sequence[str | int] | None,
-    kinds: Mapping[str | int, str | Task] | None,
+    targets: str | int | Sequence[Any],
+    inputs: str | int | Sequence[Any] | None,
+    kinds: Mapping[Any, str | Task] | None,
     val: float,
     test: float,
     seed: int,
@@ -148,7 +148,7 @@ def from_table(
     how: Mapping[str, Any],
     encoding: Encoding | None = None,
     split: Any = None,
-    weights: str | Mapping[str | int, str] | None = None,
+    weights: str | Mapping[Any, str] | None = None,
 ) -> Dataset:
     """A data set from a `Table`; inputs are encoded by the training rows alone, or by `encoding`."""
     targets = (targets,) if isinstance(targets, str | int) else tuple(targets)

@@ -9,7 +9,7 @@ from mtl_jax.data.tables import cells as spelled
 from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.types import read_columns
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 
 def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -18,19 +18,19 @@ def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
     A class and a probability per class; of numbers the value itself, one per dimension or quantile.
     """
     name = f"{task.name}_predicted"
-    labels = KINDS[task.kind].labels
-    if task.kind == "classification":
+    kind = task.of_kind
+    if kind.labels == "classes" and values.ndim == 2:
         classes = task.classes or tuple(map(str, range(values.shape[1])))
         chosen = np.array(classes, object)[values.argmax(1)]
         return {name: chosen} | {f"{task.name}_p_{c}": values[:, i] for i, c in enumerate(classes)}
-    if task.kind == "binary":
+    if kind.two:
         classes = task.classes or ("0", "1")
         chosen = np.array(classes, object)[(values >= 0.5).astype(int)]
         return {name: chosen, f"{task.name}_p_{classes[0]}": 1 - values, f"{task.name}_p_{classes[1]}": values}
-    if labels == "zero_one" and values.ndim == 2:
+    if kind.labels == "zero_one" and values.ndim == 2:
         classes = task.classes or tuple(map(str, range(values.shape[1])))
         return {f"{task.name}_p_{c}": values[:, i] for i, c in enumerate(classes)}
-    if task.kind == "quantile":
+    if task.quantiles:
         return {f"{task.name}_q{q:g}": values[:, i] for i, q in enumerate(task.quantiles)}
     if values.ndim == 1:
         return {name: values}
@@ -42,7 +42,7 @@ def prediction_columns(task: Task, values: np.ndarray) -> dict[str, np.ndarray]:
 def region_columns(task: Task, region: Any) -> dict[str, np.ndarray]:
     """{column: values [N]} of one task's intervals (low and high), or sets (the classes that are in, with "|")."""
     name = task.name
-    if isinstance(region, tuple):
+    if hasattr(region, "low"):
         sides = {"low": region.low, "high": region.high}
         if region.low.ndim == 1:
             return {f"{name}_{side}": values for side, values in sides.items()}
@@ -102,11 +102,11 @@ def beside(
     """
     import polars as pl
 
-    columns = dict(rows)
+    columns, found_regions = dict(rows), regions or {}
     for task in tasks:
         found = prediction_columns(task, predictions[task.name])
-        if task.name in (regions or {}):
-            found |= region_columns(task, regions[task.name])
+        if task.name in found_regions:
+            found |= region_columns(task, found_regions[task.name])
         for name, values in found.items():
             if name in columns:
                 raise ValueError(f"the rows have a column {name!r} already; rename it")

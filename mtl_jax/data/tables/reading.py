@@ -181,7 +181,7 @@ def _read_plain(text: files.Text, dialect: Dialect) -> Any:
         infer_schema=False,
     )  # fmt: skip
     if frame.height != len(ends) - 1:
-        raise ValueError(f"{text.path}: {frame.height} rows were read of {len(ends) - 1} lines behind the header")
+        raise ValueError(f"{text.path}: {frame.height} rows were read of {len(ends) - 1} lines after the header")
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
@@ -214,8 +214,8 @@ def _read_quoted(text: files.Text, dialect: Dialect) -> Any:
                 skip_rows=1, schema=schema, infer_schema=False,
             )  # fmt: skip
         except pl.exceptions.PolarsError:
-            frame = None  # such as a blank behind a closing quote, which the csv module reads
-    lengths = None if frame is None else frame.select(pl.all().str.len_chars().sum()).row(0)
+            frame = None  # such as a blank after a closing quote, which the csv module reads
+    lengths = () if frame is None else frame.select(pl.all().str.len_chars().sum()).row(0)
     if frame is None or header_line > 1 or frame.height != count or sum(x or 0 for x in lengths) != characters:
         rows = itertools.islice((row for _, _, row in _rows(text, dialect) if row), 1, None)
         cells = zip(*rows, strict=True)  # noqa: B905
@@ -245,7 +245,7 @@ def _rows(text: files.Text, dialect: Dialect) -> Iterator[tuple[int, int, list[s
     bound = csv.field_size_limit(dialects.LONGEST)
     last = 0
     try:
-        found = dialects.reader(_lines(text.content, dialect), dialect)
+        found: Any = dialects.reader(_lines(text.content, dialect), dialect)
         for row in found:
             first, last = last + 1, found.line_num
             yield first, last, row

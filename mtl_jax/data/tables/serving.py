@@ -15,7 +15,7 @@ from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.targets import split_of
 from mtl_jax.data.tables.types import Options, read_columns
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 MANY = 20  # rows from which on a column of unknown categories is a sign of something wrong
 
@@ -115,7 +115,7 @@ def _check_labels(columns: Encoding, table: Table, split: Batch, tasks: Sequence
         if not split.masks[name].any():
             warnings.warn(f"no labels of {name!r} in {table.source}; what is measured of it is nan", UserWarning,
                           stacklevel=4)  # fmt: skip
-        elif KINDS[task.kind].labels == "numbers":
+        elif task.of_kind.labels == "numbers":
             wanted = table._replace(columns={name: table.columns[name]})
             codes = {name: columns.codes[name]} if name in columns.codes else {}
             column = read_columns(wanted, Options(words=columns.missing_words, missing=codes))[name]
@@ -169,9 +169,10 @@ def warn_of_rows(columns: Encoding, table: Table, values: Mapping[str, Any]) -> 
 
 def changed(columns: Encoding | None) -> str:
     """What is to be said of the file behind an encoding, if it is another one than in training; else ""."""
-    path = columns.source.get("path") if columns is not None else None
+    source = columns.source if columns is not None else {}
+    path = source.get("path")
     if not path or not pathlib.Path(path).expanduser().is_file():
         return ""
-    if files.fingerprint(path) == columns.source["sha256"]:
+    if files.fingerprint(path) == source["sha256"]:
         return ""
-    return f"{path} has changed since the run was trained on it (it had {columns.source['rows']:,} rows)"
+    return f"{path} has changed since the run was trained on it (it had {source['rows']:,} rows)"

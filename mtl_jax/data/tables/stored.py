@@ -83,10 +83,11 @@ def _column(content: "_Fields") -> EncodedColumn:
     span = content.of("range", list) if "range" in content.content else []  # older files have none
     if len(span) not in (0, 2) or not all(isinstance(v, int | float) and v - v == 0 for v in span):
         raise ValueError(f"{content.where}: range {span} is not the smallest and the largest number of training rows")
+    off, on = map(str, words)
     return EncodedColumn(
         content.of("name", str), kind, scales, content.of("indicated", bool),
         tuple(map(str, content.of("values", list))),
-        content.of("buckets", int), Format(*map(str, how)), content.of("date", str), tuple(map(str, words)),
+        content.of("buckets", int), Format(*map(str, how)), content.of("date", str), (off, on),
         tuple(map(float, span)),
     )  # fmt: skip
 

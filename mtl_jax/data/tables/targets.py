@@ -16,7 +16,7 @@ from mtl_jax.data.tables.encoded_column import EncodedColumn, read_as
 from mtl_jax.data.tables.encoding import Encoding
 from mtl_jax.data.tables.reading import Table
 from mtl_jax.data.tables.types import Column, Options
-from mtl_jax.tasks import KINDS, Task
+from mtl_jax.tasks import Task
 
 CLASSES_PERHAPS = ("None", "none", "NONE")  # said of missing values, and of the absence of what is classified
 
@@ -103,7 +103,7 @@ def _as_in_training(table: Table, encoding: Encoding, tasks: Sequence[Task]) -> 
     The 0 and 1 of a binary task may be spelled otherwise in new rows, as yes and no.
     """
     marks = {c.name: c for c in encoding.others if c.type == "number"}
-    numbers = {t.name for t in tasks if t.name in marks and (t.classes or KINDS[t.kind].labels != "zero_one")}
+    numbers = {t.name for t in tasks if t.name in marks and (t.classes or t.of_kind.labels != "zero_one")}
     found = {}
     for name in numbers:
         codes = encoding.codes.get(name, ())
@@ -150,7 +150,7 @@ def _labels_of_new(table: Table, column: Column, task: Task) -> np.ndarray:
     """Labels of new rows, as text where the task's classes have names that are no numbers."""
     if column.type == "empty":
         return np.full(len(column.values), np.nan)
-    if column.words[0] and KINDS[task.kind].labels != "numbers":
+    if column.words[0] and task.of_kind.labels != "numbers":
         words = _matching(column.words, task.classes)
         if words is None:
             return column.values.to_numpy()
