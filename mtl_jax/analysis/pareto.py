@@ -204,9 +204,8 @@ def preference_argument(name: str) -> str:
     """The argument that holds a method's preference, or an error that lists the methods with one."""
     carried = {}
     for known, function in balancing.NAMES.items():
-        balancer = function((1.0, 1.0)) if known == "fixed" else function()
-        if balancer.carried:
-            carried[known] = balancer.carried[0]
+        if found := parts.example_of(function).carried:
+            carried[known] = found[0]
     parts.lookup(name, balancing.NAMES, "balancer")
     if name not in carried:
         raise ValueError(f"balancer {name!r} takes no preference; these do: {', '.join(carried)}")

@@ -4,7 +4,7 @@ from mtl_jax import parts
 from mtl_jax.balancing.aggregate import aggregate
 from mtl_jax.balancing.aggregator import aggregator
 from mtl_jax.balancing.aligned_mtl import aligned_mtl
-from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, Signal
 from mtl_jax.balancing.bilevel import auto_lambda, moml
 from mtl_jax.balancing.cagrad import cagrad
 from mtl_jax.balancing.conflict_free import conflict_free
@@ -89,4 +89,16 @@ def build(text: str) -> Balancer:
     return parts.build(text, NAMES, "balancer")
 
 
-__all__ = ["NAMES", "Balancer", "Needs", "Result", "Signal", "aggregate", "aggregator", "balanced", "build", *NAMES]
+__all__ = [
+    "NAMES",
+    "Balancer",
+    "Keeps",
+    "Needs",
+    "Result",
+    "Signal",
+    "aggregate",
+    "aggregator",
+    "balanced",
+    "build",
+    *NAMES,
+]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, numbers
-from mtl_jax.balancing.base import Balancer, Result, among_present, keep_shares, one_per_task
+from mtl_jax.balancing.base import Balancer, Keeps, Result, among_present, keep_shares, one_per_task
 
 
 class SmoothState(NamedTuple):
@@ -19,7 +19,11 @@ class SmoothState(NamedTuple):
     seen: Bool[Array, " task"]
 
 
-@parts.recorded()
+@parts.recorded(
+    objects=("method",),
+    paper="Zhou et al., NeurIPS 2022",
+    when="small batches whose weights jump from step to step",
+)
 def cr_mogm(method: str = "mgda", alpha: float = 0.9, first_weights: Sequence[float] | None = None) -> Balancer:
     """A moving average of another method's weights, so that they depend less on one batch's gradients.
 
@@ -67,7 +71,8 @@ def cr_mogm(method: str = "mgda", alpha: float = 0.9, first_weights: Sequence[fl
         return Result(weights, head_weights=heads), SmoothState(inner, kept, state.seen | mask)
 
     balancer = Balancer(init, update, wrapped.needs, about=wrapped.about, simplex=wrapped.simplex,
-                        positive=wrapped.positive, unit_free=wrapped.unit_free)  # fmt: skip
+                        positive=wrapped.positive, unit_free=wrapped.unit_free,
+                        keeps=max(Keeps.PER_TASK, wrapped.memory))  # fmt: skip
     if wrapped.after is None:
         return balancer
 

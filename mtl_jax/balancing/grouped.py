@@ -10,7 +10,10 @@ from mtl_jax.balancing.base import Balancer, Needs, Result
 from mtl_jax.gradients.gramian import combine, gramian
 
 
-@parts.recorded()
+@parts.recorded(
+    objects=("rules",),
+    when="conflict in some layers only",
+)
 def grouped(rules: tuple = ((".*", "upgrad"),)) -> Balancer:
     """Each method combines the gradients of its own group of leaves; heads follow their own losses.
 
@@ -25,7 +28,7 @@ def grouped(rules: tuple = ((".*", "upgrad"),)) -> Balancer:
 
     rules = tuple((pattern, balancing.build(text)) for pattern, text in rules)
     for _, balancer in rules:
-        if balancer.needs in (Needs.CROSS, Needs.ORACLE) or balancer.after is not None:
+        if balancer.needs is Needs.CROSS or balancer.needs.functions or balancer.after is not None:
             raise ValueError(f"grouped: {balancer.spec} cannot be the method of one group; use one that reads losses, "
                              "the Gramian or the Jacobian at the step alone")  # fmt: skip
 
@@ -62,4 +65,5 @@ def grouped(rules: tuple = ((".*", "upgrad"),)) -> Balancer:
             direction |= result.direction if weights is None else combine(weights, part)
         return Result(direction=direction), states
 
-    return Balancer(init, update, Needs.JACOBIAN, directs=True)
+    keeps = max(balancer.memory for _, balancer in rules)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True, keeps=keeps)

@@ -87,7 +87,10 @@ def power_equation(
     return jnp.where(there, weights, 0), change
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Navon et al., ICML 2022, arXiv:2202.01017",
+    when="gradients of very different lengths; gains in fair proportion",
+)
 def nash_mtl(max_norm: float | None = 1.0) -> Balancer:
     """The Nash bargaining solution, G w = 1 / w: every task's gain is in proportion to its weight.
 
@@ -109,7 +112,10 @@ def nash_mtl(max_norm: float | None = 1.0) -> Balancer:
     return Balancer(stateless, update, Needs.GRAMIAN)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Ban and Ji, ICML 2024, arXiv:2402.15638",
+    when="the same with a dial from the sum to max-min fairness",
+)
 def fairgrad(alpha: float = 1.0) -> Balancer:
     """alpha-fair utilities of the tasks' gains: G w = w^(-1 / alpha).
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
-from mtl_jax.balancing.options import returns_weights
+from mtl_jax.balancing.base import Balancer, Result, Signal
 
 
 def family(balancer: Balancer) -> str | int:
@@ -24,8 +23,7 @@ def shape(balancer: Balancer, num_tasks: int) -> Any:
     state = jax.eval_shape(lambda: balancer.init(num_tasks, {"shared/w": jnp.zeros(3)}))
     leaves, form = jax.tree.flatten(state)
     after = None if balancer.after is None else family(balancer)
-    weights = balancer.needs not in (Needs.JACOBIAN, Needs.ORACLE) or returns_weights(balancer, num_tasks)
-    return balancer.needs, weights, after, form, tuple((x.shape, x.dtype) for x in leaves)
+    return balancer.needs, balancer.directs, after, form, tuple((x.shape, x.dtype) for x in leaves)
 
 
 def complete(balancer: Balancer, signal: Signal, state: Any, mask: Any, key: Any) -> tuple[Result, Any]:

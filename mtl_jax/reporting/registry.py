@@ -5,30 +5,18 @@ import inspect
 import re
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
+from mtl_jax import balancing, encoders, parts, sharing, tasks
+from mtl_jax.balancing import Keeps, Needs, options
 
-from mtl_jax import balancing, encoders, sharing, tasks
-from mtl_jax.balancing import Needs, options
-from mtl_jax.balancing.advice import WHEN
-from mtl_jax.balancing.options import jacobian_sized
-
-TASKS = 5  # enough for every method
 COST = {
     Needs.LOSSES: "a plain step",
     Needs.GRAMIAN: "a pull of the trunk per task",
     Needs.JACOBIAN: "a pull of the trunk per task, all held",
     Needs.CROSS: "two pulls of the trunk per task",
     Needs.ORACLE: "some plain steps",
+    Needs.LANDSCAPE: "a pull of the whole model and two forward passes per task",
 }
-
-
-def keeps(balancer: balancing.Balancer) -> str:
-    """What its state holds: nothing, something per task, or as much as the Jacobian."""
-    if jacobian_sized(balancer, TASKS):
-        return "a Jacobian"
-    state = jax.eval_shape(lambda: balancer.init(TASKS, {"shared/w": jnp.zeros(5)}))
-    return "a few numbers per task" if jax.tree.leaves(state) else "none"
+KEPT = {Keeps.NOTHING: "none", Keeps.PER_TASK: "a few numbers per task", Keeps.JACOBIAN: "a Jacobian"}
 
 
 def methods_markdown() -> str:
@@ -38,10 +26,9 @@ def methods_markdown() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, function in balancing.NAMES.items():
-        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        balancer = function((1.0,) * TASKS) if required else function()
+        balancer = parts.example_of(function)
         cost = COST[balancer.needs] + (" and a forward pass" if balancer.after else "")
-        cells = (name, does(function), WHEN[name], balancer.needs.value, keeps(balancer), cost, paper(function))
+        cells = (name, does(function), function.when, balancer.needs.value, KEPT[balancer.memory], cost, function.paper)
         rows.append(row(*cells))
     return "\n".join(rows)
 
@@ -56,9 +43,9 @@ def sharing_markdown() -> str:
 
 
 def encoders_markdown() -> str:
-    """A row per encoder: what it is, and the paper."""
-    rows = ["| encoder | what it is | paper |", "|---|---|---|"]
-    return "\n".join([*rows, *(row(name, does(f), paper(f)) for name, f in encoders.NAMES.items())])
+    """A row per encoder: what it is, when to use it, and the paper."""
+    rows = ["| encoder | what it is | when to use it | paper |", "|---|---|---|---|"]
+    return "\n".join([*rows, *(row(name, does(f), f.when, f.paper) for name, f in encoders.NAMES.items())])
 
 
 def kinds_markdown() -> str:

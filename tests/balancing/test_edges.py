@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mtl_jax import balancing
-from mtl_jax.balancing import Needs, aggregate
-from mtl_jax.balancing.options import returns_weights
+from mtl_jax.balancing import Keeps, Needs, aggregate
 
 K, WIDTH, STEPS = 5, 8, 50
 LOSSES = np.array([0.5, 1.0, 2.0, 1.5, 0.7], np.float32)
@@ -236,12 +235,17 @@ def test_double_precision_is_enabled(call, dtype):
 
 @pytest.mark.parametrize("call", PROMISES)
 def test_what_a_method_declares(call):
-    """`directs` as it decides, and `positive` as it answers to a negative loss: nan, or a number."""
+    """`directs` as it decides, `keeps` as its state grows with tasks and parameters, and `positive` as it answers to a
+    negative loss: nan, or a number."""
     method = balancing.build(call)
-    if method.needs in (Needs.JACOBIAN, Needs.ORACLE):
-        assert method.directs is not returns_weights(method, K)
-    else:
-        assert not method.directs
+    assert method.directs is (jax.eval_shape(lambda: aggregate(method, EDGES["plain"], LOSSES))[1] is None)
+
+    def size(width):
+        state = jax.eval_shape(lambda: method.init(K, {"shared/w": jnp.zeros(width)}))
+        return sum(x.size for x in jax.tree.leaves(state))
+
+    sizes = [size(5), size(500)]
+    assert method.memory is (Keeps.JACOBIAN if sizes[1] > sizes[0] else Keeps.PER_TASK if sizes[0] else Keeps.NOTHING)
     if method.needs is Needs.ORACLE:
         return
     losses = np.where(np.arange(K) == 2, -0.5, LOSSES).astype(np.float32)
