@@ -22,7 +22,9 @@ def shape(balancer: Balancer, num_tasks: int) -> Any:
     """What balancers must have in common to train side by side: what they read, and the form of their state."""
     state = jax.eval_shape(lambda: balancer.init(num_tasks, {"shared/w": jnp.zeros(3)}))
     leaves, form = jax.tree.flatten(state)
-    after = None if balancer.after is None else family(balancer)
+    # What looks at losses as functions, which no custom batching takes, runs with its own kind alone.
+    alone = balancer.after is not None or balancer.needs.functions
+    after = family(balancer) if alone else None
     return balancer.needs, balancer.directs, after, form, tuple((x.shape, x.dtype) for x in leaves)
 
 
