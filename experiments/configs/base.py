@@ -1,6 +1,7 @@
 """Every field that a training config may have, with its default; a config overrides what differs.
 
-Fields of `PARTS` take objects besides text, such as ``c.balancer = mtl.balancing.upgrad()``; then flags cannot change them.
+Fields of `PARTS` take objects besides text, such as ``c.balancer = mtl.balancing.upgrad()``; flags cannot change them
+then.
 """
 
 from typing import Any

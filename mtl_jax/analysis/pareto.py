@@ -128,8 +128,8 @@ def pareto_front(
       model: with at least two tasks.
       data: measured with the last variables of each run, since those that are best in the mean of all tasks would draw
         every preference to the middle.
-      method: a balancer that takes `preference` (or `fixed`, whose weights it is), without it: its text, the object that
-        such a call makes, or a function that makes the method of a preference.
+      method: a balancer that takes `preference` (or `fixed`, whose weights it is), without it: its text, the object
+        that such a call makes, or a function that makes the method of a preference.
       preferences: how many, spread over the simplex (`spread_preferences`); or the preferences themselves.
       seeds: trained for each preference.
       split: what losses are measured on, "test" or "val".
@@ -204,11 +204,13 @@ def of_preference(method: Any) -> tuple[str, Callable[[tuple[float, ...]], Balan
     Raises:
       ValueError: for anything else than text, a method that a call made, or a function that makes methods.
     """
+    if any(method is known for known in balancing.NAMES.values()):
+        method = method.__name__
     if isinstance(method, Balancer):
         text = text_of(method, balancing.build)
         if text is None:
-            raise ValueError("method is a balancer that no text describes, so that its preference cannot be varied; give "
-                             "a function that makes the method of a preference")  # fmt: skip
+            raise ValueError("method is a balancer that no text describes, so that its preference cannot be varied; "
+                             "give a function that makes the method of a preference")  # fmt: skip
         method = text
     if isinstance(method, str):
         name, args, keywords = parts.parse(method, "balancer")
