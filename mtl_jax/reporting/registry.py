@@ -1,8 +1,6 @@
 """README's tables of what there is, from the registries themselves."""
 
-import importlib
 import inspect
-import re
 from collections.abc import Callable
 
 from mtl_jax import balancing, encoders, parts, sharing, tasks
@@ -34,11 +32,11 @@ def methods_markdown() -> str:
 
 
 def sharing_markdown() -> str:
-    """A row per architecture: what is shared, what inputs it takes, and the paper."""
-    rows = ["| sharing | what it does | inputs | paper |", "|---|---|---|---|"]
+    """A row per architecture: what is shared, when to use it, what inputs it takes, and the paper."""
+    rows = ["| sharing | what it does | when to use it | inputs | paper |", "|---|---|---|---|---|"]
     for name, function in sharing.NAMES.items():
         inputs = "common, or each task's own" if name in sharing.OWN_INPUTS else "common"
-        rows.append(row(name, does(function), inputs, paper(function)))
+        rows.append(row(name, does(function), function.when, inputs, function.paper))
     return "\n".join(rows)
 
 
@@ -64,18 +62,6 @@ def row(name: str, *cells: str) -> str:
 def does(function: Callable) -> str:
     """The first paragraph of a docstring, on one line."""
     return inspect.getdoc(function).split("\n\n")[0].replace("\n", " ")
-
-
-def paper(function: Callable) -> str:
-    """What a docstring names as its ``Source:``; without one, what it and its module have in brackets with a year."""
-    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", inspect.getdoc(function), re.DOTALL | re.MULTILINE):
-        return said[1].replace("\n", " ")
-    module = inspect.getdoc(importlib.import_module(inspect.unwrap(function).__module__))
-    found = []
-    for text in (module, inspect.getdoc(function).split("Args:")[0]):
-        for bracket in re.findall(r"\(([^()]*)\)", text.replace("\n", " ")):
-            found += re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", bracket)
-    return "; ".join(dict.fromkeys(found))
 
 
 def options_markdown() -> str:
