@@ -123,7 +123,7 @@ def compare(
     Args:
       encoder: what is shared.
       data: with a validation split, by which each run's variables are chosen, and a test split.
-      methods: balancers over hard sharing, by name or as objects; or {name: balancer} or {name: (sharing, balancer)},
+      methods: balancers over hard sharing, by name or as objects; or {name: (sharing, balancer)} or {name: object},
         where sharing is text, a function (encoder, tasks) -> model, or a model. Objects are rows under the call that
         made them; those of one name have what sets them apart behind it.
       seeds: trained side by side.

@@ -11,7 +11,7 @@ from mtl_jax.tasks import Task
 from mtl_jax.training.contents import contents, name_of
 from mtl_jax.training.objects import text_of
 
-METHODS = 'several, such as ("upgrad", mtl.balancing.cagrad(c=0.4)), or {name: method} or {name: (sharing, method)}'
+METHODS = 'several, such as ("upgrad", mtl.balancing.cagrad(c=0.4)), or {name: (sharing, method)}'
 SHARING = 'an architecture\'s text, such as "mmoe", a function (encoder, tasks) -> model, or a model'
 
 
@@ -85,6 +85,9 @@ def _row(name: Any, given: Any) -> Row:
     """A row of a method, or of (sharing, method)."""
     pair = isinstance(given, tuple | list) and len(given) == 2 and not hasattr(given, "spec")
     architecture, method = given if pair else ("hard", given)
+    if isinstance(name, str) and isinstance(given, str):  # which of the two it names would be a guess
+        raise ValueError(f"methods: {name!r} is the text {given!r}; it must be {{name: (sharing, balancer)}}, such as "
+                         f"{{{name!r}: ('hard', {given!r})}}")  # fmt: skip
     if not isinstance(method, str | Balancer):
         raise parts.no_such(f"methods: {name!r}", method, 'a method such as mtl.balancing.upgrad() or "upgrad", or '
                             "(sharing, method)")  # fmt: skip

@@ -55,11 +55,11 @@ def test_what_looks_alike_has_rows_of_its_own():
 def test_architectures_are_text_functions_or_models():
     data, encoder = tiny.data(), mtl.encoders.mlp(features=(4,))
     model = mtl.sharing.hard(encoder, data.tasks)
-    rows = read_rows({"a": (mtl.sharing.mmoe, "equal"), "b": (model, balancing.mgda()), "c": "upgrad"})
+    rows = read_rows({"a": (mtl.sharing.mmoe, "equal"), "b": (model, balancing.mgda()), "c": balancing.upgrad()})
     found = {n: row.model(encoder, data.tasks).spec for n, row in rows.items()}
     assert found == {"a": "mmoe()", "b": "hard()", "c": "hard()"}
     assert rows["b"].objects().keys() == {"sharing"} and rows["b"].texts()["balancer"] == "mgda()"
-    assert rows["c"] == Row("hard", "upgrad")
+    assert rows["c"].texts() == {"sharing": "hard", "balancer": "upgrad()"}
 
 
 ENCODER = mtl.encoders.mlp(features=(4,))
