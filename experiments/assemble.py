@@ -8,6 +8,8 @@ import ml_collections
 import mtl_jax as mtl
 from experiments.configs import base
 from mtl_jax import parallel, parts
+from mtl_jax.model import MultiTaskModel
+from mtl_jax.training import objects
 from mtl_jax.training.optimizers import build_optimizer, build_schedule
 
 # Fields of the config that `fit` takes as they are.
@@ -47,14 +49,21 @@ def literal(field: str, value: Any) -> Any:
 
 
 def data_of(config: dict[str, Any]) -> mtl.data.Dataset:
-    """The data set that the config names."""
+    """The data set that the config names, or holds."""
+    if isinstance(config["data"], mtl.data.Dataset):
+        return config["data"]
     if not config["data"]:
         raise ValueError(f"config field 'data' is empty; it names a data set ({', '.join(mtl.data.NAMES)})")
     return mtl.data.load(config["data"], data_dir=config["data_dir"])
 
 
 def encoder_of(config: dict[str, Any], data: mtl.data.Dataset) -> mtl.encoders.Encoder:
-    """The encoder that the config names, in its dtype; "for_table" is the one that suits the data set."""
+    """The encoder that the config names, in its dtype, or holds; "for_table" is the one that suits the data set."""
+    if isinstance(config["encoder"], mtl.encoders.Encoder):
+        if config["dtype"] not in ("", "float32"):
+            raise ValueError(f"config field 'dtype': the encoder is an object with a dtype of its own; leave out "
+                             f"{config['dtype']!r}, and make the encoder with it")  # fmt: skip
+        return config["encoder"]
     dtype = {} if config["dtype"] in ("", "float32") or "dtype=" in config["encoder"] else {"dtype": config["dtype"]}
     name, positional, given = parts.parse(config["encoder"], "encoder")
     if name == "for_table":
@@ -66,14 +75,40 @@ def encoder_of(config: dict[str, Any], data: mtl.data.Dataset) -> mtl.encoders.E
 
 
 def model_of(config: dict[str, Any], data: mtl.data.Dataset) -> Any:
-    """The model that the config names, on the data set's tasks."""
-    return mtl.sharing.build(config["sharing"], encoder_of(config, data), data.tasks)
+    """The model that the config names, on the data set's tasks; or that it holds, or a function of it makes."""
+    if isinstance(config["sharing"], MultiTaskModel):
+        return config["sharing"]
+    encoder = encoder_of(config, data)
+    if callable(config["sharing"]):
+        return config["sharing"](encoder, data.tasks)
+    return mtl.sharing.build(config["sharing"], encoder, data.tasks)
+
+
+def optimizer_of(config: dict[str, Any]) -> Any:
+    """The optimizer that the config names, at its learning rate and schedule, or holds.
+
+    Raises:
+      ValueError: if it holds one, whose rate is its own, and names a rate, a schedule or decay rules besides.
+    """
+    if isinstance(config["optimizer"], str):
+        schedule = build_schedule(config["schedule"], config["learning_rate"], config["num_steps"])
+        return build_optimizer(config["optimizer"], schedule, config["weight_decay_rules"])
+    usual = base.get_config()
+    for field in ("learning_rate", "schedule", "weight_decay_rules"):
+        if config[field] != usual[field]:
+            raise ValueError(f"config field {field!r}: the optimizer is an object, which has its own; leave the field "
+                             "out, or name the optimizer")  # fmt: skip
+    return config["optimizer"]
+
+
+def written(config: dict[str, Any]) -> dict[str, Any]:
+    """The config as a file has it: objects by a digest of what they hold."""
+    return objects.written(config)
 
 
 def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, Any]:
     """The keyword arguments of `fit`."""
-    schedule = build_schedule(config["schedule"], config["learning_rate"], config["num_steps"])
-    optimizer = build_optimizer(config["optimizer"], schedule, config["weight_decay_rules"])
+    optimizer = optimizer_of(config)
     seed = config["seed"]
     return {
         **{k: config[k] for k in AS_THEY_ARE},
@@ -82,6 +117,6 @@ def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, A
         "freeze": tuple(config["freeze"]) or None,
         "learning_rate_factors": tuple(config["learning_rate_factors"]),
         "mesh": parallel.make_mesh(config["mesh"]),
-        "config": config,
+        "config": written(config),
         "workdir": workdir,
     }

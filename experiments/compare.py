@@ -56,7 +56,9 @@ def main() -> int:
         side_by_side=SIDE_BY_SIDE.value,
         report_progress=lambda known: print(f"{known.table()}\n", flush=True), **arguments,
     )  # fmt: skip
-    files.write_json(workdir / "summary.json", {**found.content(), "config": config, "environment": environment()})
+    files.write_json(
+        workdir / "summary.json", {**found.content(), "config": assemble.written(config), "environment": environment()}
+    )
     for method, how in found.chosen.items():
         print(f"{method}: {how}")
     if PLOT.value:

@@ -29,13 +29,14 @@ def main() -> int:
     data = assemble.data_of(config)
     arguments = assemble.arguments_of_fit(config, workdir / "run")
     arguments = {k: v for k, v in arguments.items() if k not in ("balancer", "seed")}
-    arguments["config"] = {**config, "balancer": METHOD.value, "preferences": PREFERENCES.value, "seed": SEEDS.value}
+    said = assemble.written(config)
+    arguments["config"] = {**said, "balancer": METHOD.value, "preferences": PREFERENCES.value, "seed": SEEDS.value}
     front = mtl.pareto_front(
         assemble.model_of(config, data), data, METHOD.value, PREFERENCES.value, seeds=tuple(range(SEEDS.value)),
         **arguments,
     )  # fmt: skip
     print(front.table())
-    files.write_json(workdir / "front.json", {**front.content(), "config": config, "environment": environment()})
+    files.write_json(workdir / "front.json", {**front.content(), "config": said, "environment": environment()})
     try:
         front.plot(workdir / "front.png")
     except (ImportError, ValueError) as error:

@@ -91,7 +91,7 @@ def main() -> int:
 
     config, workdir = assemble.resolve(CONFIG.value), paths.local_folder(WORKDIR.value, "--workdir")
     data = assemble.data_of(config)
-    if finished(workdir, config, data):
+    if finished(workdir, assemble.written(config), data):
         return 0
     model = assemble.model_of(config, data)
     run = mtl.fit(model, data, **assemble.arguments_of_fit(config, workdir))

@@ -23,7 +23,7 @@ def main() -> int:
     data = assemble.data_of(config)
     if config.get("num_labels"):
         data = data.take(config["num_labels"])
-    if train.finished(workdir, config, data):
+    if train.finished(workdir, assemble.written(config), data):
         return 0
     source = mtl.load_run(SOURCE.value)
     model = assemble.model_of(config, data) if config["encoder"] and config["sharing"] else None

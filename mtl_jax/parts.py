@@ -8,7 +8,7 @@ import ast
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 LISTED = 80  # names that a message lists at most: more than any registry has, fewer than data sets have tasks
@@ -137,11 +137,24 @@ def call(name: str, keywords: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{k}={v!r}' for k, v in keywords.items())})"
 
 
-def recorded(*skip: str) -> Callable[[Callable], Callable]:
+def recorded(
+    *skip: str,
+    objects: Sequence[str] = (),
+    paper: str = "",
+    when: str = "",
+    example: Mapping[str, Any] | None = None,
+) -> Callable[[Callable], Callable]:
     """Decorates a constructor so that what it returns carries the call that made it, in its field ``spec``.
 
-    `skip` names arguments that are not part of the text (an encoder, the tasks). A call with an argument that is not
-    a literal, such as a Python function, is recorded as None: it cannot be rebuilt from text.
+    A call with an argument that is not a literal, such as a Python function, is recorded as None: it cannot be rebuilt
+    from text.
+
+    Args:
+      skip: arguments that are not part of the text (an encoder, the tasks).
+      objects: arguments that take a part by its text or as an object, which is written as its own text.
+      paper, when: whose idea it is, and when it is worth its cost, in a line each, for tables and readers; they and
+        `example` are attributes of the constructor.
+      example: the arguments that a call cannot do without, with values that will do.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -159,12 +172,26 @@ def recorded(*skip: str) -> Callable[[Callable], Callable]:
                     given.update(value)
                 else:
                     given[key] = tuple(value) if isinstance(value, list) else value
+                    given[key] = as_text(given[key]) if key in objects else given[key]
             spec = call(function.__name__, given) if all(map(is_literal, given.values())) else None
             try:
                 return function(*args, **kwargs)._replace(spec=spec)
             except TypeError as error:  # an argument of another type than the function reckons with
                 raise ValueError(f"{call(function.__name__, given)}: {error}") from error
 
+        vars(constructor).update(paper=paper, when=when, example=dict(example or {}))
         return constructor
 
     return decorate
+
+
+def as_text(value: Any) -> Any:
+    """Parts, alone or within tuples, as the texts that made them; one that no text describes stays what it is."""
+    if isinstance(value, tuple) and hasattr(value, "spec"):
+        return value if value.spec is None else value.spec
+    return tuple(map(as_text, value)) if isinstance(value, tuple | list) else value
+
+
+def example_of(constructor: Callable) -> Any:
+    """What a constructor makes with the arguments that it cannot do without."""
+    return constructor(**getattr(constructor, "example", {}))

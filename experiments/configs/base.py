@@ -1,12 +1,31 @@
-"""Every field that a training config may have, with its default; a config overrides what differs."""
+"""Every field that a training config may have, with its default; a config overrides what differs.
+
+Fields of `PARTS` take objects besides text, such as ``c.balancer = mtl.balancing.upgrad()``; flags cannot change them
+then.
+"""
+
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
+PARTS = ("data", "encoder", "sharing", "balancer", "task_schedule", "optimizer")
+
+
+class Config(ml_collections.ConfigDict):
+    """Fields keep their types, but for those that name a part."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in PARTS and not isinstance(value, str):
+            with self.ignore_type():
+                super().__setitem__(key, value)
+        else:
+            super().__setitem__(key, value)
+
 
 def get_config() -> ml_collections.ConfigDict:
     """The defaults."""
-    c = ml_collections.ConfigDict()
+    c = Config()
     c.data = ""  # a data set's call, such as "multi_digits(num_train=2000)"
     c.data_dir = config_dict.placeholder(str)  # None: the environment's MTL_JAX_DATA
     c.encoder = "mlp"  # or "for_table": `encoders.for_table` of the data

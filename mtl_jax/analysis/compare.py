@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax import balancing as methods_room
-from mtl_jax import files, parts, paths, sharing
+from mtl_jax import encoders, files, parts, paths
+from mtl_jax.analysis.rows import Row, read_rows, sharing_key
+from mtl_jax.balancing import Balancer
 from mtl_jax.balancing.vmapped import shape
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import Encoder
@@ -30,6 +31,7 @@ from mtl_jax.training import identity, lock, records, selection
 from mtl_jax.training.arguments import check_data
 from mtl_jax.training.constants import constant_results, untold
 from mtl_jax.training.fit import fit
+from mtl_jax.training.objects import GIVEN, text_of
 
 BASELINE = "single-task"
 STATIC = "best static weights"
@@ -106,7 +108,7 @@ class Comparison:
 def compare(
     encoder: Encoder,
     data: Dataset,
-    methods: Sequence[str] | Mapping[str, tuple[str, str]],
+    methods: Sequence[str | Balancer] | Mapping[str, Any],
     *,
     seeds: Sequence[int] = (0, 1, 2),
     baseline: bool = True,
@@ -121,7 +123,9 @@ def compare(
     Args:
       encoder: what is shared.
       data: with a validation split, by which each run's variables are chosen, and a test split.
-      methods: balancers by name, over hard sharing; or {name: (sharing, balancer)}.
+      methods: balancers over hard sharing, by name or as objects; or {name: (sharing, balancer)} or {name: object},
+        where sharing is text, a function (encoder, tasks) -> model, or a model. Objects are rows under the call that
+        made them; those of one name have what sets them apart behind it.
       seeds: trained side by side.
       baseline: also train single-task networks, each chosen by its own task's validation.
       static: how many static weightings to try, drawn evenly from the simplex with a fixed seed; the one that is best
@@ -139,33 +143,30 @@ def compare(
     """
     check_data(data)
     encoder = given_encoder("compare", encoder)
-    if isinstance(methods, str) or not hasattr(methods, "__iter__"):
-        raise parts.no_such("methods", methods, 'several, such as ("upgrad", "cagrad(c=0.4)")')
-    if isinstance(methods, Mapping) and not all(isinstance(v, tuple | list) and len(v) == 2 for v in methods.values()):
-        raise ValueError(f"methods={methods!r} must be {{name: (sharing, balancer)}}, both by name")
+    named = read_rows(methods)
     if not np.ndim(seeds):
         raise ValueError(f"seeds={seeds!r} is one number; give several, as range(3) or (0,)")
     if data.val is None or data.test is None:
         raise ValueError(f"comparing needs a validation and a test split; {data!r} lacks one")
-    named = dict(methods) if isinstance(methods, Mapping) else {m: ("hard", m) for m in methods}
     if baseline:
-        named = {BASELINE: ("independent", "equal"), **named}
-    grid = {f"static {i}": ("hard", parts.call("fixed", {"weights": w}))
+        named = {BASELINE: Row("independent", "equal"), **named}
+    grid = {f"static {i}": Row("hard", parts.call("fixed", {"weights": w}))
             for i, w in enumerate(static_weights(len(data.tasks), static))}  # fmt: skip
-    for sharing_text, balancer in (named | grid).values():
-        methods_room.build(balancer)
-        sharing.build(sharing_text, encoder, data.tasks)
+    for row in (named | grid).values():
+        row.method()
+        row.model(encoder, data.tasks)
     rests_on = {k: v for k, v in arguments.items() if k not in SET_HERE + NOT_IN_RESULTS}
+    text = text_of(encoder, encoders.build)
     place = _Place(
         workdir,
-        {"data": data.spec or data.name, "encoder": encoder.spec, "seeds": list(seeds), **_described(arguments)},
-        identity.describe(data, data.tasks, {"encoder": encoder.spec or encoder, **rests_on}),
+        {"data": data.spec or data.name, "encoder": text, "seeds": list(seeds), **_described(arguments)},
+        identity.describe(data, data.tasks, {"encoder": text or encoder, **rests_on}),
     )
     found = Comparison(data.tasks, constant=constant_results(data.tasks, data.train, data.test))
     found.untested = {t.name: f"{why} in test" for t in data.tasks if (why := untold(t, data.test))}
     by, found.without_say = selection.yardstick(data.tasks, data.train, data.val)
     with lock.held(place.workdir):
-        results = {name: known for name, (s, b) in (named | grid).items() if (known := place.known(name, s, b))}
+        results = {name: known for name, row in (named | grid).items() if (known := place.known(name, row))}
         missing = {name: how for name, how in (named | grid).items() if name not in results}
         for group in groups(missing, len(data.tasks), side_by_side) or [{}]:
             if group:
@@ -176,14 +177,13 @@ def compare(
     return found
 
 
-def groups(
-    named: Mapping[str, tuple[str, str]], num_tasks: int, side_by_side: bool
-) -> list[dict[str, tuple[str, str]]]:
+def groups(named: Mapping[str, tuple[Any, Any]], num_tasks: int, side_by_side: bool) -> list[dict[str, Row]]:
     """The methods that train in one program: of one architecture and one shape, in the order of the first of each."""
-    together: dict[Any, dict[str, tuple[str, str]]] = {}
-    for name, (sharing_text, balancer) in named.items():
-        key = (sharing_text, shape(methods_room.build(balancer), num_tasks)) if side_by_side else name
-        together.setdefault(key, {})[name] = (sharing_text, balancer)
+    together: dict[Any, dict[str, Row]] = {}
+    for name, row in named.items():
+        row = Row(*row)
+        key = (sharing_key(row.sharing), shape(row.method(), num_tasks)) if side_by_side else name
+        together.setdefault(key, {})[name] = row
     return list(together.values())
 
 
@@ -191,7 +191,7 @@ def _show(found: Comparison, named: Mapping[str, Any], grid: Mapping[str, Any], 
     """Fills a comparison with what is known: a row per method, and one for the best of the static weightings."""
     for field in ("test", "validation", "milliseconds", "seconds"):
         getattr(found, field).update({name: results[name][field] for name in named if name in results})
-    tried = {text: results[name] for name, (_, text) in grid.items() if name in results}
+    tried = {row.balancer: results[name] for name, row in grid.items() if name in results}
     if len(tried) == len(grid) > 0:
         scored = {text: float(report.mean_there(result["validation"])) for text, result in tried.items()}
         best = max(scored, key=lambda text: np.nan_to_num(scored[text], nan=-np.inf))
@@ -214,15 +214,15 @@ class _Place:
         self.workdir = None if workdir is None else paths.local_folder(workdir, "workdir")
         self.config, self.rests_on = config, rests_on
 
-    def known(self, name: str, sharing_text: str, balancer: str) -> dict[str, Any] | None:
+    def known(self, name: str, row: Row) -> dict[str, Any] | None:
         """A method's result, if it is there and of as many steps; an error if it rests on anything else."""
         if self.workdir is None:
             return None
         directory = self.workdir / "methods" / file_name(name)
-        config, path = self.of(sharing_text, balancer), directory / "config.json"
+        config, path = self.of(row), directory / "config.json"
         if not path.exists():
             return None
-        for text in identity.check(directory, self.rests_on, config, own_config=True, named={}):
+        for text in identity.check(directory, self.identity(row), config, own_config=True, named={}):
             warnings.warn(text, UserWarning, stacklevel=3)
         steps = [c.get("num_steps", STEPS) for c in (files.read_object(path, {}), config)]
         if steps[0] > steps[1]:
@@ -230,27 +230,31 @@ class _Place:
         result = directory / "result.json"
         return files.read_object(result, RESULT) if steps[0] == steps[1] and result.exists() else None
 
-    def keep(self, name: str, sharing_text: str, balancer: str, result: dict[str, Any]) -> None:
+    def keep(self, name: str, row: Row, result: dict[str, Any]) -> None:
         """Writes a method's result."""
         if self.workdir is not None:
             directory = self.workdir / "methods" / file_name(name)
             files.write_json(directory / "result.json", result)
-            files.write_json(directory / identity.FILE, self.rests_on)
-            files.write_json(directory / "config.json", self.of(sharing_text, balancer))
+            files.write_json(directory / identity.FILE, self.identity(row))
+            files.write_json(directory / "config.json", self.of(row))
 
     def program(self, names: Sequence[str]) -> pathlib.Path | None:
         """Where the run of several methods goes."""
         return None if self.workdir is None else self.workdir / "programs" / file_name(" and ".join(names))
 
-    def of(self, sharing_text: str, balancer: Any) -> dict[str, Any]:
-        """What identifies a result."""
-        return {**self.config, "sharing": sharing_text, "balancer": balancer}
+    def of(self, row: Row) -> dict[str, Any]:
+        """What identifies a result, as far as text can."""
+        return {**self.config, **{k: GIVEN if text is None else text for k, text in row.texts().items()}}
+
+    def identity(self, row: Row) -> dict[str, Any]:
+        """All that a result rests on."""
+        return identity.with_objects(self.rests_on, row.objects())
 
 
 def _described(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `fit`, or the config they came from, as JSON has them."""
     return {
-        k: v if parts.is_literal(v) else "given as an object"
+        k: v if parts.is_literal(v) else GIVEN
         for k, v in (arguments.get("config") or arguments).items()
         if k not in SET_HERE
     }
@@ -259,23 +263,22 @@ def _described(arguments: dict[str, Any]) -> dict[str, Any]:
 def _measure(
     encoder: Encoder,
     data: Dataset,
-    group: Mapping[str, tuple[str, str]],
+    group: Mapping[str, Row],
     seeds: Sequence[int],
     place: _Place,
     say: np.ndarray,
     arguments: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """{method: result} of one program, from a run that may be resumed."""
-    sharing_text = next(iter(group.values()))[0]
-    texts = [text for _, text in group.values()]
+    rows = list(group.values())
+    texts = [row.texts()["balancer"] or GIVEN for row in rows]
     given = {k: v for k, v in arguments.items() if k not in ("config", "fallback")}
-    model = sharing.build(sharing_text, encoder, data.tasks)
-    run = fit(model, data, balancer=texts, seed=tuple(seeds), workdir=place.program(list(group)),
-              config=place.of(sharing_text, texts), **given)  # fmt: skip
+    run = fit(rows[0].model(encoder, data.tasks), data, balancer=[row.balancer for row in rows], seed=tuple(seeds),
+              workdir=place.program(list(group)), config={**place.of(rows[0]), "balancer": texts}, **given)  # fmt: skip
     test, scores = run.evaluate(data.test), selection.readable_score(run.best.scores, say)
     milliseconds = step_milliseconds(run.history) / len(texts) / len(seeds)
     results = {}
-    for i, (name, (_, text)) in enumerate(group.items()):
+    for i, (name, row) in enumerate(group.items()):
         own = slice(i * len(seeds), (i + 1) * len(seeds))
         results[name] = {
             "test": records.plain({t: {m: np.asarray(v)[own] for m, v in by.items()} for t, by in test.items()}),
@@ -283,7 +286,7 @@ def _measure(
             "milliseconds": milliseconds,
             "seconds": run.seconds / len(group),
         }
-        place.keep(name, sharing_text, text, results[name])
+        place.keep(name, row, results[name])
     return results
 
 

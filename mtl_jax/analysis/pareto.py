@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from mtl_jax import balancing, parts, paths
 from mtl_jax.analysis.hypervolume import MOST, hypervolume
+from mtl_jax.balancing import Balancer
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
@@ -23,6 +24,7 @@ from mtl_jax.training.arguments import check_data, check_model
 from mtl_jax.training.averages import evaluated_at
 from mtl_jax.training.constants import baseline_losses, untold
 from mtl_jax.training.fit import fit
+from mtl_jax.training.objects import text_of
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import resolve_model
 
@@ -113,7 +115,7 @@ class Front:
 def pareto_front(
     model: MultiTaskModel,
     data: Dataset,
-    method: str = "stch(mu=0.1)",
+    method: str | Balancer | Callable[..., Balancer] = "stch(mu=0.1)",
     preferences: int | Float[np.ndarray, "point task"] = 11,
     *,
     seeds: Sequence[int] = (0,),
@@ -126,7 +128,8 @@ def pareto_front(
       model: with at least two tasks.
       data: measured with the last variables of each run, since those that are best in the mean of all tasks would draw
         every preference to the middle.
-      method: a balancer that takes `preference` (or `fixed`, whose weights it is), without it.
+      method: a balancer that takes `preference` (or `fixed`, whose weights it is), without it: its text, the object
+        that such a call makes, or a function that makes the method of a preference.
       preferences: how many, spread over the simplex (`spread_preferences`); or the preferences themselves.
       seeds: trained for each preference.
       split: what losses are measured on, "test" or "val".
@@ -146,13 +149,8 @@ def pareto_front(
     grid = spread_preferences(len(tasks), preferences) if isinstance(preferences, int) else np.asarray(preferences)
     if grid.ndim != 2 or grid.shape[1] != len(tasks):
         raise ValueError(f"preferences have shape {grid.shape}; it takes (points, {len(tasks)})")
-    name, args, keywords = parts.parse(method, "balancer")
-    key = preference_argument(name)
-    if args or key in keywords:
-        raise ValueError(f"method {method!r}: {key} is what the front varies, so leave it out; name other arguments")
-    balancers = [
-        balancing.build(parts.call(name, {**keywords, key: tuple(float(round(p, 6)) for p in row)})) for row in grid
-    ]
+    method, make = of_preference(method)
+    balancers = [make(tuple(float(round(p, 6)) for p in row)) for row in grid]
     names = tuple(t.name for t in tasks)
     measured = getattr(resolved, split)
     if measured is None:
@@ -200,13 +198,47 @@ def _relative(loss: float) -> str:
     return "-" if np.isnan(loss) else f"{loss:.4f}" + (f" {WORSE}" if loss > 1 else "")
 
 
+def of_preference(method: Any) -> tuple[str, Callable[[tuple[float, ...]], Balancer]]:
+    """(what the method is called, the method of a preference).
+
+    Raises:
+      ValueError: for anything else than text, a method that a call made, or a function that makes methods.
+    """
+    if any(method is known for known in balancing.NAMES.values()):
+        method = method.__name__
+    if isinstance(method, Balancer):
+        text = text_of(method, balancing.build)
+        if text is None:
+            raise ValueError("method is a balancer that no text describes, so that its preference cannot be varied; "
+                             "give a function that makes the method of a preference")  # fmt: skip
+        method = text
+    if isinstance(method, str):
+        name, args, keywords = parts.parse(method, "balancer")
+        key = preference_argument(name)
+        if args or key in keywords:
+            raise ValueError(
+                f"method {method!r}: {key} is what the front varies, so leave it out; name other arguments"
+            )
+        return method, lambda preference: balancing.build(parts.call(name, {**keywords, key: preference}))
+    if not callable(method):
+        raise parts.no_such("method", method, 'a balancer, its text, such as "stch(mu=0.1)", or a function of the '
+                            "preference that makes one")  # fmt: skip
+
+    def make(preference: tuple[float, ...]) -> Balancer:
+        found = method(preference)
+        if not isinstance(found, Balancer):
+            raise parts.no_such("what method makes of a preference", found, "a method, such as mtl.balancing.stch()")
+        return found
+
+    return getattr(method, "__name__", type(method).__name__), make
+
+
 def preference_argument(name: str) -> str:
     """The argument that holds a method's preference, or an error that lists the methods with one."""
     carried = {}
     for known, function in balancing.NAMES.items():
-        balancer = function((1.0, 1.0)) if known == "fixed" else function()
-        if balancer.carried:
-            carried[known] = balancer.carried[0]
+        if found := parts.example_of(function).carried:
+            carried[known] = found[0]
     parts.lookup(name, balancing.NAMES, "balancer")
     if name not in carried:
         raise ValueError(f"balancer {name!r} takes no preference; these do: {', '.join(carried)}")

@@ -4,7 +4,7 @@ from mtl_jax import parts
 from mtl_jax.balancing.aggregate import aggregate
 from mtl_jax.balancing.aggregator import aggregator
 from mtl_jax.balancing.aligned_mtl import aligned_mtl
-from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, Signal
 from mtl_jax.balancing.bilevel import auto_lambda, moml
 from mtl_jax.balancing.cagrad import cagrad
 from mtl_jax.balancing.conflict_free import conflict_free
@@ -25,13 +25,20 @@ from mtl_jax.balancing.gradnorm import gradnorm
 from mtl_jax.balancing.gradvac import gradvac
 from mtl_jax.balancing.grouped import grouped
 from mtl_jax.balancing.imtl import imtl, imtl_g, imtl_l
+from mtl_jax.balancing.ldc_mtl import ldc_mtl
+from mtl_jax.balancing.log_cagrad import log_cagrad
+from mtl_jax.balancing.log_imtl_g import log_imtl_g
+from mtl_jax.balancing.log_mgda import log_mgda
 from mtl_jax.balancing.mgda import mgda
 from mtl_jax.balancing.moco import moco
 from mtl_jax.balancing.nash import fairgrad, nash_mtl
 from mtl_jax.balancing.pcgrad import pcgrad
+from mtl_jax.balancing.pivrg import pivrg
 from mtl_jax.balancing.preference import cosmos, pbi
 from mtl_jax.balancing.random_weights import random_gradient, random_loss
 from mtl_jax.balancing.robust import krum, trimmed_mean
+from mtl_jax.balancing.samo import samo
+from mtl_jax.balancing.scale_invariant import scale_invariant
 from mtl_jax.balancing.stch import stch
 from mtl_jax.balancing.transformation import balanced
 from mtl_jax.balancing.two_samples import modo, sdmgrad
@@ -39,31 +46,37 @@ from mtl_jax.balancing.uncertainty import uncertainty
 from mtl_jax.balancing.upgrad import upgrad
 
 # A method is one file and one line here: first those that read losses, then Gramian, Jacobian,
-# two samples, validation batches.
+# two samples, validation batches, losses at other parameters.
 NAMES = {
     "equal": equal,
     "fixed": fixed,
     "uncertainty": uncertainty,
     "dwa": dwa,
     "geometric": geometric,
+    "scale_invariant": scale_invariant,
     "random_loss": random_loss,
     "random_gradient": random_gradient,
     "imtl_l": imtl_l,
     "stch": stch,
     "famo": famo,
+    "ldc_mtl": ldc_mtl,
     "cosmos": cosmos,
     "pbi": pbi,
     "upgrad": upgrad,
     "dual_proj": dual_proj,
     "mgda": mgda,
+    "log_mgda": log_mgda,
     "cagrad": cagrad,
+    "log_cagrad": log_cagrad,
     "conicgrad": conicgrad,
     "nash_mtl": nash_mtl,
     "fairgrad": fairgrad,
+    "pivrg": pivrg,
     "pcgrad": pcgrad,
     "gradvac": gradvac,
     "imtl_g": imtl_g,
     "imtl": imtl,
+    "log_imtl_g": log_imtl_g,
     "aligned_mtl": aligned_mtl,
     "conflict_free": conflict_free,
     "epo": epo,
@@ -81,6 +94,7 @@ NAMES = {
     "auto_lambda": auto_lambda,
     "moml": moml,
     "forum": forum,
+    "samo": samo,
 }
 
 
@@ -89,4 +103,16 @@ def build(text: str) -> Balancer:
     return parts.build(text, NAMES, "balancer")
 
 
-__all__ = ["NAMES", "Balancer", "Needs", "Result", "Signal", "aggregate", "aggregator", "balanced", "build", *NAMES]
+__all__ = [
+    "NAMES",
+    "Balancer",
+    "Keeps",
+    "Needs",
+    "Result",
+    "Signal",
+    "aggregate",
+    "aggregator",
+    "balanced",
+    "build",
+    *NAMES,
+]

@@ -23,7 +23,7 @@ def linear_oracle(
         lambda x, direction: jacobian @ direction[""],
         mask,
     )
-    return Oracle({"": jnp.zeros_like(jacobian[0])}, side, side)
+    return Oracle({"": jnp.zeros_like(jacobian[0])}, side, side, frozenset({""}))
 
 
 def aggregate(
@@ -67,7 +67,7 @@ def aggregate(
         gramian(held) if balancer.needs is Needs.GRAMIAN else None,
         held if balancer.needs is Needs.JACOBIAN else None,
         gramian(held) if balancer.needs is Needs.CROSS else None,
-        linear_oracle(held[""], losses, mask) if balancer.needs is Needs.ORACLE else None,
+        linear_oracle(held[""], losses, mask) if balancer.needs.functions else None,
         np.arange(count, dtype=np.uint32) if ids is None else ids,
     )
     key = jax.random.key(0) if key is None else key

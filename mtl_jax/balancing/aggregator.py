@@ -44,8 +44,8 @@ def aggregator(balancer: Balancer, tasks: int | Sequence[str] | None = None) -> 
     if not isinstance(balancer, Balancer):
         raise parts.no_such("balancer", balancer, "a method such as mtl.balancing.upgrad()")
     name, names = method_name(balancer), read_tasks(tasks)
-    if balancer.needs is Needs.ORACLE or balancer.after is not None:
-        what = "a validation batch" if balancer.needs is Needs.ORACLE else "losses after the step"
+    if balancer.needs.functions or balancer.after is not None:
+        what = balancer.needs.value if balancer.needs.functions else "losses after the step"
         raise ValueError(f"{name} reads {what}, which a Jacobian does not have; use mtl.balanced(losses, ...)")
 
     def init(params: Any) -> State:

@@ -6,13 +6,16 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import preferences
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, preference_of, start_preference
 from mtl_jax.gradients.gramian import scaled
 
 SCALES = ("min", "median", "rmse")
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Senushkin et al., CVPR 2023, arXiv:2305.19000",
+    when="badly conditioned gradients, few tasks",
+)
 def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -> Balancer:
     """Replaces J by the nearest matrix with orthogonal rows of one length, and weights its rows by p.
 
@@ -47,4 +50,4 @@ def aligned_mtl(scale: str = "min", preference: Sequence[float] | None = None) -
         weights = jnp.sqrt(level) * (vectors @ (inverse_root * (vectors.T @ chosen)))
         return Result(jnp.where(mask, weights, 0)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), keeps=Keeps.of(preference), unit_free=True)

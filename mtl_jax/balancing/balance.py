@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtl_jax.balancing.base import Balancer, Needs, Signal, given
+from mtl_jax.balancing.base import Balancer, Needs, Signal, given, method_name
 from mtl_jax.balancing.options import Options
 from mtl_jax.batch import aligned
 from mtl_jax.gradients.dense_factors import is_factored
@@ -78,8 +78,10 @@ def read(
     plain = Signal(losses, ids=ids)
     if balancer.needs is Needs.LOSSES:
         return Reading(plain, present, {})
-    if balancer.needs is Needs.ORACLE:
-        return Reading(plain._replace(oracle=oracle), present & given(oracle).validation.labelled, {})
+    if balancer.needs.functions:
+        validation = given(oracle).validation
+        there = present if validation is None else present & validation.labelled
+        return Reading(plain._replace(oracle=oracle), there, {})
     if balancer.needs is Needs.CROSS:
         cross, both = line.cross()
         if balancer.unit_free:
@@ -193,10 +195,12 @@ def balance(
         def ask(kept: Kept) -> Kept:
             reading = read(balancer, line, present, options, ids, oracle, leave_out)
             result, inner = balancer.update(reading.signal, kept.inner, mask=reading.mask, key=key)
-            weights = given(result.weights)
-            heads = jnp.ones_like(weights) if result.head_weights is None else result.head_weights
+            if result.weights is None:
+                raise ValueError(f"{method_name(balancer)} decides on a direction, which update_every cannot use "
+                                 "again, and does not say so: Balancer(..., directs=True)")  # fmt: skip
+            heads = jnp.ones_like(result.weights) if result.head_weights is None else result.head_weights
             like = kept._replace(inner=None)
-            new = Kept(None, weights, heads, reading.record)
+            new = Kept(None, result.weights, heads, reading.record)
             return jax.tree.map(lambda n, o: n.astype(o.dtype), new, like)._replace(inner=inner)
 
         state = jax.lax.cond(step % options.update_every == 0, ask, lambda kept: kept, state)

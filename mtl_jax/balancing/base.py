@@ -23,6 +23,25 @@ class Needs(enum.Enum):
     JACOBIAN = "jacobian"
     CROSS = "two samples"
     ORACLE = "validation batches"
+    LANDSCAPE = "losses at other parameters"
+
+    @property
+    def functions(self) -> bool:
+        """Whether it is losses as functions of all parameters that are read (`Signal.oracle`), and no gradients."""
+        return self in (Needs.ORACLE, Needs.LANDSCAPE)
+
+
+class Keeps(enum.IntEnum):
+    """What a method carries from step to step."""
+
+    NOTHING = 0
+    PER_TASK = 1
+    JACOBIAN = 2
+
+    @classmethod
+    def of(cls, given: Any) -> "Keeps":
+        """Of a method whose state carries an argument, one number per task, where it was given."""
+        return cls.NOTHING if given is None else cls.PER_TASK
 
 
 def given(x: T | None) -> T:
@@ -44,7 +63,8 @@ class Signal(NamedTuple):
       gramian: J J', J a gradient of the shared parameters per row.
       jacobian: J, leaf by leaf.
       cross: J1 J2', of the two interleaved halves of the batch.
-      oracle: training and validation losses as functions of the parameters.
+      oracle: training and validation losses as functions of the parameters; without validation losses for methods that
+        read none.
       ids: a number per task that depends on its name alone; what is drawn at random is drawn from it, so that an
         absent task, or one more, leaves the draws of the others as they were.
     """
@@ -88,6 +108,8 @@ class Balancer(NamedTuple):
       about: names of the tasks that its arguments name.
       simplex: whether its weights are shares of the present tasks that add up to 1.
       directs: whether it decides on a direction rather than on weights.
+      keeps: what its state holds: nothing, and then it is ``()``; something per task; or as much as the Jacobian. None:
+        nothing where `init` is `stateless`, else something per task.
       positive: whether it is defined for losses of at least 0 only; its decision is nan where one is below (`defined`).
       unit_free: whether it reads a Gramian, its weights are the same for 4 G, and its state is in no unit of gradients.
     """
@@ -103,6 +125,14 @@ class Balancer(NamedTuple):
     directs: bool = False
     positive: bool = False
     unit_free: bool = False
+    keeps: Keeps | None = None
+
+    @property
+    def memory(self) -> Keeps:
+        """What its state holds, as it says or by default."""
+        if self.keeps is not None:
+            return self.keeps
+        return Keeps.NOTHING if self.init is stateless else Keeps.PER_TASK
 
 
 def stateless(num_tasks: int, template: dict[str, Array]) -> tuple:

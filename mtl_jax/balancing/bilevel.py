@@ -35,7 +35,10 @@ def is_one_of(ids, names):
     return (jnp.asarray(ids)[:, None] == wanted).any(1)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu et al., TMLR 2022, arXiv:2202.03091",
+    when="auxiliary tasks that should serve a primary one",
+)
 def auto_lambda(
     primary: Sequence[str] = (), learning_rate: float = 1e-3, inner_rate: float = 0.01, first_weight: float = 0.1
 ) -> Balancer:
@@ -69,7 +72,10 @@ def auto_lambda(
     return Balancer(init, update, Needs.ORACLE, about=primary)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Ye et al., NeurIPS 2021, arXiv:2102.07121",
+    when="weights tuned to validation, for all tasks alike",
+)
 def moml(learning_rate: float = 1e-3, inner_rate: float = 0.01) -> Balancer:
     """Weights follow the common descent direction (MGDA's) of all validation losses after a virtual step.
 

@@ -12,7 +12,10 @@ from mtl_jax.gradients.gramian import scaled
 RESCALES = ("none", "squared", "linear")
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu et al., NeurIPS 2021, arXiv:2110.14048",
+    when="conflict that lasts, with a dial between the mean and MGDA",
+)
 def cagrad(c: float = 0.5, rescale: str = "none") -> Balancer:
     """The direction within c |g0| of the mean gradient g0 that most improves the worst task.
 

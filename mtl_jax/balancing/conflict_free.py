@@ -6,12 +6,15 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import preferences
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.solvers import pinv_solve
 from mtl_jax.gradients.gramian import cosines
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu, Chu and Thuerey, ICLR 2025, arXiv:2408.11104",
+    when="equal cosines to all tasks, as in physics-informed losses",
+)
 def conflict_free(preference: Sequence[float] | None = None) -> Balancer:
     """The direction with equal cosines to all task gradients, as long as their projections on it together.
 
@@ -37,4 +40,4 @@ def conflict_free(preference: Sequence[float] | None = None) -> Balancer:
         weights = total * x / jnp.maximum(norm, 1e-12) ** 2 / jnp.where(there, length, 1)
         return Result(jnp.where(there & (norm > 1e-6), weights, 0).astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), keeps=Keeps.of(preference), unit_free=True)

@@ -12,7 +12,10 @@ from mtl_jax.balancing.solvers import best_in_ball, min_norm_point, times
 from mtl_jax.gradients.gramian import scaled
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Hassanpour et al. 2025, arXiv:2502.00217",
+    when="the worst task matters, within a stated angle of the mean",
+)
 def conicgrad(c: float = 0.5) -> Balancer:
     """The direction that most improves the worst task among those within an angle of the mean gradient g0.
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Int
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
-from mtl_jax.balancing.base import Balancer, Needs, Result, defined
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, defined
 from mtl_jax.gradients.gramian import combine, gramian
 
 
@@ -18,7 +18,10 @@ class DbMtlState(NamedTuple):
     steps: Int[Array, " task"]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Lin et al. 2023, arXiv:2308.12029",
+    when="scales of losses and gradients both differ; memory for a Jacobian",
+)
 def db_mtl(beta: float = 0.9, beta_sigma: float = 0.0) -> Balancer:
     """Gradients of log losses, averaged over steps and brought to the length of the longest, then summed.
 
@@ -53,4 +56,4 @@ def db_mtl(beta: float = 0.9, beta_sigma: float = 0.0) -> Balancer:
         direction = combine(factor.astype(signal.losses.dtype), average)
         return Result(direction=direction, head_weights=slope), DbMtlState(average, steps)
 
-    return Balancer(init, update, Needs.JACOBIAN, directs=True, positive=True)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True, positive=True, keeps=Keeps.JACOBIAN)

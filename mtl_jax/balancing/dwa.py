@@ -23,7 +23,10 @@ class DwaState(NamedTuple):
     step: Int[Array, ""]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu, Johns and Davison, CVPR 2019, arXiv:1803.10704",
+    when="tasks that learn at different speeds, at no cost",
+)
 def dwa(temperature: float = 2.0, every: int = 100) -> Balancer:
     """Weights K softmax(r / T), where r_t is the ratio of task t's mean losses in the last two windows.
 

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, numbers
-from mtl_jax.balancing.base import Balancer, Needs, Result, defined, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, defined, preference_of, start_preference
 from mtl_jax.balancing.linear_program import linear_program
 from mtl_jax.balancing.solvers import times
 from mtl_jax.gradients.gramian import scaled
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Mahapatra and Rajan, ICML 2020; extended in arXiv:2108.00597",
+    when="one point of the front, exactly on a given ray",
+)
 def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> Balancer:
     """Goes to the Pareto optimum where all r_t L_t are equal: along the ray of 1 / r in the space of losses.
 
@@ -63,4 +66,13 @@ def epo(preference: Sequence[float] | None = None, tolerance: float = 1e-4) -> B
         weights = defined(weights, signal.losses, mask)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), simplex=True, positive=True, unit_free=True)
+    return Balancer(
+        init,
+        update,
+        Needs.GRAMIAN,
+        carried=("preference",),
+        keeps=Keeps.of(preference),
+        simplex=True,
+        positive=True,
+        unit_free=True,
+    )

@@ -6,7 +6,9 @@ from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
 
 
-@parts.recorded()
+@parts.recorded(
+    when="always the first run; often enough when losses have one scale",
+)
 def equal(reduction: str = "sum") -> Balancer:
     """Weights 1 ("sum"), or 1 / number of present tasks ("mean"), for trunk and heads."""
     if reduction not in ("sum", "mean"):

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, check_whole
-from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, among_present, keep_shares
 
 
 class ExcessState(NamedTuple):
@@ -23,7 +23,10 @@ class ExcessState(NamedTuple):
     steps: Int[Array, " task"]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="He et al., ICML 2024, arXiv:2402.02009",
+    when="noisy labels in some tasks; memory for a Jacobian",
+)
 def excess_mtl(step_size: float = 0.01, warmup: int = 0) -> Balancer:
     """Multiplies weights by exp(step_size e_t), where e_t estimates how far task t is from its optimum.
 
@@ -73,4 +76,4 @@ def excess_mtl(step_size: float = 0.01, warmup: int = 0) -> Balancer:
         new = ExcessState(squares, keep_shares(state.weights, share, held, mask), first, steps)
         return Result(used, head_weights=used), new
 
-    return Balancer(init, update, Needs.JACOBIAN, simplex=True)
+    return Balancer(init, update, Needs.JACOBIAN, simplex=True, keeps=Keeps.JACOBIAN)

@@ -12,7 +12,10 @@ from mtl_jax.balancing.arguments import check, numbers
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined, one_per_task
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu et al., NeurIPS 2023, arXiv:2306.03792",
+    when="even relative progress with many tasks, at two forward passes",
+)
 def famo(
     learning_rate: float = 0.025, weight_decay: float = 1e-3, min_losses: Sequence[float] | None = None
 ) -> Balancer:

@@ -7,7 +7,10 @@ from mtl_jax.balancing.arguments import preferences
 from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
 
 
-@parts.recorded()
+@parts.recorded(
+    example={"weights": (1.0, 1.0)},
+    when="a static weighting chosen on validation; hard to beat",
+)
 def fixed(weights: Sequence[float]) -> Balancer:
     """The given weights, one per task in the model's order, for trunk and heads.
 

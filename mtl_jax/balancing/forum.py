@@ -59,7 +59,10 @@ def multipliers(
     return mix, pressure(mix)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Ye et al., ECAI 2024, arXiv:2401.09257",
+    when="the same as a constrained problem; also trains on validation data",
+)
 def forum(
     learning_rate: float = 1e-3, inner_rate: float = 0.01, inner_steps: int = 5, rho: float = 0.1, average: float = 0.9
 ) -> Balancer:

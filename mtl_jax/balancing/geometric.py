@@ -6,7 +6,10 @@ from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined, stateless
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Chennupati et al., CVPR Workshops 2019, arXiv:1904.08492",
+    when="losses whose scales differ by orders of magnitude",
+)
 def geometric() -> Balancer:
     """Minimises the geometric mean of the present losses; its gradient by L_t is that mean / (K L_t).
 

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import numbers
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, one_per_task
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Chen et al., NeurIPS 2020, arXiv:2010.06808",
+    when="sign conflicts coordinate by coordinate, at the features",
+)
 def graddrop(leak: Sequence[float] | None = None, f: Callable | None = None) -> Balancer:
     """Keeps, coordinate by coordinate, only gradients of one sign, drawn by how far the tasks agree on it.
 
@@ -55,4 +58,4 @@ def graddrop(leak: Sequence[float] | None = None, f: Callable | None = None) -> 
 
         return Result(direction={p: leaf(p, rows) for p, rows in signal.jacobian.items()}), state
 
-    return Balancer(init, update, Needs.JACOBIAN, directs=True)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True, keeps=Keeps.NOTHING)

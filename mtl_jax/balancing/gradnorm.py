@@ -20,7 +20,10 @@ class GradNormState(NamedTuple):
     first: Float[Array, " task"]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Chen et al., ICML 2018, arXiv:1711.02257",
+    when="one task's gradient drowns the others",
+)
 def gradnorm(alpha: float = 1.5, learning_rate: float = 0.025) -> Balancer:
     """Learns weights K softmax(s) that bring each weighted gradient's length near the mean, more for slow tasks.
 

@@ -55,7 +55,10 @@ def vaccinate(gram, target, mask, key, ids, beta):
     return weights, target
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Wang et al., ICLR 2021, arXiv:2010.05874",
+    when="tasks whose gradients should be similar and are not yet",
+)
 def gradvac(beta: float = 0.5, groups: str = "whole") -> Balancer:
     """PCGrad with a goal for each pair's cosine, its moving average, in place of 0; the sum of what results.
 

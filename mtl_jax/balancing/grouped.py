@@ -7,27 +7,30 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.base import Balancer, Needs, Result
+from mtl_jax.balancing.given import given_method
 from mtl_jax.gradients.gramian import combine, gramian
 
 
-@parts.recorded()
+@parts.recorded(
+    objects=("rules",),
+    when="conflict in some layers only",
+)
 def grouped(rules: tuple = ((".*", "upgrad"),)) -> Balancer:
     """Each method combines the gradients of its own group of leaves; heads follow their own losses.
 
     Args:
-      rules: ordered (regex over shared parameter paths, method by name); the first that matches decides.
+      rules: ordered (regex over shared parameter paths, method by name or as an object); the first that matches
+        decides.
 
     Raises:
       ValueError: for a method that reads two samples or validation batches or acts after the step, and (when training
         starts) for a rule that matches nothing or a leaf that no rule matches.
     """
-    from mtl_jax import balancing
-
-    rules = tuple((pattern, balancing.build(text)) for pattern, text in rules)
+    rules = tuple((pattern, given_method("grouped: the method of a rule", method)) for pattern, method in rules)
     for _, balancer in rules:
-        if balancer.needs in (Needs.CROSS, Needs.ORACLE) or balancer.after is not None:
-            raise ValueError(f"grouped: {balancer.spec} cannot be the method of one group; use one that reads losses, "
-                             "the Gramian or the Jacobian at the step alone")  # fmt: skip
+        if balancer.needs is Needs.CROSS or balancer.needs.functions or balancer.after is not None:
+            raise ValueError(f"grouped: {balancer.spec or 'the given method'} cannot be the method of one group; use "
+                             "one that reads losses, the Gramian or the Jacobian at the step alone")  # fmt: skip
 
     def groups(paths):
         found = {}
@@ -62,4 +65,5 @@ def grouped(rules: tuple = ((".*", "upgrad"),)) -> Balancer:
             direction |= result.direction if weights is None else combine(weights, part)
         return Result(direction=direction), states
 
-    return Balancer(init, update, Needs.JACOBIAN, directs=True)
+    keeps = max(balancer.memory for _, balancer in rules)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True, keeps=keeps)

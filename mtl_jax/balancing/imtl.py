@@ -30,7 +30,10 @@ def impartial_weights(similar, length, mask):
     return jnp.where(possible, weights / jnp.where(possible, total, 1), 0)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu et al., ICLR 2021",
+    when="equal projections on all tasks, few tasks",
+)
 def imtl_g() -> Balancer:
     """IMTL-G: the trunk's direction has equal projections on all task gradients; weights sum to 1, some negative.
 
@@ -44,7 +47,10 @@ def imtl_g() -> Balancer:
     return Balancer(stateless, update, Needs.GRAMIAN, unit_free=True)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu et al., ICLR 2021",
+    when="losses of different scales, without a preference among them",
+)
 def imtl_l(learning_rate: float = 0.01) -> Balancer:
     """IMTL-L: minimises sum_t exp(s_t) L_t - s_t over the model and s, so that all weighted losses tend to 1.
 
@@ -68,7 +74,10 @@ def imtl_l(learning_rate: float = 0.01) -> Balancer:
     return Balancer(init, update, Needs.LOSSES, positive=True)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Liu et al., ICLR 2021",
+    when="the same with losses brought to one scale",
+)
 def imtl(learning_rate: float = 0.01) -> Balancer:
     """IMTL: heads follow the losses scaled by IMTL-L, the trunk IMTL-G's direction of their gradients.
 

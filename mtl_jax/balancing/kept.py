@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtl_jax.balancing import balance
-from mtl_jax.balancing.base import Balancer, Signal, method_name
+from mtl_jax.balancing.base import Balancer, Keeps, Signal, method_name
 from mtl_jax.balancing.options import Options
 from mtl_jax.gradients.linearization import Gradient
 from mtl_jax.gradients.oracle import Losses, Oracle
@@ -66,13 +66,9 @@ def first(balancer: Balancer, names: tuple[str, ...] | None, template: Gradient,
     """The first state. Without `names`, and if it depends on how many tasks there are, it is not started yet."""
     step, method = jnp.zeros((), jnp.int32), method_name(balancer)
     if names is None:
-        try:
-            two, three = (_form(balancer, count, template, options) for count in (2, 3))
-        except ValueError:  # tasks or parameters that the method does not go with: said at the first call
-            return State(step, None, None, method)
-        if two != three:
-            return State(step, None, None, method)
-    made = _made(balancer, 2 if names is None else len(names), template, options)
+        without = balancer.memory is Keeps.NOTHING and balancer.after is None and options.update_every == 1
+        return State(step, (), (), method) if without else State(step, None, None, method)
+    made = _made(balancer, len(names), template, options)
     # Buffers of its own: a step that donates parameters and state cannot take one of them twice.
     inner, before = jax.tree.map(jnp.copy, made)
     return State(step, inner, before, method)
@@ -125,7 +121,7 @@ def reads(balancer: Balancer, count: int, template: Gradient, options: Options) 
         flat = Losses(lambda x: ones, lambda x, w: x, lambda x, d: ones, mask)
         rows = {p: jnp.zeros((count, *x.shape), x.dtype) for p, x in leaves.items()}
         ids = np.arange(count, dtype=np.uint32)
-        signal = Signal(losses, square, rows, square, Oracle(leaves, flat, flat), ids)
+        signal = Signal(losses, square, rows, square, Oracle(leaves, flat, flat, frozenset(leaves)), ids)
         state = balancer.init(count, {} if options.level == "features" else leaves)
         return balancer.update(signal, state, mask=mask, key=key)
 

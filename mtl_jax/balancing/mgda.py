@@ -10,7 +10,10 @@ from mtl_jax.gradients.gramian import pairs
 NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Desideri 2012; Sener and Koltun, NeurIPS 2018, arXiv:1810.04650",
+    when="proof of conflict: the common descent direction, or none; slow near a front",
+)
 def mgda(normalization: str = "none") -> Balancer:
     """The shortest vector in the convex hull of the task gradients.
 

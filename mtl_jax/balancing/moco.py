@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check
-from mtl_jax.balancing.base import Balancer, Needs, Result, among_present, keep_shares
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, among_present, keep_shares
 from mtl_jax.balancing.solvers import times
 from mtl_jax.gradients.gramian import combine, gramian, pairs
 
@@ -21,7 +21,10 @@ class MocoState(NamedTuple):
     steps: Int[Array, " task"]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Fernando et al., ICLR 2023, arXiv:2210.12624",
+    when="small batches and MGDA; memory for a Jacobian",
+)
 def moco(
     beta: float = 0.5, beta_sigma: float = 0.5, gamma: float = 0.1, gamma_sigma: float = 0.5, rho: float = 0.0
 ) -> Balancer:
@@ -61,4 +64,4 @@ def moco(
         direction = combine(share.astype(signal.losses.dtype), tracked)
         return Result(direction=direction), MocoState(tracked, keep_shares(state.weights, share, held, mask), steps)
 
-    return Balancer(init, update, Needs.JACOBIAN, directs=True)
+    return Balancer(init, update, Needs.JACOBIAN, directs=True, keeps=Keeps.JACOBIAN)

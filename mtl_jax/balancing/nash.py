@@ -87,7 +87,18 @@ def power_equation(
     return jnp.where(there, weights, 0), change
 
 
-@parts.recorded()
+def shortened(
+    weights: Float[Array, " task"], gramian: Float[Array, "task task"], max_norm: float
+) -> Float[Array, " task"]:
+    """The weights, scaled down where their direction J'w is longer than `max_norm`."""
+    length = jnp.sqrt(jnp.maximum(weights @ gramian @ weights, 0))
+    return weights * jnp.minimum(1, max_norm / jnp.maximum(length, jnp.finfo(length.dtype).tiny))
+
+
+@parts.recorded(
+    paper="Navon et al., ICML 2022, arXiv:2202.01017",
+    when="gradients of very different lengths; gains in fair proportion",
+)
 def nash_mtl(max_norm: float | None = 1.0) -> Balancer:
     """The Nash bargaining solution, G w = 1 / w: every task's gain is in proportion to its weight.
 
@@ -102,14 +113,16 @@ def nash_mtl(max_norm: float | None = 1.0) -> Balancer:
     def update(signal, state, *, mask, key):
         weights, _ = power_equation(signal.gramian, mask, 1.0)
         if max_norm is not None:
-            length = jnp.sqrt(jnp.maximum(weights @ signal.gramian @ weights, 0))
-            weights = weights * jnp.minimum(1, max_norm / jnp.maximum(length, jnp.finfo(length.dtype).tiny))
+            weights = shortened(weights, signal.gramian, max_norm)
         return Result(weights.astype(signal.losses.dtype)), state
 
     return Balancer(stateless, update, Needs.GRAMIAN)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Ban and Ji, ICML 2024, arXiv:2402.15638",
+    when="the same with a dial from the sum to max-min fairness",
+)
 def fairgrad(alpha: float = 1.0) -> Balancer:
     """alpha-fair utilities of the tasks' gains: G w = w^(-1 / alpha).
 

@@ -1,26 +1,24 @@
 """Where and how per-task gradients are taken, and which options go with which method.
 
-| option | losses | Gramian | Jacobian | two samples | validation batches |
-|---|---|---|---|---|---|
-| `engine` "map", "vmap", a number of rows | no effect | yes | yes | yes | no effect |
-| `engine` "layers", "columns" | no effect | yes | no | yes | no effect |
-| `level` "features" | no | yes, on common features | without Jacobian-sized state | no | no |
-| `balance_paths` | no | yes | no | yes | no |
-| `update_every` | yes | yes | those that return weights | yes | those that return weights |
-| `objectives` "examples" | no | without state | without state | no | no |
-| `monitor` | nothing to log | yes | no effect | no effect | no effect |
+| option | losses | Gramian | Jacobian | two samples | validation batches | losses at other parameters |
+|---|---|---|---|---|---|---|
+| `engine` "map", "vmap", a number of rows | no effect | yes | yes | yes | no effect | no effect |
+| `engine` "layers", "columns" | no effect | yes | no | yes | no effect | no effect |
+| `level` "features" | no | yes, on common features | without Jacobian-sized state | no | no | no |
+| `balance_paths` | no | yes | no | yes | no | no |
+| `update_every` | yes | yes | those that return weights | yes | those that return weights | no |
+| `objectives` "examples" | no | without state | without state | no | no | no |
+| `monitor` | nothing to log | yes | no effect | no effect | no effect | no effect |
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from mtl_jax import partition, parts
-from mtl_jax.balancing.base import Balancer, Needs, Signal
+from mtl_jax.balancing.base import Balancer, Keeps, Needs
 from mtl_jax.gradients.linearization import MODES
-from mtl_jax.gradients.oracle import Losses, Oracle
 
 LEVELS = ("parameters", "features")
 OBJECTIVES = ("tasks", "examples")
@@ -89,7 +87,7 @@ def check(options: Options, balancer: Balancer, num_tasks: int, common_features:
         if balancer.needs not in (Needs.GRAMIAN, Needs.JACOBIAN):
             raise ValueError("objectives='examples' needs a method that reads the Gramian or the Jacobian; "
                              f"{name} reads {balancer.needs.value}")  # fmt: skip
-        if keeps_state(balancer, num_tasks):
+        if balancer.memory is not Keeps.NOTHING:
             raise ValueError(f"{name} keeps something per objective from step to step, but examples change with the "
                              "batch; use objectives='tasks'")  # fmt: skip
         if options.update_every > 1:
@@ -100,22 +98,18 @@ def check(options: Options, balancer: Balancer, num_tasks: int, common_features:
     if options.level == "features":
         if balancer.needs is Needs.LOSSES:
             raise ValueError(f"{name} reads no gradients, so level='features' has no effect; leave it out")
-        if balancer.needs in (Needs.CROSS, Needs.ORACLE):
+        if balancer.needs is Needs.CROSS or balancer.needs.functions:
             raise ValueError(f"{name} reads {balancer.needs.value}, by the parameters only; leave level='features' out")
         if not common_features:
             raise ValueError("level='features' needs features that all heads read; this model's are per task")
-        if balancer.needs is Needs.JACOBIAN and jacobian_sized(balancer, num_tasks):
+        if balancer.needs is Needs.JACOBIAN and balancer.memory is Keeps.JACOBIAN:
             raise ValueError(f"{name} tracks gradients from step to step, but features change with the batch; "
                              "use level='parameters'")  # fmt: skip
         if options.paths is not None:
             raise ValueError("balance_paths chooses among parameters; it does not go with level='features'")
     if options.paths is not None and balancer.needs not in (Needs.GRAMIAN, Needs.CROSS):
         raise ValueError(f"balance_paths needs a method that reads the Gramian; {name} reads {balancer.needs.value}")
-    if (
-        options.update_every > 1
-        and balancer.needs in (Needs.JACOBIAN, Needs.ORACLE)
-        and not returns_weights(balancer, num_tasks)
-    ):
+    if options.update_every > 1 and balancer.directs:
         raise ValueError(f"update_every={options.update_every} needs weights to use again; {name} returns a direction")
 
 
@@ -149,7 +143,7 @@ def resolve(
     limit = (device.memory_stats() or {}).get("bytes_limit")
     budget = limit // 4 if limit else BUDGET
     said = f"a Jacobian of {num_tasks} rows takes {size / 2**20:.1f} MiB of {budget / 2**20:.0f}"
-    if balancer.needs in (Needs.LOSSES, Needs.ORACLE):
+    if balancer.needs is Needs.LOSSES or balancer.needs.functions:
         return "map" if mode == "auto" else mode, f"none: the method reads {balancer.needs.value} only"
     if num_tasks == 1:
         said += "; one task only: whatever the method, this is plain training"
@@ -167,35 +161,3 @@ def resolve(
         return "vmap", f"vmap: {said}"
     each = -(-num_tasks // rounds)
     return each, f"{each} rows at once: {said}"
-
-
-def jacobian_sized(balancer: Balancer, num_tasks: int) -> bool:
-    """Whether a method's state grows with the number of parameters."""
-    sizes = [
-        sum(
-            x.size
-            for x in jax.tree.leaves(jax.eval_shape(lambda n=n: balancer.init(num_tasks, {"shared/w": jnp.zeros(n)})))
-        )
-        for n in (5, 500)
-    ]
-    return sizes[1] > sizes[0]
-
-
-def keeps_state(balancer: Balancer, num_tasks: int) -> bool:
-    """Whether a method carries anything from step to step."""
-    return bool(jax.tree.leaves(jax.eval_shape(lambda: balancer.init(num_tasks, {"shared/w": jnp.zeros(2)}))))
-
-
-def returns_weights(balancer: Balancer, num_tasks: int) -> bool:
-    """Whether a method decides on weights rather than on a direction."""
-    rows, mask = {"shared/w": jnp.zeros((num_tasks, 2))}, jnp.ones(num_tasks, bool)
-
-    def update() -> Any:
-        state = balancer.init(num_tasks, {"shared/w": jnp.zeros(2)})
-        ids = jnp.arange(num_tasks, dtype=jnp.uint32)
-        flat = Losses(lambda x: jnp.ones(num_tasks), lambda x, w: x, lambda x, d: jnp.ones(num_tasks), mask)
-        oracle = Oracle({"shared/w": jnp.zeros(2)}, flat, flat)
-        signal = Signal(jnp.ones(num_tasks), jacobian=rows, oracle=oracle, ids=ids)
-        return balancer.update(signal, state, mask=mask, key=jax.random.key(0))[0].weights
-
-    return jax.eval_shape(update) is not None

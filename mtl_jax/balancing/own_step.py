@@ -120,10 +120,10 @@ class Balanced:
         vjps = vjps_of(source, where)
         step = linear(vjps, shared, columns=how.mode == "columns", paths=how.paths, samples=samples)
         oracle = None
-        if validation is not None:
-            shown = ((batch, True if given is None else given), (validation, True))
-            sides = [own_losses.side(self.losses, params, leaves, b, self.axis_name, on) for b, on in shown]
-            oracle = Oracle(leaves, *sides)
+        if self.balancer.needs.functions:
+            shown = [(batch, True if given is None else given)] + ([] if validation is None else [(validation, True)])
+            train, *other = (own_losses.side(self.losses, params, leaves, b, self.axis_name, on) for b, on in shown)
+            oracle = Oracle(leaves, train, other[0] if other else None, frozenset(shared))
 
         present = vjps.labelled & vjps.finite
         ids = asking.task_ids(names)

@@ -13,7 +13,10 @@ def pair_draws(key, ids):
     return jax.vmap(lambda own: jax.vmap(jax.random.uniform)(draws(own, ids)))(draws(key, ids))
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Yu et al., NeurIPS 2020, arXiv:2001.06782",
+    when="conflict between few tasks; simple, random order",
+)
 def pcgrad() -> Balancer:
     """Each task's gradient loses, in random order, its negative projections on the other tasks' gradients; the sum.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, numbers, preferences
-from mtl_jax.balancing.base import Balancer, Needs, Result, one_per_task, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, one_per_task, preference_of, start_preference
 
 
 def along_ray(
@@ -30,7 +30,7 @@ def along_ray(
         weights = jnp.where(mask, jax.grad(scalar)(losses, ray), 0)
         return Result(weights, head_weights=weights), state
 
-    return Balancer(init, update, Needs.LOSSES, carried=("preference",))
+    return Balancer(init, update, Needs.LOSSES, carried=("preference",), keeps=Keeps.of(preference))
 
 
 def length(x):
@@ -46,7 +46,10 @@ def positive(x):
     return jnp.where(x > 0, x, 1)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Ruchte and Grabocka, ICDM 2021, arXiv:2103.13392",
+    when="a front near given rays",
+)
 def cosmos(preference: Sequence[float] | None = None, penalty: float = 1.0) -> Balancer:
     """Minimises p'L - penalty cos(p, L): a weighted sum that is drawn towards the ray of p.
 
@@ -65,7 +68,10 @@ def cosmos(preference: Sequence[float] | None = None, penalty: float = 1.0) -> B
     return along_ray("cosmos", preference, scalar)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Zhang and Li, MOEA/D, IEEE TEVC 2007",
+    when="a front on given rays, non-convex too",
+)
 def pbi(
     preference: Sequence[float] | None = None, penalty: float = 5.0, reference: Sequence[float] | None = None
 ) -> Balancer:

@@ -13,7 +13,10 @@ def _draw(key, ids, mask, dtype):
     return jnp.where(mask, jax.nn.softmax(jnp.where(mask, normal, -jnp.inf), where=mask), 0)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Lin et al., TMLR 2022, arXiv:2111.10603",
+    when="a baseline that others should beat",
+)
 def random_loss() -> Balancer:
     """RLW: losses are weighted by the softmax of normal draws, anew at each step; trunk and heads."""
 
@@ -24,7 +27,10 @@ def random_loss() -> Balancer:
     return Balancer(stateless, update, Needs.LOSSES, simplex=True)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Lin et al., TMLR 2022, arXiv:2111.10603",
+    when="the same, with heads left alone",
+)
 def random_gradient() -> Balancer:
     """RGW: the same draws weight the trunk's gradients only; each head follows its own loss."""
 

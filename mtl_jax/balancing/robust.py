@@ -7,10 +7,13 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check_whole
-from mtl_jax.balancing.base import Balancer, Needs, Result, stateless
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, stateless
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Blanchard et al., NeurIPS 2017",
+    when="some tasks' labels may be broken",
+)
 def krum(outliers: int = 1, selected: int = 1) -> Balancer:
     """The mean of the gradients that are nearest to their neighbours, by squared distance.
 
@@ -50,10 +53,13 @@ def krum(outliers: int = 1, selected: int = 1) -> Balancer:
         weights = weights / jnp.maximum(weights.sum(), 1)
         return Result(weights.astype(signal.losses.dtype)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, simplex=True, unit_free=True)
+    return Balancer(init, update, Needs.GRAMIAN, simplex=True, unit_free=True, keeps=Keeps.NOTHING)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Yin et al., ICML 2018, arXiv:1803.01498",
+    when="some tasks' gradients may be outliers",
+)
 def trimmed_mean(trim: int = 1) -> Balancer:
     """The mean, coordinate by coordinate, without the `trim` largest and smallest of the present tasks' gradients.
 
@@ -79,4 +85,4 @@ def trimmed_mean(trim: int = 1) -> Balancer:
 
         return Result(direction=jax.tree.map(leaf, signal.jacobian)), state
 
-    return Balancer(stateless if trim == 0 else init, update, Needs.JACOBIAN, directs=True)
+    return Balancer(stateless if trim == 0 else init, update, Needs.JACOBIAN, directs=True, keeps=Keeps.NOTHING)

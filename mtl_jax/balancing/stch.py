@@ -21,7 +21,10 @@ class StchState(NamedTuple):
     step: Int[Array, ""]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Lin et al., ICML 2024, arXiv:2402.19078",
+    when="the worst task matters; fronts that are not convex",
+)
 def stch(
     mu: float = 1.0,
     preference: Sequence[float] | None = None,

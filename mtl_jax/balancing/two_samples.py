@@ -37,7 +37,10 @@ def start(num_tasks, template):
     return Weighted(jnp.full((num_tasks,), 1 / num_tasks))
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Chen et al., NeurIPS 2023, arXiv:2305.20057",
+    when="MGDA with small batches, without its bias",
+)
 def modo(gamma: float = 0.1, rho: float = 0.1) -> Balancer:
     """One projected step per batch: w <- P(w - gamma (J1 J2' w + rho w)), P onto the simplex; the direction is J'w.
 
@@ -67,7 +70,10 @@ class Leaning(NamedTuple):
     preference: Any
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Xiao, Ban and Ji, NeurIPS 2023, arXiv:2305.18409",
+    when="the same, leaning on the mean",
+)
 def sdmgrad(
     preference_weight: float = 0.3,
     learning_rate: float = 10.0,

@@ -9,7 +9,10 @@ from mtl_jax.balancing.arguments import check, is_number
 from mtl_jax.balancing.base import Balancer, Needs, Result, defined
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Kendall, Gal and Cipolla, CVPR 2018, arXiv:1705.07115",
+    when="losses of different scales, regressions beside classifications",
+)
 def uncertainty(init_log_variance: float = 0.0, learning_rate: float = 0.01) -> Balancer:
     """Minimises sum_t (exp(-s_t) L_t + s_t) / 2 over the model and the log variances s.
 

@@ -6,12 +6,15 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.balancing.arguments import check, preferences
-from mtl_jax.balancing.base import Balancer, Needs, Result, preference_of, start_preference
+from mtl_jax.balancing.base import Balancer, Keeps, Needs, Result, preference_of, start_preference
 from mtl_jax.balancing.solvers import dual_cone, regularized
 from mtl_jax.gradients.gramian import scaled
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Quinton and Rey 2024, arXiv:2406.16232",
+    when="no task may get worse; the safe choice among Gramian methods",
+)
 def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e-4) -> Balancer:
     """Projects each task's gradient onto the dual cone of all of them and adds the projections up.
 
@@ -34,4 +37,4 @@ def upgrad(preference: Sequence[float] | None = None, regularization: float = 1e
         solutions, _ = dual_cone(gram, jnp.diag(preference_of(state, mask, gram.dtype)), mask)
         return Result(solutions.sum(0)), state
 
-    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), unit_free=True)
+    return Balancer(init, update, Needs.GRAMIAN, carried=("preference",), keeps=Keeps.of(preference), unit_free=True)

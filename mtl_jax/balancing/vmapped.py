@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.balancing.base import Balancer, Needs, Result, Signal
-from mtl_jax.balancing.options import returns_weights
+from mtl_jax.balancing.base import Balancer, Result, Signal
 
 
 def family(balancer: Balancer) -> str | int:
@@ -23,9 +22,10 @@ def shape(balancer: Balancer, num_tasks: int) -> Any:
     """What balancers must have in common to train side by side: what they read, and the form of their state."""
     state = jax.eval_shape(lambda: balancer.init(num_tasks, {"shared/w": jnp.zeros(3)}))
     leaves, form = jax.tree.flatten(state)
-    after = None if balancer.after is None else family(balancer)
-    weights = balancer.needs not in (Needs.JACOBIAN, Needs.ORACLE) or returns_weights(balancer, num_tasks)
-    return balancer.needs, weights, after, form, tuple((x.shape, x.dtype) for x in leaves)
+    # What looks at losses as functions, which no custom batching takes, runs with its own kind alone.
+    alone = balancer.after is not None or balancer.needs.functions
+    after = family(balancer) if alone else None
+    return balancer.needs, balancer.directs, after, form, tuple((x.shape, x.dtype) for x in leaves)
 
 
 def complete(balancer: Balancer, signal: Signal, state: Any, mask: Any, key: Any) -> tuple[Result, Any]:

@@ -27,7 +27,9 @@ class ConvStage(nn.Module):
         return max_pool(self.finish(x, train=train), self.window)
 
 
-@parts.recorded()
+@parts.recorded(
+    when="small images",
+)
 def cnn(
     features: tuple[int, ...] = (32, 64),
     kernel: int = 3,

@@ -41,7 +41,10 @@ class SequenceStage(nn.Module):
         return {"values": jnp.where(mask[..., None], values, 0), "mask": mask}
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Kim, EMNLP 2014; dilated and causal: Bai, Kolter and Koltun 2018, arXiv:1803.01271",
+    when="series and texts whose patterns are local",
+)
 def conv1d(
     features: tuple[int, ...] = (64, 64),
     kernel: int = 3,

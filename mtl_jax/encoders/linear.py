@@ -19,7 +19,9 @@ class Affine(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="dense")(layers.flat(x))
 
 
-@parts.recorded()
+@parts.recorded(
+    when="few rows, or many correlated linear targets",
+)
 def linear(features: int = 64, dtype: str | None = None, remat: bool = False) -> Encoder:
     """One linear stage of width `features`; with linear heads this is reduced-rank regression.
 

@@ -23,7 +23,9 @@ class DenseStage(nn.Module):
         return self.finish(x, train=train)
 
 
-@parts.recorded()
+@parts.recorded(
+    when="vectors; the first thing to try on plain features",
+)
 def mlp(
     features: tuple[int, ...] = (128, 128),
     norm: str = "none",

@@ -153,7 +153,10 @@ class ModalityCheck(NamedTuple):
             base.check_inputs(encoder, own, functools.partial(within, where, name))
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Jaegle et al., ICML 2021, arXiv:2103.03206",
+    when="several kinds of inputs in one row",
+)
 def multimodal(
     encoders: Mapping[str, str],
     fusion: str = "concat",

@@ -93,7 +93,10 @@ class Group(nn.Module):
         return x
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="He et al., CVPR 2016, arXiv:1512.03385",
+    when="images, from thousands of examples on",
+)
 def resnet(
     depth: int = 18,
     width: int | None = None,

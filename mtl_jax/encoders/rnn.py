@@ -83,7 +83,10 @@ class FinalState(nn.Module):
         return jnp.concatenate(found, -1)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Hochreiter and Schmidhuber 1997; Cho et al., EMNLP 2014",
+    when="short sequences and series, states carried along",
+)
 def rnn(
     features: tuple[int, ...] = (128,),
     cell: str = "lstm",

@@ -64,7 +64,12 @@ class MembersStage(nn.Module):
         return ThinStage(self.width, self.finish, self.dtype, start, name="layer")(rows, train=train)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper=(
+        "Gorishniy, Kotelnikov and Babenko, ICLR 2025, arXiv:2410.24210; Wen, Tran and Ba, ICLR 2020, arXiv:2002.06715"
+    ),
+    when="tables with few to many rows; what `for_table` picks",
+)
 def tabm(
     features: tuple[int, ...] = (128, 128),
     cardinalities: tuple[int, ...] = (),

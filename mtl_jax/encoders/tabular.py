@@ -143,7 +143,10 @@ class ResidualStage(nn.Module):
         return y + (x if x.shape[-1] == self.width else dense("skip")(x))
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Guo and Berkhahn 2016, arXiv:1604.06737",
+    when="tables with categories, one network",
+)
 def tabular(
     features: tuple[int, ...] = (128, 128),
     cardinalities: tuple[int, ...] = (),

@@ -59,7 +59,10 @@ class Embeddings(nn.Module):
         return {"values": jnp.where(mask[..., None], values, 0), "mask": mask}
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Vaswani et al., NeurIPS 2017; BERT, Devlin et al., NAACL 2019",
+    when="texts and sequences whose parts refer to each other",
+)
 def transformer(
     width: int = 128,
     depth: int = 4,

@@ -69,7 +69,10 @@ def double(
     return jnp.pad(x, ((0, 0), (0, size[0] - x.shape[1]), (0, size[1] - x.shape[2]), (0, 0)), mode="edge")
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Ronneberger et al., MICCAI 2015, arXiv:1505.04597; Odena et al., Distill 2016",
+    when="a label for every pixel",
+)
 def unet(
     features: tuple[int, ...] = (32, 64, 128),
     norm: str = "none",

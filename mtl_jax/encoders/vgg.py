@@ -30,7 +30,10 @@ class Convolutions(nn.Module):
         return max_pool(x, 2)
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556",
+    when="images, where a plain stack of convolutions is to be compared",
+)
 def vgg(
     depth: int = 11,
     width: int = 64,

@@ -44,7 +44,10 @@ class Patches(nn.Module):
         return {"values": values, "mask": jnp.ones(values.shape[:2], bool)}
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Dosovitskiy et al., ICLR 2021, arXiv:2010.11929",
+    when="images with much data, or with weights from elsewhere",
+)
 def vit(
     width: int = 128,
     depth: int = 4,

@@ -25,8 +25,16 @@ class Losses(NamedTuple):
 
 
 class Oracle(NamedTuple):
-    """Where a step stands, and its losses on the step's batch and on a validation batch."""
+    """Where a step stands, and its losses on the step's batch and on a validation batch.
+
+    Attributes:
+      leaves: {path: array}, all that train.
+      train: the losses on the step's batch.
+      validation: on a validation batch; None for methods that read none.
+      shared: paths of the leaves that are shared; the others are the tasks' own.
+    """
 
     leaves: Gradient
     train: Losses
-    validation: Losses
+    validation: Losses | None = None
+    shared: frozenset[str] = frozenset()

@@ -1,35 +1,21 @@
 """The documentation's tables of what there is, from the registries themselves."""
 
-import importlib
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from mtl_jax import balancing, encoders, kinds, parts, sharing
+from mtl_jax.balancing import Keeps, Needs, options
 
-from mtl_jax import balancing, encoders, kinds, sharing
-from mtl_jax.balancing import Needs, options
-from mtl_jax.balancing.advice import WHEN
-from mtl_jax.balancing.options import jacobian_sized
-
-TASKS = 5  # enough for every method
 COST = {
     Needs.LOSSES: "a plain step",
     Needs.GRAMIAN: "a pull of the trunk per task",
     Needs.JACOBIAN: "a pull of the trunk per task, all held",
     Needs.CROSS: "two pulls of the trunk per task",
     Needs.ORACLE: "some plain steps",
+    Needs.LANDSCAPE: "a pull of the whole model and two forward passes per task",
 }
-
-
-def keeps(balancer: balancing.Balancer) -> str:
-    """What its state holds: nothing, something per task, or as much as the Jacobian."""
-    if jacobian_sized(balancer, TASKS):
-        return "a Jacobian"
-    state = jax.eval_shape(lambda: balancer.init(TASKS, {"shared/w": jnp.zeros(5)}))
-    return "a few numbers per task" if jax.tree.leaves(state) else "none"
+KEPT = {Keeps.NOTHING: "none", Keeps.PER_TASK: "a few numbers per task", Keeps.JACOBIAN: "a Jacobian"}
 
 
 def methods_markdown() -> str:
@@ -38,28 +24,29 @@ def methods_markdown() -> str:
         "| balancer | what it does | when to use it | reads | state | cost of a step | paper |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, function in balancing.NAMES.items():
-        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        balancer = function((1.0,) * TASKS) if required else function()
+    methods: dict[str, Any] = {**balancing.NAMES}
+    for name, function in methods.items():
+        balancer = parts.example_of(function)
         cost = COST[balancer.needs] + (" and a forward pass" if balancer.after else "")
-        cells = (name, does(function), WHEN[name], balancer.needs.value, keeps(balancer), cost, paper(function))
+        cells = (name, does(function), function.when, balancer.needs.value, KEPT[balancer.memory], cost, function.paper)
         rows.append(row(*cells))
     return "\n".join(rows)
 
 
 def sharing_markdown() -> str:
-    """A row per architecture: what is shared, what inputs it takes, and the paper."""
-    rows = ["| sharing | what it does | inputs | paper |", "|---|---|---|---|"]
+    """A row per architecture: what is shared, when to use it, what inputs it takes, and the paper."""
+    rows = ["| sharing | what it does | when to use it | inputs | paper |", "|---|---|---|---|---|"]
     for name, function in sharing.NAMES.items():
         inputs = "common, or each task's own" if name in sharing.OWN_INPUTS else "common"
-        rows.append(row(name, does(function), inputs, paper(function)))
+        rows.append(row(name, does(function), function.when, inputs, function.paper))
     return "\n".join(rows)
 
 
 def encoders_markdown() -> str:
-    """A row per encoder: what it is, and the paper."""
-    rows = ["| encoder | what it is | paper |", "|---|---|---|"]
-    return "\n".join([*rows, *(row(name, does(f), paper(f)) for name, f in encoders.NAMES.items())])
+    """A row per encoder: what it is, when to use it, and the paper."""
+    made: dict[str, Any] = {**encoders.NAMES}
+    rows = ["| encoder | what it is | when to use it | paper |", "|---|---|---|---|"]
+    return "\n".join([*rows, *(row(name, does(f), f.when, f.paper) for name, f in made.items())])
 
 
 def kinds_markdown() -> str:
@@ -83,18 +70,6 @@ def docstring(of: Any) -> str:
 def does(function: Callable) -> str:
     """The first paragraph of a docstring, on one line."""
     return docstring(function).split("\n\n")[0].replace("\n", " ")
-
-
-def paper(function: Callable) -> str:
-    """What a docstring names as its ``Source:``; without one, what it and its module have in brackets with a year."""
-    if said := re.search(r"^Source: (.*?)\.$(?=\n\n|\Z)", docstring(function), re.DOTALL | re.MULTILINE):
-        return said[1].replace("\n", " ")
-    module = docstring(importlib.import_module(inspect.unwrap(function).__module__))
-    found = []
-    for text in (module, docstring(function).split("Args:")[0]):
-        for bracket in re.findall(r"\(([^()]*)\)", text.replace("\n", " ")):
-            found += re.findall(r"[^()]*\b(?:19|20)\d\d\b[^()]*", bracket)
-    return "; ".join(dict.fromkeys(found))
 
 
 def options_markdown() -> str:

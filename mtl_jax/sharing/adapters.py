@@ -37,7 +37,13 @@ class Adapter(nn.Module):
         return with_values(x, values + layers.by_rows(up, inner))
 
 
-@architecture
+@architecture(
+    paper=(
+        "Rebuffi, Bilen and Vedaldi, NeurIPS 2017, arXiv:1705.08045 (linear); Houlsby et al., ICML 2019, "
+        "arXiv:1902.00751 (bottleneck)"
+    ),
+    when="many tasks or new ones on a trunk that is good already",
+)
 def adapters(
     encoder: Encoder, tasks: Sequence[Task], kind: str = "bottleneck", width: int = 8, activation: str = "gelu"
 ) -> MultiTaskModel:

@@ -52,7 +52,10 @@ class Choice(nn.Module):
         return with_values(read["x"], run * values + (1 - run) * read["around"])
 
 
-@architecture
+@architecture(
+    paper="AdaShare, Sun et al., NeurIPS 2020, arXiv:1911.12423",
+    when="which layers a task should skip is unknown; cost counts",
+)
 def adashare(
     encoder: Encoder,
     tasks: Sequence[Task],

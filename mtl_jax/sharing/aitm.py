@@ -46,7 +46,10 @@ def calibrator(logits: Sequence[Any]) -> tuple[Float[Array, ""], Float[Array, ""
     return jnp.maximum(rises, 0).sum(0).mean(), (rises > 0).mean(dtype=rises.dtype)
 
 
-@architecture
+@architecture(
+    paper="AITM, Xi et al., KDD 2021, arXiv:2105.08489",
+    when="longer funnels, each step rarer than the one before",
+)
 def aitm(
     encoder: Encoder, tasks: Sequence[Task], funnel: Sequence[str], shared_stages: int = 1, calibration: float = 0.6
 ) -> MultiTaskModel:

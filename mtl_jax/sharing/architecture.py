@@ -15,12 +15,18 @@ ENCODER = 'an encoder such as mtl.encoders.mlp(features=(64, 64)), or its text, 
 TASKS = "tasks such as data.tasks, or a tuple of mtl.Task(name, kind, size)"
 
 
-def architecture(function: Callable) -> Callable:
+def architecture(function: Callable | None = None, *, paper: str = "", when: str = "") -> Callable:
     """Decorates an architecture: its call is recorded in ``spec``, and its encoder and tasks are read first.
+
+    Args:
+      function: the architecture.
+      paper, when: whose idea it is, and when to use it (`parts.recorded`).
 
     Raises:
       ValueError: for an encoder or tasks that are none, naming what was given.
     """
+    if function is None:
+        return functools.partial(architecture, paper=paper, when=when)
     recorded, signature = parts.recorded("encoder", "tasks")(function), inspect.signature(function)
 
     @functools.wraps(function)
@@ -31,6 +37,7 @@ def architecture(function: Callable) -> Callable:
         given["tasks"] = given_tasks(function.__name__, given["tasks"])
         return recorded(*bound.args, **bound.kwargs)
 
+    constructor.paper, constructor.when = paper, when
     return constructor
 
 

@@ -23,7 +23,10 @@ from mtl_jax.tasks import Task, check_names
 Tree = Sequence[Sequence[Sequence[str]]]  # stages of groups of task names
 
 
-@architecture
+@architecture(
+    paper="Lu et al., CVPR 2017, arXiv:1611.05377; Vandenhende et al., BMVC 2020, arXiv:1904.02920",
+    when="a known tree of tasks, or the one that was learned",
+)
 def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskModel:
     """The model of a discrete tree; each task pays for its own branch only.
 

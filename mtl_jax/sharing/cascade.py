@@ -26,7 +26,10 @@ from mtl_jax.tasks import Task, check_names
 PASS = {"features": ("features",), "outputs": ("outputs",), "both": ("features", "outputs")}
 
 
-@architecture
+@architecture(
+    paper="JMT, Hashimoto et al., EMNLP 2017, arXiv:1611.01587",
+    when="tasks in a known order, such as tagging before parsing",
+)
 def cascade(
     encoder: Encoder,
     tasks: Sequence[Task],

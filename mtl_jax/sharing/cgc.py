@@ -20,7 +20,10 @@ def check_counts(sharing: str, experts: int, own: int) -> None:
         raise ValueError(f"{sharing}: own={own} experts per task must be at least 0")
 
 
-@architecture
+@architecture(
+    paper="CGC, the layer of PLE, Tang et al., RecSys 2020, section 4.1",
+    when="as mmoe, where tasks hurt each other",
+)
 def cgc(encoder: Encoder, tasks: Sequence[Task], experts: int = 2, own: int = 1, gate: str = "input") -> MultiTaskModel:
     """A task reads a mixture of its own and the shared experts; softmax(W_t x) weights them.
 

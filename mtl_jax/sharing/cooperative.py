@@ -26,7 +26,13 @@ from mtl_jax.tasks import Task, check_names
 MESSAGES = ("outputs", "features", "distillation")
 
 
-@architecture
+@architecture(
+    paper=(
+        "outputs: IMN, He et al., ACL 2019, arXiv:1906.06906; distillation: PAD-Net, Xu et al., CVPR 2018, "
+        "arXiv:1805.04409"
+    ),
+    when="tasks whose predictions help each other, order unknown",
+)
 def cooperative(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -11,7 +11,10 @@ from mtl_jax.sharing.task_columns import Unit, mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 
-@architecture
+@architecture(
+    paper="Misra et al., CVPR 2016, arXiv:1604.03539",
+    when="few tasks, when it is not known how much each stage should share",
+)
 def cross_stitch(encoder: Encoder, tasks: Sequence[Task], own: float = 0.9) -> MultiTaskModel:
     """A column of stages per task; after each stage a learned matrix mixes the columns' features.
 

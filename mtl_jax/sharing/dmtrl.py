@@ -47,7 +47,10 @@ def compose(node: dict[str, Array], code: Float[Array, " latent"]) -> Array:
     return kernel
 
 
-@architecture
+@architecture(
+    paper="DMTRL, Yang and Hospedales, ICLR 2017, arXiv:1605.06391",
+    when="small models of many tasks, compressed together",
+)
 def dmtrl(encoder: Encoder, tasks: Sequence[Task], latent: int = 4, rank: int = 16) -> MultiTaskModel:
     """The kernels of all tasks, stacked, are a Tucker product: each axis of a kernel and the tasks have few directions.
 

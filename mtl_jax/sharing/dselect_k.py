@@ -74,7 +74,10 @@ def selector_gate(reads: str, selectors: int, gamma: float, entropy: float, unre
     return Gate(start, apply)
 
 
-@architecture
+@architecture(
+    paper="Hazimeh et al., NeurIPS 2021, arXiv:2106.03760",
+    when="many experts, of which each task should use few",
+)
 def dselect_k(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -24,7 +24,10 @@ def both(first: Float[Array, "..."], second: Float[Array, "..."]) -> Float[Array
     return -jnp.logaddexp(jnp.logaddexp(-first, -second), -first - second)
 
 
-@architecture
+@architecture(
+    paper="ESMM, Ma et al., SIGIR 2018, arXiv:1804.07931",
+    when="conversions after clicks, of which few are seen",
+)
 def esmm(
     encoder: Encoder, tasks: Sequence[Task], click: str, conversion: str, shared_stages: int = 1
 ) -> MultiTaskModel:

@@ -23,7 +23,10 @@ class Modulation(nn.Module):
         return with_values(x, gamma.astype(values.dtype) * values + beta.astype(values.dtype))
 
 
-@architecture
+@architecture(
+    paper="FiLM, Perez et al., AAAI 2018, arXiv:1709.07871",
+    when="many tasks on one trunk that each bends a little",
+)
 def film(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     """One trunk whose features each task scales and shifts after every stage: gamma_t x + beta_t, channel by channel.
 

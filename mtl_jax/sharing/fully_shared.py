@@ -19,7 +19,10 @@ from mtl_jax.sharing.own_inputs import on_own_inputs
 from mtl_jax.tasks import Task, check_names
 
 
-@architecture
+@architecture(
+    paper="a baseline, no paper",
+    when="tasks that are one task, such as languages or sites",
+)
 def fully_shared(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     """One trunk and one head, ``shared/encoder`` and ``shared/head``; every task has its own loss on the same outputs.
 

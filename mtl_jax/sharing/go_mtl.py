@@ -21,7 +21,10 @@ FACTORS = Factors(
 )
 
 
-@architecture
+@architecture(
+    paper="GO-MTL, Kumar and Daume, ICML 2012, arXiv:1206.6417",
+    when="small models of many tasks that overlap in groups",
+)
 def go_mtl(
     encoder: Encoder, tasks: Sequence[Task], latent: int = 4, sparsity: float = 1e-3, decay: float = 1e-4
 ) -> MultiTaskModel:

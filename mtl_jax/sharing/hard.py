@@ -95,7 +95,10 @@ def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: i
     )  # fmt: skip
 
 
-@architecture
+@architecture(
+    paper='Caruana, "Multitask learning: a knowledge-based source of inductive bias", ICML 1993',
+    when="always the first; related tasks, and many of them",
+)
 def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = None) -> MultiTaskModel:
     """A trunk that all tasks share and a head per task.
 
@@ -121,7 +124,10 @@ def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = No
     return trunk_and_branches(encoder, tasks, shared_stages)
 
 
-@architecture
+@architecture(
+    paper="a baseline, no paper",
+    when="the baseline that sharing has to beat",
+)
 def independent(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
     """A network of its own for every task, all in one program: the single-task baseline. ``shared`` is empty.
 

@@ -43,7 +43,10 @@ class Generated(nn.Module):
         return with_values(told["x"], values + scale * inner + shift)
 
 
-@architecture
+@architecture(
+    paper="HyperFormer, Karimi Mahabadi et al., ACL 2021, arXiv:2106.04489; the start, Chang et al., ICLR 2020",
+    when="many related tasks, whose adapters should learn from each other",
+)
 def hypernetwork(
     encoder: Encoder, tasks: Sequence[Task], size: int = 16, width: int = 8, activation: str = "gelu"
 ) -> MultiTaskModel:

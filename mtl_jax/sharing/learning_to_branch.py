@@ -26,7 +26,10 @@ from mtl_jax.sharing.places import chosen, runs_in_training
 from mtl_jax.tasks import Task, check_names
 
 
-@architecture
+@architecture(
+    paper="Guo, Lee and Ulbricht, ICML 2020, arXiv:2006.01895",
+    when="a tree of tasks is wanted and not known",
+)
 def learning_to_branch(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -12,7 +12,10 @@ from mtl_jax.sharing.gates import softmax_gate
 from mtl_jax.tasks import Task
 
 
-@architecture
+@architecture(
+    paper="MMoE, Ma et al., KDD 2018",
+    when="tasks that agree in part; the usual choice for recommendations",
+)
 def mmoe(encoder: Encoder, tasks: Sequence[Task], experts: int = 4, gate: str = "input") -> MultiTaskModel:
     """Every task reads its own mixture of the same experts: sum_e softmax(W_t x)_e expert_e(x).
 

@@ -52,7 +52,10 @@ class Attention(nn.Module):
         return with_values(read["x"], values * nn.sigmoid(mask))
 
 
-@architecture
+@architecture(
+    paper="MTAN, Liu, Johns and Davison, CVPR 2019, arXiv:1803.10704",
+    when="dense predictions of one image, many tasks on one trunk",
+)
 def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiTaskModel:
     """One trunk; after each stage every task masks its features softly, and reads the last ones it kept.
 

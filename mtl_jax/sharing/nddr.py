@@ -15,7 +15,10 @@ from mtl_jax.sharing.task_columns import Unit, mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 
-@architecture
+@architecture(
+    paper="NDDR-CNN, Gao et al., CVPR 2019, arXiv:1801.08297",
+    when="as cross_stitch on images, with maps of all channels",
+)
 def nddr(
     encoder: Encoder, tasks: Sequence[Task], own: float = 0.9, norm: str = "batch", activation: str = "relu"
 ) -> MultiTaskModel:

@@ -13,7 +13,10 @@ from mtl_jax.sharing.gates import softmax_gate
 from mtl_jax.tasks import Task
 
 
-@architecture
+@architecture(
+    paper="PLE, Tang et al., RecSys 2020, section 4.2",
+    when="as cgc, with more data and deeper experts",
+)
 def ple(
     encoder: Encoder, tasks: Sequence[Task], layers: int = 2, experts: int = 2, own: int = 1, gate: str = "input"
 ) -> MultiTaskModel:

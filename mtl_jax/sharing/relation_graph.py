@@ -24,7 +24,10 @@ from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
 from mtl_jax.tasks import Task, check_names
 
 
-@architecture
+@architecture(
+    paper='Liu et al., "Learning multi-task communication with message passing for sequence learning", AAAI 2019',
+    when="tasks whose relations are to be learned and read",
+)
 def relation_graph(
     encoder: Encoder, tasks: Sequence[Task], keys: int = 16, shared_stages: int | None = None
 ) -> MultiTaskModel:

@@ -17,7 +17,10 @@ from mtl_jax.sharing.task_columns import Reading, Unit, mixed_columns, own_and_o
 from mtl_jax.tasks import Task, check_names
 
 
-@architecture
+@architecture(
+    paper="Ruder et al., AAAI 2019, arXiv:1705.08142",
+    when="as cross_stitch, where only parts of the features are common",
+)
 def sluice(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -103,7 +103,13 @@ def check_relations(relations: Any, names: Sequence[str]) -> np.ndarray:
     return matrix
 
 
-@architecture
+@architecture(
+    paper=(
+        "mean: Evgeniou and Pontil, KDD 2004; covariance: MTRL, Zhang and Yeung, UAI 2010, arXiv:1203.3536; "
+        "trace_norm: Yang and Hospedales 2017, arXiv:1606.04038"
+    ),
+    when="related tasks with trunks of their own; linear models with relations to be read",
+)
 def soft(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -21,7 +21,10 @@ def gate(score: Float[Array, ""], threshold: float) -> Float[Array, ""]:
     return (score >= threshold).astype(score.dtype) + (score - jax.lax.stop_gradient(score))
 
 
-@architecture
+@architecture(
+    paper="TAPS, Wallingford et al., CVPR 2022, arXiv:2203.16708; threshold and start are those of its code",
+    when="a pretrained trunk, of which each task should change little",
+)
 def taps(
     encoder: Encoder, tasks: Sequence[Task], sparsity: float = 0.1, threshold: float = 0.1, start: float = 0.15
 ) -> MultiTaskModel:

@@ -46,7 +46,10 @@ class Told(nn.Module):
         return with_values(x, (1 + scale) * values + shift)
 
 
-@architecture
+@architecture(
+    paper='language embeddings of Ammar et al., "Many languages, one parser", TACL 2016, arXiv:1602.01595',
+    when="hundreds of tasks with little data each",
+)
 def task_embedding(
     encoder: Encoder, tasks: Sequence[Task], size: int = 8, how: str = "film", scale: float = 0.1
 ) -> MultiTaskModel:

@@ -32,7 +32,10 @@ class Routing(nn.Module):
         return jax.random.permutation(self.make_rng("params"), width) < max(1, round(self.sigma * width))
 
 
-@architecture
+@architecture(
+    paper='Strezoski, van Noord and Worring, "Many task learning with task routing", ICCV 2019, arXiv:1903.12117',
+    when="many tasks, without further parameters",
+)
 def task_routing(encoder: Encoder, tasks: Sequence[Task], sigma: float = 0.5) -> MultiTaskModel:
     """One trunk; after each stage a task keeps a fixed random share of the channels and sees 0 in the others.
 

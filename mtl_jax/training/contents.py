@@ -2,8 +2,9 @@
 
 An optax transformation, a balancing method or a loss is functions, and what sets one apart from another lies in their
 closures. They are followed to the numbers, texts and arrays that they hold. A function of a library is known by its
-name; one's own by its code too (of one Python version), and by the plain values that it reads of its module. What lies
-elsewhere, such as in a file or a mutable object, is not seen.
+name; one's own by its code too (of one Python version), and by the plain values that it reads of its module. An object
+of one's own class is what its attributes and its class's functions are. What lies elsewhere, such as in a file, or in
+what is too large to be followed (which is said), is not seen.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Their functions have their names for good within a version, and the versions are kept.
 LIBRARIES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "ml_dtypes", "einops", "mtl_jax")
 DEEPEST, MOST = 24, 4000
+HEAP = 1 << 9  # the flag of classes that a class statement made
 
 
 def contents(value: Any) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def versions() -> dict[str, str]:
 
 def _walk(value: Any, place: str, found: dict[str, Any], above: tuple[int, ...]) -> None:
     if len(found) > MOST:
+        found["more"] = f"than {MOST} entries, which were not followed"
         return
     if value is None or isinstance(value, bool | int | str):
         found[place] = value
@@ -128,8 +131,46 @@ def _parts(value: Any, place: str, found: dict[str, Any], above: tuple[int, ...]
             inner(name, getattr(value, name, None))
     elif isinstance(value, enum.Enum):
         found[place] = str(value)
+    elif _is_own(type(value)) and not isinstance(value, type | types.ModuleType):
+        _object(value, place, found, above)
     else:
         found[place] = name_of(value) if not isinstance(value, np.dtype) else str(value)
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a class is defined in Python and of no library, so that its attributes make its objects what they are."""
+    home = str(kind.__module__).split(".")[0]
+    return (
+        home == "__main__"
+        or bool(kind.__flags__ & HEAP)
+        and home not in LIBRARIES
+        and home not in sys.stdlib_module_names
+    )
+
+
+def _object(value: Any, place: str, found: dict[str, Any], above: tuple[int, ...]) -> None:
+    """The attributes of an object of one's own class, and the functions of its classes."""
+
+    def inner(name: str, part: Any) -> None:
+        _walk(part, f"{place}.{name}" if place else name, found, above)
+
+    found[place] = name_of(value)
+    slots = [n for kind in type(value).__mro__ for n in _slots(kind)]
+    held = {**{n: getattr(value, n) for n in slots if hasattr(value, n)}, **getattr(value, "__dict__", {})}
+    for name in sorted(held, key=str):
+        inner(str(name), held[name])
+    for kind in filter(_is_own, type(value).__mro__):
+        for name, part in sorted(vars(kind).items()):
+            part = getattr(part, "__func__", getattr(part, "fget", part))
+            if isinstance(part, types.FunctionType):
+                inner(f"class.{name}", part)
+            elif isinstance(part, bool | int | float | str | tuple) and not name.startswith("__"):
+                inner(f"class.{name}", part)
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    names = vars(kind).get("__slots__", ())
+    return (names,) if isinstance(names, str) else tuple(n for n in names if not n.startswith("__"))
 
 
 def _function(value: types.FunctionType, place: str, found: dict[str, Any], above: tuple[int, ...]) -> None:
@@ -155,9 +196,9 @@ def _function(value: types.FunctionType, place: str, found: dict[str, Any], abov
     inner("keyword_defaults", value.__kwdefaults__ or {})
     for name in sorted(_names(value.__code__)):
         part = value.__globals__.get(name)
-        if isinstance(part, bool | int | float | str | tuple | np.ndarray | jax.Array) or (
-            isinstance(part, types.FunctionType) and str(part.__module__).split(".")[0] not in LIBRARIES
-        ):
+        plain = bool | int | float | str | tuple | list | dict | set | frozenset | np.ndarray | jax.Array
+        own = isinstance(part, types.FunctionType) and str(part.__module__).split(".")[0] not in LIBRARIES
+        if isinstance(part, plain) or own or (not isinstance(part, type) and _is_own(type(part))):
             inner(name, part)
 
 

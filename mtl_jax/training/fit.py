@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mtl_jax import balancing, encoders, partition, parts, paths, sharing
 from mtl_jax import parallel as devices
-from mtl_jax import partition, parts, paths
 from mtl_jax.alike import layout_of
 from mtl_jax.balancing.base import Balancer, Needs
 from mtl_jax.balancing.options import Options, check, check_batch, matching, resolve
@@ -33,6 +33,7 @@ from mtl_jax.training.dispatch import Feeds, lay_out, make_dispatch
 from mtl_jax.training.evaluation import check_weighted, make_evaluate
 from mtl_jax.training.interrupts import Interrupted
 from mtl_jax.training.intervals import continued
+from mtl_jax.training.objects import text_of
 from mtl_jax.training.optimizers import build_optimizer, check_suits, groups, per_owner
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted, initial, resolve_model, small_batch
@@ -131,7 +132,7 @@ def fit(
     arguments.check_flag("fallback", fallback)
     arguments.check_rest(clip_norm, l1, l2, patience, task_schedule, joint_losses, mesh, config)
     adapted = model if isinstance(model, Adapted) else None
-    model = adapted.model if adapted else model
+    made = model = adapted.model if adapted else model
     source, own_config = data.spec, config is not None
     model, tasks, data = resolve_model(model, data, adapted.carried if adapted else ())
     names = tuple(t.name for t in tasks)
@@ -157,7 +158,8 @@ def fit(
     balancers = tuple(arguments.read_balancer(b) for b in (balancer if several else [balancer]))
     members = members or several
     seeds_of_members = seeds * len(balancers)
-    described = [b.spec for b in balancers] if several else balancers[0].spec
+    texts = [text_of(b, balancing.build) for b in balancers]
+    described = texts if several else texts[0]
     balancer = side_by_side(balancers, len(seeds), len(names))
     named_optimizer = optimizer if isinstance(optimizer, str) else "adam" if optimizer is None else None
     optimizer = optimizer if named_optimizer is None else build_optimizer(named_optimizer)
@@ -169,7 +171,8 @@ def fit(
 
     # --- what identifies the run -----------------------------------------------------------------------------------
     settings = {
-        "sharing": model.spec, "encoder": model.encoder.spec if model.encoder else None, "balancer": described,
+        "sharing": text_of(made, lambda text: sharing.build(text, made.encoder, made.tasks)),
+        "encoder": text_of(model.encoder, encoders.build) if model.encoder else None, "balancer": described,
         "optimizer": named_optimizer or "given as an object", "num_steps": num_steps, "batch_size": batch_size,
         "seed": list(seeds) if members else seeds[0], "freeze": freeze, "clip_norm": clip_norm, "l1": l1, "l2": l2,
         "nonfinite": nonfinite, "parallel": parallel, "engine": engine, "level": level, "balance_paths": balance_paths,

@@ -50,6 +50,12 @@ def describe(
     return records.as_json(found)
 
 
+def with_objects(found: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity with further objects in it."""
+    more = records.as_json({k: contents(v) for k, v in objects.items()})
+    return {**found, "objects": {**found["objects"], **more}} if more else dict(found)
+
+
 def of_task(task: Task) -> dict[str, Any]:
     """A task's fields; its loss by name where it is the kind's own."""
     found = contents(task)

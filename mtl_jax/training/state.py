@@ -60,7 +60,7 @@ def create(
     variables = jax.tree.map(jnp.copy, variables)
     leaves = {p: v for p, v in partition.flatten(variables["params"]).items() if p in trainable}
     template = {p: v for p, v in leaves.items() if partition.owner(p) == "shared"}
-    if balancer.needs not in (Needs.LOSSES, Needs.ORACLE) and not template:
+    if not (balancer.needs is Needs.LOSSES or balancer.needs.functions or template):
         raise ValueError(
             f"balancer {balancer.spec or 'given'} combines the tasks' gradients of shared parameters, and none trains "
             "here (they are frozen, or the model has none); use 'equal', 'fixed' or 'uncertainty'"

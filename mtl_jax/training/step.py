@@ -94,7 +94,7 @@ def make_train_step(
     if layout is None:
         given = {"options": options, "l1": l1, "l2": l2, "joint": joint, "nonfinite": nonfinite, "active": active}
         return _by_name(model, optimizer, balancer, trainable, tuple(tasks or model.tasks), tell=tell, **given)
-    ids, by_rows = task_ids(layout.names), balancer.needs not in (Needs.LOSSES, Needs.ORACLE)
+    ids, by_rows = task_ids(layout.names), not (balancer.needs is Needs.LOSSES or balancer.needs.functions)
 
     def runs_in_training(path: str) -> bool:
         # Freezing parameters does not stop batch statistics: a frozen module has to run as in inference.
@@ -114,12 +114,13 @@ def make_train_step(
         present = line.labelled & line.finite
         leaves = {p: v for p, v in partition.flatten(state.params).items() if p in trainable}
         oracle = None
-        if validation is not None:
-            sides = [
+        if balancer.needs.functions:
+            train, *other = (
                 losses_on(model, layout, state.variables, b, train=runs_in_training, rng=local_key(model_key))
-                for b in (batch, validation)
-            ]
-            oracle = Oracle(leaves, *sides)
+                for b in ((batch,) if validation is None else (batch, validation))
+            )
+            shared_paths = frozenset(p for p in leaves if partition.owner(p) == "shared")
+            oracle = Oracle(leaves, train, other[0] if other else None, shared_paths)
         shared, head_weights, balancer_state, record = balance(
             balancer, line, state.balancer_state, present, balancer_key, state.step, options, ids, oracle, skip
         )

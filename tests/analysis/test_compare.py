@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax import parallel
+from mtl_jax import balancing, parallel
 from mtl_jax.analysis import compare as room
 from tests import tiny
 
@@ -147,3 +147,37 @@ def test_a_rate_inside_an_optimizer_counts(tmp_path):
         comparing(["equal"], tmp_path, optimizer=optax.adam(0.1), **options)
     longer = comparing(["equal"], tmp_path, optimizer=optax.adam(0.02), **{**options, "num_steps": 40})
     assert longer.test["equal"] != short.test["equal"]
+
+
+class Falling:
+    """A schedule of one's own, as an object."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, step):
+        return self.rate / (step + 1)
+
+
+def test_what_lies_inside_ones_own_objects_counts(tmp_path):
+    """A rate in an attribute of an optimizer's schedule, and one in the closure of a method."""
+    options = {"baseline": False, "num_steps": 10, "eval_every": 10, "optimizer": optax.sgd(Falling(0.1))}
+    rows = {"mine": rated(1.0)}
+    first = comparing(rows, tmp_path, **options)
+    assert comparing(rows, tmp_path, **options).validation == first.validation
+    with pytest.raises(ValueError, match="it differs in optimizer: rate 0.1 -> 0.2"):
+        comparing(rows, tmp_path, **{**options, "optimizer": optax.sgd(Falling(0.2))})
+    with pytest.raises(ValueError, match="it differs in balancer: rate 1.0 -> 2.0"):
+        comparing({"mine": rated(2.0)}, tmp_path, **options)
+    with pytest.raises(ValueError, match="it differs in balancer: 'given as an object' -> 'equal\\(\\)'"):
+        comparing({"mine": balancing.equal()}, tmp_path, **options)
+
+
+def rated(rate):
+    equal = balancing.equal()
+
+    def update(signal, state, *, mask, key):
+        result, state = equal.update(signal, state, mask=mask, key=key)
+        return result._replace(weights=rate * result.weights), state
+
+    return equal._replace(update=update, spec=None)

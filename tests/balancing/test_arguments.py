@@ -70,6 +70,16 @@ WRONG = {
     "forum(inner_steps=0)": "inner_steps",
     "forum(average=1)": "average",
     "forum(rho=-1)": "rho",
+    "log_cagrad(c=-1)": "c",
+    "ldc_mtl(penalty=-1)": "penalty",
+    "ldc_mtl(learning_rate=0)": "learning_rate",
+    "pivrg(baselines=(1, 0))": "baselines",
+    "pivrg(bound=1)": "bound",
+    "pivrg(every=0)": "every",
+    "pivrg(max_norm=0)": "max_norm",
+    "samo(rho=-1)": "rho",
+    "samo(local=2)": "local",
+    "samo(step=0)": "step",
 }
 
 

@@ -34,7 +34,7 @@ def matrix(rows):
     return np.concatenate([np.reshape(x, (4, -1)) for p, x in rows.items() if is_shared(p)], 1)
 
 
-def oracle_of(params, batch, validation, mask):
+def oracle_of(params, batch, mask, validation=None):
     """The losses as functions of all leaves, the plainest way."""
 
     def side(batch, mask):
@@ -47,7 +47,9 @@ def oracle_of(params, batch, validation, mask):
 
         return Losses(value, lambda x, w: jax.grad(lambda y: w @ value(y))(x), slope, mask)
 
-    return Oracle(partition.flatten(params), side(batch, mask), side(validation, jnp.ones(4, bool)))
+    leaves = partition.flatten(params)
+    other = None if validation is None else side(validation, jnp.ones(4, bool))
+    return Oracle(leaves, side(batch, mask), other, frozenset(filter(is_shared, leaves)))
 
 
 def definition(balancer, params, batch, state, mask, key):
@@ -55,13 +57,13 @@ def definition(balancer, params, batch, state, mask, key):
     rows = {p: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0) for p, x in rows_of(params, batch).items()}
     shared = {p: x for p, x in rows.items() if is_shared(p)}
     first, second = (matrix(rows_of(params, jax.tree.map(lambda x, i=i: x[i::2], batch))) for i in (0, 1))
-    flat = matrix(rows)
+    flat, more = matrix(rows), own.more(balancer)
     signal = Signal(
         jnp.where(mask, own.losses(params, batch), 0),
         gramian=jnp.asarray(flat @ flat.T) if balancer.needs is Needs.GRAMIAN else None,
         jacobian=shared if balancer.needs is Needs.JACOBIAN else None,
         cross=jnp.asarray(first @ second.T) if balancer.needs is Needs.CROSS else None,
-        oracle=oracle_of(params, batch, own.batch(50), mask) if balancer.needs is Needs.ORACLE else None,
+        oracle=oracle_of(params, batch, mask, more.get("validation")) if balancer.needs.functions else None,
         ids=task_ids(own.TASKS),
     )
     result, state = balancer.update(signal, state, mask=mask, key=key)

@@ -18,6 +18,7 @@ CASES = {
     "famo": ("famo", {"losses": own.named}, {}),
     "graddrop": ("graddrop", {"losses": own.named}, {}),
     "auto_lambda": ("auto_lambda", {"losses": own.named}, {}),
+    "samo": ("samo('upgrad')", {"losses": own.named}, {}),
     "functions": ("mgda", {"losses": own.EACH}, {}),
     "heads": ("upgrad", HEADS, {}),
     "features": ("upgrad", HEADS, {"level": "features"}),
@@ -50,7 +51,7 @@ def problem(case):
     return name, form, options, own.params(), batches, validation
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c == "samo" else c for c in CASES])
 def test_shard_map_and_pmap_compute_what_one_device_does(case):
     name, form, options, params, batches, validation = problem(case)
     key = jax.random.key(5)

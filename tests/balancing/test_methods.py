@@ -22,24 +22,30 @@ METHODS = {
     "uncertainty": (balancing.uncertainty, (1.0, 1.0, 1.0), {"permutation", "linear"}),
     "dwa": (balancing.dwa, (2.0, 2.0, 2.0), {"permutation", "linear"}),
     "geometric": (balancing.geometric, (1.0, 1.0, 1.0), {"linear"}),
+    "scale_invariant": (balancing.scale_invariant, (2.0, 2.0, 2.0), {"linear"}),
     "random_loss": (balancing.random_loss, None, {"linear", "simplex"}),
     "random_gradient": (balancing.random_gradient, None, {"linear", "simplex"}),
     "imtl_l": (balancing.imtl_l, (2.0, 2.0, 2.0), {"permutation", "linear"}),
     "stch": (balancing.stch, (2.0, 2.0, 2.0), {"permutation", "linear"}),
     "famo": (balancing.famo, (1.0, 1.0, 1.0), {"linear", "simplex"}),
+    "ldc_mtl": (balancing.ldc_mtl, (1.0, 1.0, 1.0), {"linear"}),
     "cosmos": (balancing.cosmos, (1.0, 1.0, 1.0), set()),
     "pbi": (balancing.pbi, None, {"linear"}),
     "upgrad": (balancing.upgrad, (0.2929, 1.9004, 1.9004), {"permutation", "linear", "non-conflicting"}),
     "dual_proj": (balancing.dual_proj, (0.5563, 1.1109, 1.1109), {"permutation", "linear", "non-conflicting"}),
     "mgda": (balancing.mgda, (0.0, 1.0, 1.0), {"permutation", "linear", "non-conflicting", "simplex"}),
+    "log_mgda": (balancing.log_mgda, (0.0, 1.0, 1.0), {"linear", "non-conflicting"}),
     "cagrad": (balancing.cagrad, (0.1835, 1.2041, 1.2041), {"permutation", "linear"}),
+    "log_cagrad": (balancing.log_cagrad, (0.1835, 1.2041, 1.2041), {"linear"}),
     "conicgrad": (balancing.conicgrad, (0.0, 1.2247, 1.2247), {"permutation", "linear"}),
     "nash_mtl": (balancing.nash_mtl, (0.0542, 0.7061, 0.7061), {"permutation"}),
     "fairgrad": (balancing.fairgrad, (0.0766, 0.9985, 0.9985), {"permutation"}),
+    "pivrg": (balancing.pivrg, None, {"permutation"}),
     "pcgrad": (balancing.pcgrad, (0.5848, 3.8012, 3.8012), {"linear"}),
     "gradvac": (balancing.gradvac, (0.5848, 3.8012, 3.8012), {"linear"}),
     "imtl_g": (balancing.imtl_g, (0.0767, 1.0, 1.0), {"permutation", "linear", "impartial"}),
     "imtl": (balancing.imtl, (0.0767, 1.0, 1.0), {"permutation", "linear", "impartial"}),
+    "log_imtl_g": (balancing.log_imtl_g, (0.0767, 1.0, 1.0), {"linear", "impartial"}),
     "aligned_mtl": (balancing.aligned_mtl, (0.2133, 0.9673, 0.9673), {"permutation", "linear"}),
     "conflict_free": (balancing.conflict_free, (0.1588, 2.0706, 2.0706), {"permutation", "linear"}),
     "epo": (balancing.epo, (0.5, 1.0, 1.0), {"linear", "simplex"}),
@@ -57,6 +63,7 @@ METHODS = {
     "auto_lambda": (balancing.auto_lambda, None, set()),
     "moml": (balancing.moml, None, set()),
     "forum": (balancing.forum, None, set()),
+    "samo": (balancing.samo, (2.0, 2.0, 2.0), {"permutation", "linear"}),
 }
 DIRECT = {
     "graddrop",
@@ -65,6 +72,7 @@ DIRECT = {
     "trimmed_mean",
     "grouped",
     "forum",
+    "samo",
 }  # a direction that is no combination of this step's gradients
 FEWEST = {"krum": 4, "trimmed_mean": 3}  # tasks
 
@@ -166,7 +174,7 @@ def test_reordering_tasks_reorders_weights(name):
     for label, matrix in given(name).items():
         if label == "twin rows":
             continue
-        if name in ("nash_mtl", "fairgrad") and np.linalg.matrix_rank(matrix) < len(matrix):
+        if name in ("nash_mtl", "fairgrad", "pivrg") and np.linalg.matrix_rank(matrix) < len(matrix):
             continue  # at a stationary point their equation has no finite solution
         order = np.random.default_rng(3).permutation(len(matrix))
         direction, _ = apply(name, matrix)
@@ -220,7 +228,9 @@ def test_one_task_is_plain_training(name):
     matrix = MATRICES["1 x 4 of rank 1"]
     direction, _ = apply(name, matrix, losses=np.ones(1, np.float32))
     factor = direction @ matrix[0] / (matrix[0] @ matrix[0])
-    expected = {"uncertainty": 0.5, "nash_mtl": 1 / np.linalg.norm(matrix[0]), "cagrad": 1.5,
+    pivrg = (matrix[0] @ matrix[0]) ** (-2 / 3)
+    expected = {"pivrg": min(pivrg, 1 / np.linalg.norm(matrix[0])), "log_cagrad": 1.5,
+                "uncertainty": 0.5, "nash_mtl": 1 / np.linalg.norm(matrix[0]), "cagrad": 1.5,
                 "fairgrad": 1 / np.linalg.norm(matrix[0]), "auto_lambda": 0.101, "moml": 1.001}  # fmt: skip
     assert factor == pytest.approx(expected.get(name, 1.0), rel=1e-3)
     np.testing.assert_allclose(direction, factor * matrix[0], rtol=1e-4)

@@ -27,7 +27,41 @@ def made(factor):
     return lambda outputs, targets: factor * (outputs - targets) ** 2
 
 
+class Rate:
+    """A schedule of one's own, as an object."""
+
+    scale = 1.0
+
+    def __init__(self, first):
+        self.first = first
+
+    def __call__(self, step):
+        return self.scale * self.first / (step + 1)
+
+
+class Slower(Rate):
+    scale = 0.5
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+
+SETTINGS = {"rate": 1.0}
+
+
+def by_settings(step):
+    return SETTINGS["rate"]
+
+
 EQUAL_AND_OTHER = {
+    "own object": (lambda: optax.sgd(Rate(0.1)), lambda: optax.sgd(Rate(0.2))),
+    "own class": (lambda: Rate(0.1), lambda: Slower(0.1)),
+    "slots": (lambda: Slotted(0.1), lambda: Slotted(0.2)),
+    "a method of an object": (lambda: Rate(0.1).__call__, lambda: Rate(0.2).__call__),
     "rate": (lambda: optax.adam(1e-3), lambda: optax.adam(1e-2)),
     "momentum": (lambda: optax.sgd(0.1, momentum=0.9), lambda: optax.sgd(0.1, momentum=0.8)),
     "schedule": (
@@ -76,6 +110,16 @@ def test_what_a_function_reads_of_its_module_counts(monkeypatch):
     monkeypatch.setitem(doubled.__globals__, "FACTOR", 5.0)
     assert contents(doubled)["FACTOR"] == 5.0
     assert code_of(doubled) != code_of(tripled)
+
+
+def test_what_a_function_reads_in_a_table_counts(monkeypatch):
+    before = contents(by_settings)
+    monkeypatch.setitem(SETTINGS, "rate", 2.0)
+    assert contents(by_settings) != before
+
+
+def test_what_is_too_large_is_said():
+    assert "not followed" in contents({str(i): i for i in range(5000)})["more"]
 
 
 def test_something_that_holds_itself_ends():

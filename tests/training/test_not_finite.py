@@ -159,7 +159,7 @@ def test_gradients_of_any_size_give_a_direction(method, size):
 
 UNIT_FREE = (
     "upgrad dual_proj mgda cagrad conicgrad pcgrad gradvac imtl_g imtl aligned_mtl conflict_free epo gradnorm krum "
-    "sdmgrad cr_mogm".split()
+    "sdmgrad cr_mogm log_mgda log_cagrad log_imtl_g".split()
 )
 
 
