@@ -60,6 +60,7 @@ class Run:
       calibration: what held-out labels say of its predictions, where `calibrate` was called.
       fallback: which tasks predict a constant, or are moved toward it, where `fit` was asked for it
         (`training.fallback`); ``dataclasses.replace(run, fallback=None)`` predicts with the model alone.
+      changes: what was changed by hand while it trained (`training.changes`).
     """
 
     model: MultiTaskModel
@@ -83,6 +84,7 @@ class Run:
     columns: Any = None
     calibration: Calibration | None = None
     fallback: fallbacks.Fallback | None = None
+    changes: list[dict] = dataclasses.field(default_factory=list)
     _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
