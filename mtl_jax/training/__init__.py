@@ -1,4 +1,4 @@
-"""Training: one compiled step, the loop around it, and the run that comes out. Names are imported when they are used."""
+"""Training: one compiled step, the loop around it, and the run that comes out. Names are imported when first used."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -123,5 +123,5 @@ def warn_of_unsaved(changes: Sequence[dict[str, Any]], step: int, workdir: pathl
     """A warning where a state was changed after the checkpoint that a run goes on from."""
     for change in changes:
         if change["step"] == step and change["saved"] and not change["options"]:
-            warnings.warn(f"{workdir}: after checkpoint step {step} was written, {change['what']}; the run goes on from "
-                          "the checkpoint, without that", UserWarning, stacklevel=callers.outside())  # fmt: skip
+            warnings.warn(f"{workdir}: after checkpoint step {step} was written, {change['what']}; the run goes on "
+                          "from the checkpoint, without that", UserWarning, stacklevel=callers.outside())  # fmt: skip

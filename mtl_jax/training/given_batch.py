@@ -41,9 +41,7 @@ def checked(plan: Any, program: Any, batch: Any) -> Batch:
     batch = read_labels(plan.tasks, batch._replace(inputs=inputs))
     sizes = {num_rows(batch, t.name) for t in plan.tasks} if isinstance(inputs, PerTask) else {num_rows(batch)}
     if len(sizes) > 1:
-        raise ValueError(
-            f"the batch has {min(sizes)} rows of one task and {max(sizes)} of another; give as many of each"
-        )
+        raise ValueError(f"the batch has {min(sizes)} rows of one task and {max(sizes)} of another; give equally many")
     check_batch_size(sizes.pop(), plan.mesh)
     return centred(plan.tasks, batch)
 

@@ -155,6 +155,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[st
                         f"{', '.join(other_version)}")  # fmt: skip
         elif texts:
             found |= {f"{key}.{text}": text for text in texts.values()}
+    if old.get("hooks") != new.get("hooks"):
+        said.append("the hooks are others than it was begun with; what they change could not be compared")
     if old.get("starts from") != new.get("starts from"):
         found["starts from"] = _changed("starts from", old.get("starts from"), new.get("starts from"))
     return found, said

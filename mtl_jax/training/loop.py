@@ -1,5 +1,4 @@
-"""The loop of a fit, taken apart: dispatch, what is due, what is kept. A function of (config, seed): killed and resumed,
-it ends the same."""
+"""The loop of a fit, taken apart. A function of (config, seed): killed and resumed, it ends the same."""
 
 import contextlib
 import time

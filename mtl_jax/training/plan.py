@@ -16,8 +16,9 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.tables import serving
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.tasks import Task
-from mtl_jax.training import arguments, identity, saved_folder
+from mtl_jax.training import arguments, identity, records, saved_folder
 from mtl_jax.training import schedule as schedules
+from mtl_jax.training.contents import contents
 from mtl_jax.training.evaluation import check_weighted
 from mtl_jax.training.intervals import NAMES as INTERVALS
 from mtl_jax.training.intervals import continued
@@ -187,7 +188,7 @@ def identify(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     rests_on = identity.describe(plan.data, plan.tasks, {**settings, **no_text, **more}, plan.adapted)
     rests_on["named"] = [k for k, v in plan.named_intervals.items() if v is not None]
     if hooks := arguments.read_several(o.hooks):
-        rests_on["hooks"] = identity.of_hooks(hooks)
+        rests_on["hooks"] = records.as_json(contents(hooks))
     return config, rests_on
 
 

@@ -1,4 +1,4 @@
-"""From a plan to what runs: the first state, the compiled steps, evaluation and selection, and the rows that they read."""
+"""From a plan to what runs: the first state, compiled steps, evaluation and selection, and the rows that they read."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
