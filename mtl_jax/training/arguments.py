@@ -236,12 +236,6 @@ def check_called(what: str, given: Any, wanted: str) -> None:
         raise ValueError(f"{what} is {given!r}; it must be a function {wanted}")
 
 
-def check_step(step: Any) -> Any:
-    """The step that `train_step` returned, or an error for what is none."""
-    check_called("what train_step returned", step, "(state, batch) -> (state, record)")
-    return step
-
-
 def check_optimizer(optimizer: Any) -> None:
     """An error for what is no optimizer."""
     if isinstance(optimizer, int | float):

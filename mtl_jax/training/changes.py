@@ -48,7 +48,8 @@ def add(changes: list[dict[str, Any]], step: int, saved: bool, what: str, option
     """Adds one, unless it only says again what the last one does; whether it was added."""
     if not options and changes and changes[-1]["what"] == what and changes[-1]["saved"] == saved:
         return False
-    changes.append({"step": step, "saved": saved, "what": what, "options": dict(options or {})})
+    written = {k: v if parts.is_literal(v) else "given as an object" for k, v in (options or {}).items()}
+    changes.append({"step": step, "saved": saved, "what": what, "options": written})
     return True
 
 
@@ -125,3 +126,13 @@ def warn_of_unsaved(changes: Sequence[dict[str, Any]], step: int, workdir: pathl
         if change["step"] == step and change["saved"] and not change["options"]:
             warnings.warn(f"{workdir}: after checkpoint step {step} was written, {change['what']}; the run goes on "
                           "from the checkpoint, without that", UserWarning, stacklevel=callers.outside())  # fmt: skip
+
+
+def warn_of_earlier(job: Any) -> None:
+    """A warning where a loop that changes nothing goes on with a run that was changed."""
+    earlier = job.changes
+    if earlier and not job.hooks:
+        last = earlier[-1]
+        warnings.warn(f"{job.workdir} holds a run that was changed by hand while it trained (at step {last['step']}: "
+                      f"{last['what']}); it goes on so, and run.changes has all of it", UserWarning,
+                      stacklevel=callers.outside())  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.model import MultiTaskModel
-from mtl_jax.training import options
+from mtl_jax.training import changes, options
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted
 from mtl_jax.training.trainer import Trainer
@@ -29,6 +29,7 @@ def fit(model: MultiTaskModel | Adapted, data: Dataset, *groups: Any, **keywords
       FloatingPointError: naming step and task, or part of the step, that is not finite; the last good checkpoint stays.
     """
     job = Trainer(model, data, *groups, **keywords)
+    changes.warn_of_earlier(job)
     for _ in job:
         pass
     return job.result()

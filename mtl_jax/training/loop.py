@@ -35,25 +35,22 @@ class Loop:
         self._check_workdir = lambda: plan.check_workdir(given, config, rests_on)
         for text in self._check_workdir():
             warnings.warn(text, UserWarning, stacklevel=callers.outside())
-        self._first_plan, self.plan, self.hooks = given, given, arguments.read_several(given.options.hooks)
+        self._first_plan, self.plan, self.hooks = given, given, list(arguments.read_several(given.options.hooks))
         self.num_steps, self.spans, self.workdir = given.options.num_steps, given.spans, given.workdir
         self._writers = writers.of(given.options.writers, self.workdir)
-        self.program = program.make(given, self._tell)
+        self.program = program.make(given)
         self._run = Run(given.model, given.tasks, {}, [], self.program.example, given.source, members=given.members,
-                        config=config, engine=self.program.engine, trainable=self.program.trainable,
-                        identity=rests_on, without_say=self.program.silent, columns=given.data.columns)  # fmt: skip
+                        config=config, identity=rests_on, without_say=self.program.silent,
+                        columns=given.data.columns)  # fmt: skip
         self._axis = int(given.members is not None)  # of tasks
         self._state, self.best = self.program.first()
-        self._saved, self._validated, self._seen = None, None, []
+        self._saved, self._validated, self._seen, self._changed = None, None, [], {}
         self._waiting, self._compiled, self._ends, self._untouched = [], None, False, True
         self._interrupts, self._depth, self._stack, self._checkpoints = Interrupts(), 0, None, None
         self._look_at_state()
         if self.workdir is not None:
-            self._seen = resume.restore(self)
+            resume.restore(self)
         self._seconds = (self.history[-1]["seconds"] if self.history else 0.0) + time.perf_counter() - began
-
-    def _tell(self, engine: str) -> None:
-        self._run.engine = engine
 
     # --- what there is ---------------------------------------------------------------------------------------------
     @property
@@ -62,13 +59,14 @@ class Loop:
         return self._run.history
 
     @property
+    def changes(self) -> list[dict]:
+        """What was changed by hand so far (`training.changes`)."""
+        return self._run.changes
+
+    @property
     def going(self) -> bool:
         """Whether there are steps to take: not at the end, not stopped, and no signal came."""
         return self.at < self.num_steps and not self._stopped and not self._ends
-
-    def _spent(self) -> float:
-        """Seconds of all loops, and of making this one."""
-        return time.perf_counter() - self._started if self._depth else self._seconds
 
     def _by_name(self, best: selection.Best | None = None, state: TrainState | None = None) -> dict[str, Any]:
         """What a checkpoint holds, which does not depend on how tasks lie."""
@@ -86,7 +84,7 @@ class Loop:
 
     def _enter(self) -> None:
         leads = jax.process_index() == 0  # of several hosts, the first one writes
-        self._interrupts, self._ends = Interrupts(), False
+        self._interrupts, self._ends = Interrupts(), self.at == self.num_steps
         with contextlib.ExitStack() as stack:
             if self.workdir is not None:
                 stack.enter_context(lock.held(self.workdir if leads else None))
@@ -94,7 +92,7 @@ class Loop:
             stack.enter_context(self._interrupts)
             if self.workdir is not None:
                 self._checkpoints = stack.enter_context(self._folder_of_checkpoints())
-                self._look_again()
+                resume.look_again(self)
                 if leads:
                     self._checkpoints.set_aside(-1 if self._saved is None else self._saved)
                     files.write_json(self.workdir / "config.json", self._run.config)
@@ -120,15 +118,6 @@ class Loop:
         from mtl_jax.checkpoint import Checkpoints
 
         return Checkpoints(paths.local_folder(self.workdir / "checkpoints", "the folder of checkpoints"))
-
-    def _look_again(self) -> None:
-        """Another fit may have gone on in the workdir since this one looked at it, and has ended."""
-        if self._checkpoints.steps() == self._seen:
-            return
-        if not self._untouched:
-            raise ValueError(f"{self.workdir}: another fit has gone on in it since this one was made, which has taken "
-                             "steps of its own; use another workdir")  # fmt: skip
-        self._seen = resume.restore(self)
 
     def _look_at_state(self) -> None:
         """After the state was made, restored or changed."""
@@ -179,16 +168,15 @@ class Loop:
 
     def due(self) -> list[dict]:
         """Makes the records that are due at this step, of training and of validation, and calls the hooks with them."""
-        validate = self.program.validation is not None and self._validated != self.at
-        validate &= self.at % self.spans["eval_every"] == 0 or self.at == self.num_steps
-        made = []
-        if self._waiting and (self.at % self.spans["log_every"] == 0 or validate or self._keeps() or self._ends):
-            made.append(self._log_training())
-        if validate:
-            made.append(self._validate())
-        for record in made:
-            for hook in self.hooks:
-                hook(record, self)
+        with self:
+            validate = self.program.validation is not None and self._validated != self.at
+            validate &= self.at % self.spans["eval_every"] == 0 or self.at == self.num_steps
+            log = validate or self._keeps() or self._ends or self.at % self.spans["log_every"] == 0
+            made = [self._log_training()] if self._waiting and log else []
+            made += [self._validate()] if validate else []
+            for record in made:
+                for hook in self.hooks:
+                    hook(record, self)
         return made
 
     def _log_training(self) -> dict:

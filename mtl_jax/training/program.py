@@ -33,7 +33,7 @@ class Program(NamedTuple):
     Attributes:
       layout: how tasks lie in the state, and in all that follows here; what leaves the loop has an entry per task.
       trainable: paths of what trains.
-      engine: how per-task gradients are pulled, and why.
+      engine: how per-task gradients are pulled, and why: one text, which tracing a step may replace.
       first: () -> (state, best) before the first step; with members, they are the first axis.
       dispatch: (state, splits, rows) -> (state, records) of some steps (`dispatch.make_dispatch`).
       evaluated: state -> the variables at which it is evaluated (`averages`).
@@ -49,7 +49,7 @@ class Program(NamedTuple):
 
     layout: Layout
     trainable: frozenset[str]
-    engine: str
+    engine: list[str]
     first: Callable
     dispatch: Callable
     evaluated: Callable
@@ -63,12 +63,11 @@ class Program(NamedTuple):
     example: Batch
 
 
-def make(plan: Plan, tell: Callable[[str], None], before: Program | None = None) -> Program:
+def make(plan: Plan, before: Program | None = None) -> Program:
     """The program of a plan.
 
     Args:
       plan: what was given.
-      tell: called with how gradients are pulled, once a step is traced.
       before: of the same run with other options, of which all is taken over that is the same.
 
     Raises:
@@ -83,7 +82,7 @@ def make(plan: Plan, tell: Callable[[str], None], before: Program | None = None)
     shared = {p: x for p, x in partition.flatten(first.shapes["params"]).items() if p in trainable and
               partition.owner(p) == "shared"}  # fmt: skip
     mode, why = resolve(o.engine, how.balancer, rows_of_jacobian, shared, plan.members or 1)
-    options = options._replace(mode=mode)
+    options, engine = options._replace(mode=mode), [why]
     averages, owners = optimizer_of(plan, first.shapes, trainable)
 
     # An optimizer that is named treats all paths alike.
@@ -99,12 +98,17 @@ def make(plan: Plan, tell: Callable[[str], None], before: Program | None = None)
 
     sizes = [int(np.sum(data.train.masks[n])) for n in names]
     active = None if how.schedule.spec == "joint()" else schedules.bind(how.schedule, names, sizes)
+
+    def tell(notes: tuple[str, ...]) -> None:
+        engine[0] = "; ".join((why, *notes))
+
     step = make_train_step(
         model, owners, how.balancer, trainable, layout=layout, options=options, l1=o.l1, l2=o.l2,
-        joint=o.joint_losses, nonfinite=o.nonfinite, active=active, tell=lambda notes: tell("; ".join((why, *notes))),
+        joint=o.joint_losses, nonfinite=o.nonfinite, active=active, tell=tell,
     )  # fmt: skip
     if o.train_step is not None:
-        step = arguments.check_step(o.train_step(step))
+        step = o.train_step(step)
+        arguments.check_called("what train_step returned", step, "(state, batch) -> (state, record)")
     kept = before is not None and before.layout is layout
     if kept and len(before.splits) == 1 + (how.balancer.needs is Needs.ORACLE):
         splits = before.splits
@@ -119,7 +123,7 @@ def make(plan: Plan, tell: Callable[[str], None], before: Program | None = None)
             validation = jax.device_put(layout.stack_batch(padded_batches(*held_out, 256), axis=1), whole)
     by, silent = selection.yardstick(tasks, data.train, data.val)
     return Program(
-        layout, trainable, why, create, make_dispatch(step, plan.mesh, o.parallel, members),
+        layout, trainable, engine, create, make_dispatch(step, plan.mesh, o.parallel, members),
         make_evaluated(averages, members, layout), evaluate,
         make_choose(layout, o.patience, members, whole), by, silent, splits, validation,
         [Feeds(read_splits(plan), layout, o.batch_size, s) for s in seeds_of_members(plan)], example,

@@ -11,13 +11,23 @@ from mtl_jax.training.finiteness import check_restored
 from mtl_jax.training.state import restacked, unstacked, variables_of
 
 
-def restore(loop: Any) -> list[int]:
-    """Takes a loop to the newest checkpoint, if there is one; returns the steps of all that were there."""
+def look_again(loop: Any) -> None:
+    """Restores anew if another fit has gone on in the workdir since, which has ended; an error if both have."""
+    if loop._checkpoints.steps() == loop._seen:
+        return
+    if not loop._untouched:
+        raise ValueError(f"{loop.workdir}: another fit has gone on in it since this job was made, which has gone on as "
+                         "well; use another workdir")  # fmt: skip
+    restore(loop)
+
+
+def restore(loop: Any) -> None:
+    """Takes a loop to the newest checkpoint of its workdir, if there is one."""
     workdir, run = loop.workdir, loop._run
     made = changes.read(workdir)
     with loop._folder_of_checkpoints() as checkpoints:
-        seen = checkpoints.steps()
-        if seen and not (workdir / "config.json").exists():
+        loop._seen = checkpoints.steps()
+        if loop._seen and not (workdir / "config.json").exists():
             raise ValueError(f"{workdir} holds checkpoints but no config.json, so whose they are cannot be told; "
                              "bring it back from a copy, or use another workdir")  # fmt: skip
 
@@ -40,7 +50,6 @@ def restore(loop: Any) -> list[int]:
         changes.warn_of_unsaved(run.changes, last, workdir)
     run.history = records.history_until(workdir / "metrics.jsonl", last)
     loop._look_at_state()
-    return seen
 
 
 def become(loop: Any, changed: dict[str, Any]) -> bool:
@@ -53,14 +62,13 @@ def become(loop: Any, changed: dict[str, Any]) -> bool:
     if not differs:
         return False
     plan = loop.plan.changed(options)
-    made = program.make(plan, loop._tell, before=loop.program)
+    made = program.make(plan, before=loop.program)
     first, best = made.first()
     axis, now = loop._axis, loop._by_name()
     train = changes.carried(unstacked(first, made.layout, axis), now["train"], differs)
     loop.best = placed(variables_of(now["best"], made.layout, axis, stack=True), best)
     loop._state = placed(restacked(train, made.layout, axis), first)
-    loop.plan, loop.program, loop._compiled = plan, made, None
-    loop._run.engine, loop._run.trainable = made.engine, made.trainable
+    loop.plan, loop.program, loop._compiled, loop._changed = plan, made, None, changed
     loop._look_at_state()
     return True
 

@@ -14,6 +14,7 @@ from mtl_jax import callers, partition
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.training import changes, options, plan, resume, verdicts
+from mtl_jax.training.finiteness import last_good
 from mtl_jax.training.hyperparameters import with_hyperparameters
 from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.loop import Loop
@@ -89,7 +90,11 @@ class Trainer(Loop):
                 self.dispatch()
                 yield from self.due()
                 self.keep()
-        self._deliver()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if error[0] is None:
+            self._deliver()
 
     def result(self) -> Run:
         """The run as far as it came, with the best variables on validation; saved, if there is a workdir.
@@ -97,7 +102,7 @@ class Trainer(Loop):
         The job may go on afterwards; the run stays as it is.
 
         Raises:
-          Interrupted: where a signal ended the loop.
+          Interrupted: where a signal came, and the loop was left before it was handed on.
         """
         self._deliver()
         if self.workdir is not None and self.at and self._saved != self.at:
@@ -115,10 +120,11 @@ class Trainer(Loop):
         if not resume.judged(best):
             chosen = self.program.evaluated(state)
         found = self._by_name(state=state)
+        seconds = time.perf_counter() - self._started if self._depth else self._seconds
         return dataclasses.replace(
             self._run, variables=layout.unstack_variables(chosen, self._axis), history=list(self.history),
-            changes=list(self._run.changes), state=found["train"], best=found["best"], seconds=self._spent(),
-            _compiled={},
+            changes=list(self._run.changes), state=found["train"], best=found["best"], seconds=seconds,
+            engine=self.program.engine[0], trainable=self.program.trainable, _compiled={},
         )  # fmt: skip
 
     def _settle(self, run: Run) -> list[str]:
@@ -135,6 +141,8 @@ class Trainer(Loop):
         if self.workdir is None:
             left = (f"stopped at step {run.steps} of {self.num_steps}; without a workdir nothing was saved, but the "
                     "run so far is `error.run` (in a notebook `sys.last_value.run`)")  # fmt: skip
+        elif self._saved != self.at:
+            left = f"stopped at step {run.steps} of {self.num_steps}; {last_good(self._saved, self.workdir)}"
         else:
             left = f"saved at step {run.steps} of {self.num_steps} in {self.workdir}; run again to go on"
         interrupts.deliver(f"{run.interrupted}: {left}", run)
@@ -190,8 +198,7 @@ class Trainer(Loop):
         if self._waiting:
             with self:
                 self._log_training()
-        all_of_them = changes.options_at(self._run.changes, self.at, saved=True) | changed
-        if resume.become(self, all_of_them):
+        if resume.become(self, self._changed | changed):
             said = ", ".join(f"{k}={v!r}" for k, v in changed.items())
             self._note(said, changed)
 
