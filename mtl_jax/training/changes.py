@@ -103,15 +103,20 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) and type(value) in (list, tuple) else value
 
 
-def carried(new: TrainState, old: TrainState, differs: Sequence[str]) -> TrainState:
+def carried(new: TrainState, old: TrainState, optimizers: Sequence[Any], balancers: Sequence[Any]) -> TrainState:
     """The state of changed options, with all of the old one that it has a place for.
 
-    An optimizer's state of another form begins anew, and so does the state of another balancer.
+    The state of an optimizer that has another form begins anew, and so does that of another balancer.
+
+    Args:
+      new, old: with an entry per task.
+      optimizers: the new one and the old one.
+      balancers: likewise.
     """
-    leaves = partition.flatten(old)
-    form = jax.tree.structure(new.opt_state) == jax.tree.structure(old.opt_state)
-    anew = tuple(p for p, differing in (("opt_state/", "optimizer" in differs and not form),
-                                        ("balancer_state/", "balancer" in differs)) if differing)  # fmt: skip
+    leaves, anew = partition.flatten(old), ()
+    forms = [jax.tree.structure(jax.eval_shape(o.init, {"shared/x": jax.numpy.zeros((2, 2))})) for o in optimizers]
+    anew += ("opt_state/",) if forms[0] != forms[1] else ()
+    anew += ("balancer_state/",) if balancers[0] != balancers[1] else ()
     kept = {
         p: leaves[p]
         for p, x in partition.flatten(new).items()

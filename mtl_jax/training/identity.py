@@ -141,7 +141,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[st
             if not (key.startswith("scaler") and found):
                 found[f"{task}.{key}"] = text
     settings = [{k: v for k, v in x["settings"].items() if k not in INTERVALS} for x in (old, new)]
-    for key in sorted(settings[0].keys() | settings[1].keys()):
+    for key in sorted(settings[0].keys() | settings[1].keys() | (old["objects"].keys() ^ new["objects"].keys())):
         values = [s.get(key, "given as an object" if key in x["objects"] else None)
                   for s, x in zip(settings, (old, new), strict=True)]  # fmt: skip
         if values[0] != values[1] and key not in records.FREE_TO_CHANGE:

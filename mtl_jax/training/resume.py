@@ -65,7 +65,11 @@ def become(loop: Any, changed: dict[str, Any]) -> bool:
     made = program.make(plan, before=loop.program)
     first, best = made.first()
     axis, now = loop._axis, loop._by_name()
-    train = changes.carried(unstacked(first, made.layout, axis), now["train"], differs)
+    of_both = (plan, loop.plan)
+    train = changes.carried(
+        unstacked(first, made.layout, axis), now["train"], [p.methods.optimizer for p in of_both],
+        [p.methods.described if p.methods.described else p.methods.balancers for p in of_both],
+    )  # fmt: skip
     loop.best = placed(variables_of(now["best"], made.layout, axis, stack=True), best)
     loop._state = placed(restacked(train, made.layout, axis), first)
     loop.plan, loop.program, loop._compiled, loop._changed = plan, made, None, changed
