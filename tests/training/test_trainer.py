@@ -254,6 +254,7 @@ def test_the_state_may_be_set(tmp_path):
         trainer(workdir=tmp_path)
 
 
+@pytest.mark.slow
 def test_another_fit_in_the_workdir_meanwhile(whole, tmp_path):
     """A job that has done nothing goes on from there; one that has says that it cannot."""
     idle, busy = trainer(workdir=tmp_path), trainer(workdir=tmp_path)
