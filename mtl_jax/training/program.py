@@ -228,7 +228,7 @@ def make_evaluated(averages: bool, members: bool, layout: Layout) -> Callable:
     if not averages:
         return lambda state: state.variables
 
-    def evaluated(state: TrainState) -> dict[str, Any]:
+    def evaluated(state: state.TrainState) -> dict[str, Any]:
         return evaluated_at(state, layout.groups)
 
     return jax.jit(jax.vmap(evaluated) if members else evaluated)
