@@ -9,16 +9,11 @@ import mtl_jax as mtl
 from experiments.configs import base
 from mtl_jax import parallel, parts
 from mtl_jax.model import MultiTaskModel
-from mtl_jax.training import objects
+from mtl_jax.training import objects, options
 from mtl_jax.training.optimizers import build_optimizer, build_schedule
 
-# Fields of the config that `fit` takes as they are.
-AS_THEY_ARE = (
-    "balancer", "batch_size", "num_steps", "steps_per_dispatch", "eval_every", "checkpoint_every", "log_every",
-    "clip_norm", "l1", "l2", "patience", "nonfinite", "parallel", "engine",
-    "level", "balance_paths", "update_every", "objectives", "monitor",
-    "task_schedule", "fallback",
-)  # fmt: skip
+# Options that a config has in another form than `fit` takes; the others it takes as they are.
+MADE = ("optimizer", "seed", "freeze", "learning_rate_factors", "mesh", "writers")
 
 
 def resolve(config: ml_collections.ConfigDict, extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -111,12 +106,13 @@ def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, A
     optimizer = optimizer_of(config)
     seed = config["seed"]
     return {
-        **{k: config[k] for k in AS_THEY_ARE},
+        **{k: config[k] for k in options.IN_CONFIGS if k not in MADE},
         "optimizer": optimizer,
         "seed": tuple(seed) if isinstance(seed, list | tuple) else seed,
         "freeze": tuple(config["freeze"]) or None,
         "learning_rate_factors": tuple(config["learning_rate_factors"]),
         "mesh": parallel.make_mesh(config["mesh"]),
+        "writers": tuple(config["writers"]),
         "config": written(config),
         "workdir": workdir,
     }

@@ -18,6 +18,7 @@ flags.DEFINE_string(
     "Where compiled programs are kept; '' for none.",
 )
 flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+flags.DEFINE_bool("fields", False, "Show the fields that a config may have, their defaults and what they are.")
 
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, KeyError, AttributeError, TypeError)
 
@@ -38,6 +39,9 @@ def run(main: Callable[[], int | None], required: Sequence[str] = (), fields: Se
         try:
             check_config_flags(argv, fields)
             left = flags.FLAGS(argv)
+            if flags.FLAGS.fields:
+                print(fields_shown(), flush=True)
+                raise SystemExit(0)
             for name in required:
                 if flags.FLAGS[name].value is None:
                     raise ValueError(f"flag --{name} is required; {flags.FLAGS[name].help}")
@@ -79,6 +83,14 @@ def check_config_flags(argv: Sequence[str], fields: Sequence[str]) -> None:
                 here = sorted(p.stem for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
                 there = f"{path.parent} has {', '.join(here)}" if here else "configs are in experiments/configs"
                 raise FileNotFoundError(f"there is no config file {path}; {there}")
+
+
+def fields_shown() -> str:
+    """Every config field, as the flag that sets it, with its default and what it is."""
+    from experiments.configs import base
+
+    shown = ((n, "None" if isinstance(d, type) else repr(d), doc) for n, (d, doc) in sorted(base.fields().items()))
+    return "\n".join(f"--config.{name}={default}\n    {doc}" for name, default, doc in shown)
 
 
 def last_of_traceback(text: str) -> str:

@@ -19,7 +19,7 @@ _FROM = {
     "Interrupted": "training.interrupts",
     "Run": "training.run",
     "evaluate": "training.run",
-    "load_run": "training.run",
+    "load_run": "training.loading",
     "describe": "reporting.describe",
     "compare": "analysis.compare",
     "pareto_front": "analysis.pareto",
@@ -98,6 +98,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from mtl_jax.tasks import Task as Task
     from mtl_jax.training.fit import fit as fit
     from mtl_jax.training.interrupts import Interrupted as Interrupted
+    from mtl_jax.training.loading import load_run as load_run
     from mtl_jax.training.run import Run as Run
     from mtl_jax.training.run import evaluate as evaluate
-    from mtl_jax.training.run import load_run as load_run

@@ -292,7 +292,7 @@ def _measure(
 
 # Fields of a config that the comparison sets itself, or that do not change the result.
 SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh", "fallback", "beside_trees")
-NOT_IN_RESULTS = ("config", "workdir", "progress", "nonfinite", "log_every")  # arguments of `fit`
+NOT_IN_RESULTS = ("config", "workdir", "progress", "nonfinite", "log_every", "writers")  # arguments of `fit`
 STEPS = inspect.signature(fit).parameters["num_steps"].default
 
 

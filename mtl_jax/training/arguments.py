@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from mtl_jax import balancing, encoders, partition, parts
+from mtl_jax import balancing, callers, encoders, partition, parts
 from mtl_jax.balancing.base import Balancer
 from mtl_jax.batch import Batch, map_weights, num_rows
 from mtl_jax.data.checks import check_split
@@ -134,8 +134,8 @@ def check_readable(model: MultiTaskModel, data: Dataset) -> None:
             check_inputs(encoder, split.inputs, place(name))
         if split is not None and model.check is not None:
             model.check(split, name)
-    # The warning points to who called `fit`.
-    warn_of_scale(data.train.inputs, encoder is not None and encoder.check is not None, place("train"), stacklevel=4)
+    codes = encoder is not None and encoder.check is not None
+    warn_of_scale(data.train.inputs, codes, place("train"), stacklevel=callers.outside() + 1)
 
 
 def check_carried(adapted: Adapted, fresh: Any, data: Dataset) -> None:
@@ -159,7 +159,7 @@ def warn_of_repeated_rows(batch_size: int, train: Batch) -> None:
     if batch_size > max(SMALL, REPEATS * rows):
         warnings.warn(f"batch_size={batch_size}, and train has {rows} rows: every step reads each of them about "
                       f"{batch_size // rows} times, which takes long and tells no more; batch_size={rows} reads all of "
-                      "them once", UserWarning, stacklevel=3)  # fmt: skip
+                      "them once", UserWarning, stacklevel=callers.outside())  # fmt: skip
 
 
 def read_seeds(seed: Any) -> tuple[int, ...]:
@@ -197,26 +197,43 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r} must be True or False")
 
 
-def check_rest(
-    clip_norm: Any, l1: Any, l2: Any, patience: Any, task_schedule: Any, joint_losses: Any, mesh: Any, config: Any
-) -> None:
-    """An error for arguments of `fit` that would do something else than they say, or fail where nothing names them."""
-    check_numbers(l1=l1, l2=l2, clip_norm=1.0 if clip_norm is None else clip_norm)
-    if clip_norm == 0:
+def check_options(options: Any) -> None:
+    """An error for options that would do something else than they say, or fail where nothing names them."""
+    o = options
+    parts.check_whole("batch_size", o.batch_size)
+    check_flag("fallback", o.fallback)
+    check_numbers(l1=o.l1, l2=o.l2, clip_norm=1.0 if o.clip_norm is None else o.clip_norm)
+    if o.clip_norm == 0:
         raise ValueError("clip_norm=0 lets nothing move; give None for no bound")
-    if patience is not None:
-        parts.check_whole("patience", patience)
-    if not isinstance(task_schedule, str | Schedule):
-        raise parts.no_such("task_schedule", task_schedule, 'a schedule of mtl.training.schedule, or its text, "joint"')
-    if isinstance(joint_losses, JointLoss) or not hasattr(joint_losses, "__iter__"):
-        raise parts.no_such("joint_losses", joint_losses, "several, (mtl.JointLoss(name, function),)")
-    for joint in joint_losses:
+    if o.patience is not None:
+        parts.check_whole("patience", o.patience)
+    if not isinstance(o.task_schedule, str | Schedule):
+        wanted = 'a schedule of mtl.training.schedule, or its text, "joint"'
+        raise parts.no_such("task_schedule", o.task_schedule, wanted)
+    if isinstance(o.joint_losses, JointLoss) or not hasattr(o.joint_losses, "__iter__"):
+        raise parts.no_such("joint_losses", o.joint_losses, "several, (mtl.JointLoss(name, function),)")
+    for joint in o.joint_losses:
         if not isinstance(joint, JointLoss):
             raise parts.no_such("an entry of joint_losses", joint, "mtl.JointLoss(name, function)")
-    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
-        raise parts.no_such("mesh", mesh, "a mesh of devices, such as mtl.parallel.make_mesh(2)")
-    if config is not None and not isinstance(config, Mapping):
-        raise parts.no_such("config", config, "a dict of what identifies the run")
+    if o.mesh is not None and not isinstance(o.mesh, jax.sharding.Mesh):
+        raise parts.no_such("mesh", o.mesh, "a mesh of devices, such as mtl.parallel.make_mesh(2)")
+    if o.config is not None and not isinstance(o.config, Mapping):
+        raise parts.no_such("config", o.config, "a dict of what identifies the run")
+    if o.train_step is not None:
+        check_called("train_step", o.train_step, "that takes the step and returns another")
+    for hook in read_several(o.hooks):
+        check_called("a hook", hook, "of (record, job)")
+
+
+def read_several(given: Any) -> tuple:
+    """One or several, as a tuple; None is none."""
+    return () if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
+def check_called(what: str, given: Any, wanted: str) -> None:
+    """An error for what cannot be called."""
+    if not callable(given):
+        raise ValueError(f"{what} is {given!r}; it must be a function {wanted}")
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mtl_jax import callers
 from mtl_jax.batch import Batch
 from mtl_jax.metrics.base import Metric, expand
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.predictions import one_output, readable
+from mtl_jax.reporting import many
 from mtl_jax.stacked_model import forward
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task, divisor, loss_sum, metric_functions
@@ -104,3 +106,14 @@ def check_weighted(tasks: Sequence[Task], split: Batch, with_metrics: bool = Tru
                     f"task {task.name!r} has row weights, and its metric {metric.name!r} takes none; give it a measure "
                     "of (outputs, targets, mask, weights) and weighted=True, or leave the weights out of val and test"
                 )
+
+
+def warn_of_losses(tasks: Sequence[Task], losses: np.ndarray, masks: dict[str, Any]) -> None:
+    """A warning of tasks whose losses [..., K] are not finite, though they have labels."""
+    broken = {
+        t.name: f"the loss of task {t.name!r} on this split is {losses[..., i].tolist()}; its predictions, or the "
+        "parameters, are not finite"
+        for i, t in enumerate(tasks)
+        if not isinstance(t.loss, Missing) and masks[t.name].any() and not np.isfinite(losses[..., i]).all()
+    }
+    many.warn_of(broken, tasks, stacklevel=callers.outside())

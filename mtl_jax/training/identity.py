@@ -147,7 +147,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[st
             if not (key.startswith("scaler") and found):
                 found[f"{task}.{key}"] = text
     settings = [{k: v for k, v in x["settings"].items() if k not in INTERVALS} for x in (old, new)]
-    for key in sorted(settings[0].keys() | settings[1].keys()):
+    for key in sorted(settings[0].keys() | settings[1].keys() | (old["objects"].keys() ^ new["objects"].keys())):
         values = [s.get(key, "given as an object" if key in x["objects"] else None)
                   for s, x in zip(settings, (old, new), strict=True)]  # fmt: skip
         if values[0] != values[1] and key not in records.FREE_TO_CHANGE:
@@ -161,6 +161,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[st
                         f"{', '.join(other_version)}")  # fmt: skip
         elif texts:
             found |= {f"{key}.{text}": text for text in texts.values()}
+    if old.get("hooks") != new.get("hooks"):
+        said.append("the hooks are others than it was begun with; what they change could not be compared")
     if old.get("starts from") != new.get("starts from"):
         found["starts from"] = _changed("starts from", old.get("starts from"), new.get("starts from"))
     return found, said

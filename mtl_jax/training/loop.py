@@ -1,232 +1,244 @@
-"""The loop of a fit. A function of (config, seed): killed and resumed, it ends the same."""
+"""The loop of a fit, taken apart. A function of (config, seed): killed and resumed, it ends the same."""
 
 import contextlib
-import pathlib
 import time
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import files, paths
+from mtl_jax import callers, files, paths
 from mtl_jax.batch import Batch
-from mtl_jax.stacking import Layout
-from mtl_jax.training import identity, lock, records, selection
-from mtl_jax.training.averages import evaluated_at
+from mtl_jax.training import arguments, changes, lock, plan, program, records, resume, selection, writers
 from mtl_jax.training.description import write_description
-from mtl_jax.training.dispatch import Feeds, compile_once
-from mtl_jax.training.finiteness import Watch, check_restored, check_steps, last_good, method_of
+from mtl_jax.training.dispatch import compile_once
+from mtl_jax.training.finiteness import Watch, check_steps, last_good, method_of
+from mtl_jax.training.given_batch import laid_out
 from mtl_jax.training.interrupts import Interrupts
 from mtl_jax.training.progress import Progress
 from mtl_jax.training.run import Run
-from mtl_jax.training.state import TrainState, restacked, unstacked, variables_of
+from mtl_jax.training.state import TrainState, unstacked, variables_of
 
 
-class Job(NamedTuple):
-    """All that the loop needs, made once.
+class Loop:
+    """What `Trainer` steps through.
 
-    Attributes:
-      run: to be filled in.
-      layout: how tasks lie in the state, and in all that follows here; what leaves the loop has an entry per task.
-      state: to start from, where `workdir` holds no checkpoint; with members, they are its first axis.
-      best: what is kept of the validations.
-      dispatch: (state, splits, rows) -> (state, records) of some steps (`dispatch.make_dispatch`).
-      evaluated: state -> the variables at which it is evaluated (`averages`).
-      evaluate: (variables, validation) -> (losses, metrics).
-      choose: `make_choose`.
-      yardstick: what validation losses are measured by.
-      splits: what steps read rows of.
-      validation: padded batches, or None.
-      feeds: which rows each step reads, one for every member.
-      num_steps: in all.
-      spans: steps between records, validations, checkpoints and returns to the host (`intervals`).
-      nonfinite: see `fit`.
-      workdir: of checkpoints and records, or None.
-      check_workdir: an error if it holds another run; asked again once it is locked, as one may have ended just now.
-      progress: see `fit`.
-      started: when the fit began, by `time.perf_counter`.
+    While it is entered (``with loop:``), the workdir is held, files and writers are open, and a signal waits for the
+    step under way.
     """
 
-    run: Run
-    layout: Layout
-    state: TrainState
-    best: selection.Best
-    dispatch: Callable
-    evaluated: Callable
-    evaluate: Callable
-    choose: Callable
-    yardstick: selection.Yardstick
-    splits: tuple[Batch, ...]
-    validation: Any
-    feeds: list[Feeds]
-    num_steps: int
-    spans: dict[str, int]
-    nonfinite: str
-    workdir: pathlib.Path | None
-    check_workdir: Callable[[], Any]
-    progress: bool | None
-    started: float
+    def __init__(self, given: plan.Plan, began: float):
+        config, rests_on = plan.identify(given)
+        self._check_workdir = lambda: plan.check_workdir(given, config, rests_on)
+        for text in self._check_workdir():
+            warnings.warn(text, UserWarning, stacklevel=callers.outside())
+        self._first_plan, self.plan, self.hooks = given, given, list(arguments.read_several(given.options.hooks))
+        self.num_steps, self.spans, self.workdir = given.options.num_steps, given.spans, given.workdir
+        self._writers = writers.of(given.options.writers, self.workdir)
+        self.program = program.make(given)
+        self._run = Run(given.model, given.tasks, {}, [], self.program.example, given.source, members=given.members,
+                        config=config, identity=rests_on, without_say=self.program.silent,
+                        columns=given.data.columns)  # fmt: skip
+        self._axis = int(given.members is not None)  # of tasks
+        self._state, self.best = self.program.first()
+        self._saved, self._validated, self._seen, self._changed = None, None, [], {}
+        self._waiting, self._compiled, self._ends, self._untouched = [], None, False, True
+        self._interrupts, self._depth, self._stack, self._checkpoints = Interrupts(), 0, None, None
+        self._look_at_state()
+        if self.workdir is not None:
+            resume.restore(self)
+        self._seconds = (self.history[-1]["seconds"] if self.history else 0.0) + time.perf_counter() - began
 
+    # --- what there is ---------------------------------------------------------------------------------------------
+    @property
+    def history(self) -> list[dict]:
+        """All records so far."""
+        return self._run.history
 
-def train(job: Job) -> Run:
-    """Trains from the start, or the last checkpoint, to the end or an early stop; fills in the run.
+    @property
+    def changes(self) -> list[dict]:
+        """What was changed by hand so far (`training.changes`)."""
+        return self._run.changes
 
-    Raises:
-      ValueError: if another process trains in the workdir.
-      Interrupted: after a signal, when what there is has been saved.
-    """
-    run, state, best, spans, workdir, started = job.run, job.state, job.best, job.spans, job.workdir, job.started
-    names, members, layout = tuple(t.name for t in run.tasks), bool(run.members), job.layout
-    axis = int(members)  # of tasks
-    interrupts, leads = Interrupts(), jax.process_index() == 0  # of several hosts, the first one writes records
+    @property
+    def going(self) -> bool:
+        """Whether there are steps to take: not at the end, not stopped, and no signal came."""
+        return self.at < self.num_steps and not self._stopped and not self._ends
 
-    def by_name(state: TrainState, best: selection.Best) -> dict[str, Any]:
+    def _by_name(self, best: selection.Best | None = None, state: TrainState | None = None) -> dict[str, Any]:
         """What a checkpoint holds, which does not depend on how tasks lie."""
-        return {"train": unstacked(state, layout, axis), "best": variables_of(best, layout, axis, stack=False)}
+        layout, best = self.program.layout, self.best if best is None else best
+        state = self._state if state is None else state
+        return {"train": unstacked(state, layout, self._axis),
+                "best": variables_of(best, layout, self._axis, stack=False)}  # fmt: skip
 
-    with contextlib.ExitStack() as stack:
-        checkpoints = None
-        if workdir is not None:
-            stack.enter_context(lock.held(workdir if leads else None))
-            job.check_workdir()
-        stack.enter_context(interrupts)
-        if workdir is not None:
-            from mtl_jax.checkpoint import Checkpoints
+    # --- entering and leaving ----------------------------------------------------------------------------------------
+    def __enter__(self) -> "Loop":
+        if self._depth == 0:
+            self._enter()
+        self._depth += 1
+        return self
 
-            folder = paths.local_folder(workdir / "checkpoints", "the folder of checkpoints")
-            checkpoints = stack.enter_context(Checkpoints(folder))
-            if checkpoints.steps() and not (workdir / "config.json").exists():
-                raise ValueError(f"{workdir} holds checkpoints but no config.json, so whose they are cannot be told; "
-                                 "bring it back from a copy, or use another workdir")  # fmt: skip
+    def _enter(self) -> None:
+        leads = jax.process_index() == 0  # of several hosts, the first one writes
+        self._interrupts, self._ends = Interrupts(), self.at == self.num_steps
+        with contextlib.ExitStack() as stack:
+            if self.workdir is not None:
+                stack.enter_context(lock.held(self.workdir if leads else None))
+                self._check_workdir()
+            stack.enter_context(self._interrupts)
+            if self.workdir is not None:
+                self._checkpoints = stack.enter_context(self._folder_of_checkpoints())
+                resume.look_again(self)
+                if leads:
+                    self._checkpoints.set_aside(-1 if self._saved is None else self._saved)
+                    files.write_json(self.workdir / "config.json", self._run.config)
+                    write_description(self.workdir, self._run)
+                    changes.write(self.workdir, self._run.changes)
+            for writer in self._writers if leads else ():
+                writer.begin(self._run, self.at)
+                stack.callback(writer.close)
+            self._bar = stack.enter_context(Progress(self.num_steps, self.plan.options.progress))
+            self._stack = stack.pop_all()
+        self._started = time.perf_counter() - self._seconds
 
-            def load(step: int) -> dict[str, Any]:
-                return checkpoints.restore(step, by_name(state, best))
+    def __exit__(self, *error) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._seconds = time.perf_counter() - self._started
+            stack, self._stack, checkpoints = self._stack, None, self._checkpoints
+            self._checkpoints = None
+            stack.__exit__(*error)
+            self._seen = checkpoints.steps() if checkpoints is not None else []
 
-            found = checkpoints.newest(load)
-            if found is not None:
-                run.resumed_from, loaded = found
-                check_restored(loaded["train"], run.resumed_from, workdir)
-                state = placed(restacked(loaded["train"], layout, axis), state)
-                best = placed(variables_of(loaded["best"], layout, axis, stack=True), best)
-                best = on_todays_scale(job, best, workdir)
-            last = -1 if found is None else run.resumed_from
-            run.history = records.rewind_history(workdir / "metrics.jsonl", last, write=leads)
-            if leads:
-                checkpoints.set_aside(last)
-                files.write_json(workdir / "config.json", run.config)
-                write_description(workdir, run)
-        at = int(np.max(np.asarray(state.step)))
-        started -= run.history[-1]["seconds"] if run.history else 0.0
+    def _folder_of_checkpoints(self) -> Any:
+        from mtl_jax.checkpoint import Checkpoints
 
-        def log(record: dict) -> None:
-            record["seconds"] = round(time.perf_counter() - started, 3)
-            run.history.append(record)
-            if workdir is not None and leads:
-                records.append(workdir / "metrics.jsonl", record)
+        return Checkpoints(paths.local_folder(self.workdir / "checkpoints", "the folder of checkpoints"))
 
-        def save() -> None:
-            if checkpoints is not None:
-                kept = best
-                if not judged(best):  # on disk as in memory: where the state is evaluated now
-                    kept = best._replace(**job.evaluated(state), steps=jnp.full_like(best.steps, at))
-                checkpoints.save(at, by_name(state, kept))
+    def _look_at_state(self) -> None:
+        """After the state was made, restored or changed."""
+        self.at = int(np.max(np.asarray(self._state.step)))
+        self._stopped = bool(np.all(np.asarray(self.best.stopped)))
+        self._watch = Watch(self._state, self.at, self.program.layout, self._axis)
 
-        # --- the loop ----------------------------------------------------------------------------------------------
-        bar = stack.enter_context(Progress(job.num_steps, job.progress))
-        waiting, saved = [], at if run.resumed_from is not None else None
-        stopped = bool(np.all(np.asarray(best.stopped)))
-        size = spans["steps_per_dispatch"]
-        compiled, watch = None, Watch(state, at, layout, axis)
-        while at < job.num_steps and not stopped:
-            rows = [feed.rows(at, size) for feed in job.feeds]
-            rows = jax.tree.map(lambda *r: np.stack(r), *rows) if members else rows[0]
-            if compiled is None:
-                compiled, run.cost = compile_once(job.dispatch, state, job.splits, rows)
-            state, new = compiled(state, job.splits, rows)
-            at += size
-            waiting.append(new)
-            ends = interrupts.caught is not None or at == job.num_steps  # read once: what is saved is logged, too
-            validate = job.validation is not None and (at % spans["eval_every"] == 0 or at == job.num_steps)
-            keep = checkpoints is not None and at % spans["checkpoint_every"] == 0
-            if at % spans["log_every"] == 0 or validate or keep or ends:
-                joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], int(members)) for k in new}
-                watch.check(state, at, last_good(saved, workdir))
-                check_steps(joined, at, names, method_of(run), job.nonfinite, last_good(saved, workdir))
-                log(records.train_record(at, names, joined))
-                bar.update(at, run.history[-1]["losses"])
-                waiting = []
-            if validate:
-                variables = job.evaluated(state)
-                losses, metrics = job.evaluate(variables, job.validation)
-                best = job.choose(best, variables, losses, job.yardstick, state.step)
-                log(records.eval_record(at, "val", names, losses, metrics, selection.scores(losses, job.yardstick)))
-                stopped = bool(np.all(np.asarray(best.stopped)))
-            if keep or stopped or ends:
-                save()
-                saved = at
-            if ends:
-                break
-    chosen = {"params": best.params, "state": best.state} if judged(best) else job.evaluated(state)
-    run.variables = layout.unstack_variables(chosen, axis)
-    run.state, run.best = by_name(state, best).values()
-    run.seconds = time.perf_counter() - started
-    if interrupts.caught:
-        run.interrupted = interrupts.caught.name
-        interrupts.deliver(progress_at_signal(run, job.num_steps, workdir), run)
-    return run
+    # --- steps -------------------------------------------------------------------------------------------------------
+    def dispatch(self) -> None:
+        """Takes the next `steps_per_dispatch` steps, in one compiled call.
 
+        Where `step` has left the count between two dispatches, as many as lead to the next one.
+        """
+        size = self.spans["steps_per_dispatch"]
+        count = size - self.at % size
+        rows = [feed.rows(self.at, count) for feed in self.program.feeds]
+        args = self._state, self.program.splits, self._of_members(rows)
+        if count == size and self._compiled is None:
+            self._compiled, self._run.cost = compile_once(self.program.dispatch, *args)
+        self._take(self._compiled if count == size else self.program.dispatch, *args)
 
-def placed(tree: Any, like: Any) -> Any:
-    """A tree on the devices where `like` is."""
-    return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), tree, like)
+    def step(self, batch: Batch, validation: Batch | None = None) -> None:
+        """Takes one step on a batch of one's own, in place of the training split's next rows.
 
+        Args:
+          batch: inputs, and labels and masks of all tasks, in the form of the data set's splits; every batch size is
+            compiled once.
+          validation: for methods that learn from validation batches; the next rows of validation by default.
 
-def on_todays_scale(job: Job, best: selection.Best, workdir: pathlib.Path) -> selection.Best:
-    """`best` of a checkpoint; that of a version that kept no identity had scores on another scale: measured anew.
+        Raises:
+          ValueError: for labels or inputs that do not fit.
+        """
+        splits, rows = laid_out(self.plan, self.program, self.at, batch, validation)
+        self._note("steps were taken on batches that were given")
+        self._take(self.program.dispatch, self._state, splits, self._of_members(rows))
 
-    The identity says until which step checkpoints are of that version, as a later one may be damaged or removed.
-    """
-    stored, run = identity.read(workdir), job.run
-    until = run.resumed_from if stored is None else stored.get(identity.EARLIER, -1)
-    if until >= 0:
-        run.identity[identity.EARLIER] = until
-    if run.resumed_from > until or job.validation is None:
-        return best
-    losses, _ = job.evaluate({"params": best.params, "state": best.state}, job.validation)
-    now = selection.scores(losses, job.yardstick)
-    return best._replace(scores=jnp.where(jnp.isneginf(best.scores), best.scores, now))
+    def _of_members(self, rows: list[Any]) -> Any:
+        """What each member reads, stacked where there are several."""
+        return jax.tree.map(lambda *r: np.stack(r), *rows) if self.plan.members else rows[0]
 
+    def _take(self, dispatch: Callable, state: TrainState, splits: Any, rows: Any) -> None:
+        self._untouched = False
+        self._state, new = dispatch(state, splits, rows)
+        self.at += jax.tree.leaves(rows)[0].shape[self._axis]
+        self._waiting.append(new)
+        # Read once: what is saved is logged, too.
+        self._ends = self._interrupts.caught is not None or self.at == self.num_steps
 
-def judged(best: selection.Best) -> bool:
-    """Whether a validation has found anything better than nothing."""
-    return bool(np.isfinite(np.asarray(best.scores)).any())
+    def due(self) -> list[dict]:
+        """Makes the records that are due at this step, of training and of validation, and calls the hooks with them."""
+        with self:
+            validate = self.program.validation is not None and self._validated != self.at
+            validate &= self.at % self.spans["eval_every"] == 0 or self.at == self.num_steps
+            log = validate or self._keeps() or self._ends or self.at % self.spans["log_every"] == 0
+            made = [self._log_training()] if self._waiting and log else []
+            made += [self._validate()] if validate else []
+            for record in made:
+                for hook in self.hooks:
+                    hook(record, self)
+        return made
 
+    def _log_training(self) -> dict:
+        """A record of the steps since the last one, which are looked at first."""
+        waiting, names, good = self._waiting, self.plan.names, last_good(self._saved, self.workdir)
+        joined = {k: np.concatenate([np.asarray(w[k]) for w in waiting], self._axis) for k in waiting[0]}
+        self._watch.check(self._state, self.at, good)
+        check_steps(joined, self.at, names, method_of(self._run), self.plan.options.nonfinite, good)
+        self._waiting = []
+        record = self._log(records.train_record(self.at, names, joined))
+        self._bar.update(self.at, record["losses"])
+        return record
 
-def progress_at_signal(run: Run, num_steps: int, workdir: pathlib.Path | None) -> str:
-    """What a signal left, in one line."""
-    if workdir is None:
-        return (f"{run.interrupted}: stopped at step {run.steps} of {num_steps}; without a workdir nothing was saved, "
-                "but the run so far is `error.run` (in a notebook `sys.last_value.run`)")  # fmt: skip
-    return f"{run.interrupted}: saved at step {run.steps} of {num_steps} in {workdir}; run again to go on"
+    def _validate(self) -> dict:
+        """A record of validation, by which the best variables are kept."""
+        made, names = self.program, self.plan.names
+        variables = made.evaluated(self._state)
+        losses, metrics = made.evaluate(variables, made.validation)
+        self.best = made.choose(self.best, variables, losses, made.yardstick, self._state.step)
+        self._validated, self._stopped = self.at, bool(np.all(np.asarray(self.best.stopped)))
+        scores = selection.scores(losses, made.yardstick)
+        return self._log(records.eval_record(self.at, "val", names, losses, metrics, scores))
 
+    def _log(self, record: dict) -> dict:
+        record["seconds"] = round(time.perf_counter() - self._started, 3)
+        self.history.append(record)
+        for writer in self._writers if jax.process_index() == 0 else ():
+            writer.write(record)
+        return record
 
-def make_evaluated(averages: bool, members: bool, layout: Layout) -> Callable:
-    """The compiled `averages.evaluated_at` for optimizers that average; for others the state's own variables."""
-    if not averages:
-        return lambda state: state.variables
+    # --- what is kept ------------------------------------------------------------------------------------------------
+    def _keeps(self) -> bool:
+        return self.workdir is not None and self.at % self.spans["checkpoint_every"] == 0
 
-    def evaluated(state: TrainState) -> dict[str, Any]:
-        return evaluated_at(state, layout.groups)
+    def keep(self) -> None:
+        """Saves, if a checkpoint is due at this step: by `checkpoint_every`, and at the end."""
+        if self.workdir is not None and (self._keeps() or self._stopped or self._ends):
+            self.save()
 
-    return jax.jit(jax.vmap(evaluated) if members else evaluated)
+    def save(self) -> None:
+        """Writes a checkpoint of this step, from which the same program goes on.
 
+        Raises:
+          ValueError: without a workdir.
+          FloatingPointError: if a step since the last record was not finite; nothing is written then.
+        """
+        if self.workdir is None:
+            raise ValueError("there is no workdir to save in; give one: workdir='runs/a'")
+        with self:
+            if self._waiting:
+                self._log_training()
+            kept = self.best
+            if not resume.judged(kept):  # on disk as in memory: where the state is evaluated now
+                kept = kept._replace(
+                    **self.program.evaluated(self._state), steps=jnp.full_like(kept.steps, self.at)
+                )  # fmt: skip
+            self._checkpoints.save(self.at, self._by_name(kept))
+            self._saved = self.at
 
-def make_choose(layout: Layout, patience: int | None, members: bool, sharding: Any) -> Callable:
-    """The compiled `selection.update`."""
-
-    def choose(best, variables, losses, yardstick, step):
-        return selection.update(best, variables, losses, yardstick, step, layout=layout, patience=patience)
-
-    return jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)) if members else choose, out_shardings=sharding)
+    def _note(self, what: str, options: dict[str, Any] | None = None) -> None:
+        """Keeps what was changed by hand, with the run."""
+        self._untouched = False
+        added = changes.add(self._run.changes, self.at, self._saved == self.at, what, options)
+        if added and self._checkpoints is not None and jax.process_index() == 0:
+            changes.write(self.workdir, self._run.changes)

@@ -11,9 +11,9 @@ import numpy as np
 
 from mtl_jax import files
 from mtl_jax.reporting import many
-from mtl_jax.training import record_lines
+from mtl_jax.training import options, record_lines
 
-FREE_TO_CHANGE = ("num_steps", "data_dir", "log_every", "workdir", "beside_trees")  # between a run and its continuation
+FREE_TO_CHANGE = (*options.FREE, "data_dir", "beside_trees")  # between a run and its continuation
 RECORD = {"step": int, "split": str, "losses": dict, "seconds": int | float}  # what every line has
 LONGEST = 2**30  # bytes of a file of records
 

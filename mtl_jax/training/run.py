@@ -2,41 +2,34 @@
 
 import dataclasses
 import functools
-import operator
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import encoders, files, parts, paths, sharing
-from mtl_jax.alike import labels_key, layout_of
+from mtl_jax import parts, paths
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.tables import serving
-from mtl_jax.data.tables.stored import read as read_columns
-from mtl_jax.encoders.base import check_inputs
-from mtl_jax.inputs import in_form_of, place, read_inputs, warn_of_nonfinite
+from mtl_jax.inputs import warn_of_nonfinite
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.predictions import prediction
 from mtl_jax.reporting import many
 from mtl_jax.scaler import centred, origin_of
-from mtl_jax.stacked_model import forward
-from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task
-from mtl_jax.training import description, identity, own_functions, records, saved_folder
 from mtl_jax.training import fallback as fallbacks
+from mtl_jax.training import saved_folder
 from mtl_jax.training.arguments import check_is_split, check_no_name, check_run, read_labels
 from mtl_jax.training.chunks import batch_pieces, row_pieces
-from mtl_jax.training.evaluation import make_measure
+from mtl_jax.training.compiled import Compiled
+from mtl_jax.training.evaluation import make_measure, warn_of_losses
 from mtl_jax.uncertainty import of_run
 from mtl_jax.uncertainty.calibration import Calibration, regions, softened
 
 
 @dataclasses.dataclass
-class Run:
+class Run(Compiled):
     """What `fit` returns and `load_run` brings back.
 
     Attributes:
@@ -61,6 +54,7 @@ class Run:
       calibration: what held-out labels say of its predictions, where `calibrate` was called.
       fallback: which tasks predict a constant, or are moved toward it, where `fit` was asked for it
         (`training.fallback`); ``dataclasses.replace(run, fallback=None)`` predicts with the model alone.
+      changes: what was changed by hand while it trained (`training.changes`).
     """
 
     model: MultiTaskModel
@@ -84,6 +78,7 @@ class Run:
     columns: Any = None
     calibration: Calibration | None = None
     fallback: fallbacks.Fallback | None = None
+    changes: list[dict] = dataclasses.field(default_factory=list)
     _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -107,15 +102,6 @@ class Run:
         of_it = None if self.fallback is None else self.fallback.member(index)
         return dataclasses.replace(self, variables=take[0], state=take[1], best=take[2], members=None, fallback=of_it,
                                    _compiled={})  # fmt: skip
-
-    def _outputs(self, layout: Layout, variables: Any, batch: Batch) -> dict[str, Any]:
-        """What every prediction, loss and metric is of, stacked; `variables` are `_predicts_with`."""
-        return fallbacks.stood_in(layout, forward(self.model, layout, variables[0], batch)[0], variables[1])
-
-    def _predicts_with(self, layout: Layout) -> tuple[Any, Any]:
-        """(the stacked variables, `Fallback.stand_ins`)."""
-        variables = self._stacked(layout)
-        return variables, {} if self.fallback is None else self.fallback.stand_ins(layout, self.members is not None)
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, np.ndarray]:
         """{task: probabilities, or values in the target's units} of every row.
@@ -204,32 +190,6 @@ class Run:
             raise ValueError("the run is not calibrated; run = run.calibrate(data.val) makes it so")
         return regions(self.calibration, self.tasks, self.predict(inputs, batch_size), coverage)
 
-    def _layout(self, rows: Batch) -> Layout:
-        """How tasks lie when they predict on rows of this form; one object for all forms with the same groups."""
-        form = tuple(labels_key(rows, t.name) for t in self.tasks)
-        if ("form", form) not in self._compiled:
-            layout = layout_of(self.model, self.tasks, self.variables, self.example, also=(rows,))
-            groups = tuple(layout.groups.values())
-            self._compiled["form", form] = self._compiled.setdefault(("groups", groups), layout)
-        return self._compiled["form", form]
-
-    def _stacked(self, layout: Layout) -> Any:
-        """The variables as tasks lie; a leaf that was exchanged since, or may have been written to, is seen."""
-        leaves, form = jax.tree.flatten(self.variables)
-        held = self._compiled.get(("stacked", layout))
-        fixed = held is not None and held[0] == form and all(map(operator.is_, held[1], leaves))
-        if not fixed or any(isinstance(x, np.ndarray) and x.flags.writeable for x in leaves):
-            held = form, leaves, layout.stack_variables(self.variables, 1 if self.members else 0)
-            self._compiled["stacked", layout] = held
-        return held[2]
-
-    def _read(self, inputs: Any) -> Any:
-        """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
-        inputs = in_form_of(self.example.inputs, read_inputs(inputs))
-        if self.model.encoder is not None:
-            check_inputs(self.model.encoder, inputs, place())
-        return inputs
-
     def evaluate(self, split: Any, batch_size: int = 256) -> dict[str, dict[str, Any]]:
         """{task: {"loss" and each metric: value}} on a split, its rows by their weights; lists with members.
 
@@ -247,7 +207,6 @@ class Run:
         split = serving.split_for(self.columns, split, self.tasks)
         check_is_split(split)
         parts.check_whole("batch_size", batch_size)
-        names = [t.name for t in self.tasks]
         split = centred(self.tasks, in_order_of(self.tasks, split, getattr(split, "tasks", ()), "the split"))
         split = read_labels(self.tasks, split)
         chosen = split._replace(inputs=self._read(split.inputs))
@@ -259,13 +218,7 @@ class Run:
         pieces = (layout.stack_batch(piece, axis=1) for piece in batch_pieces(chosen, batch_size))
         losses, metrics = self._compiled["evaluate", layout](self._predicts_with(layout), pieces)
         losses = np.asarray(losses)
-        broken = {
-            n: f"the loss of task {n!r} on this split is {losses[..., i].tolist()}; its predictions, or the "
-            "parameters, are not finite"
-            for i, (n, task) in enumerate(zip(names, self.tasks, strict=True))
-            if not isinstance(task.loss, Missing) and split.masks[n].any() and not np.isfinite(losses[..., i]).all()
-        }
-        many.warn_of(broken, self.tasks, stacklevel=2)
+        warn_of_losses(self.tasks, losses, split.masks)
         return {
             t.name: ({} if isinstance(t.loss, Missing) else {"loss": _number(losses[..., i])})
             | {m: _number(v) for m, v in metrics[t.name].items()}
@@ -282,19 +235,10 @@ class Run:
           FileExistsError: if the directory is the workdir of a `fit`, or holds something that is no saved run, or more.
           ValueError: for a URL, or several members.
         """
-        from mtl_jax.checkpoint import Checkpoints
-
         if self.members:
             raise ValueError(f"this run has {self.members} members; save one with run.member(i).save(...)")
         with saved_folder.replaced(paths.local_folder(directory, "the folder to save to")) as draft:
-            files.write_json(draft / "config.json", self.config)
-            description.write_description(draft, self)
-            for record in self.history:
-                records.append(draft / "metrics.jsonl", record)
-            of_run.write(draft, self.calibration, self.variables)
-            fallbacks.write(draft, self.fallback, self.variables)
-            with Checkpoints(draft / "checkpoints") as checkpoints:
-                checkpoints.save(self.steps, {"best": self.variables})
+            saved_folder.fill(draft, self)
 
 
 def _number(value: Any) -> Any:
@@ -306,63 +250,3 @@ def evaluate(run: Run, split: Any, batch_size: int = 256) -> dict[str, dict[str,
     """{task: {"loss" and each metric: value}} of a run on a split."""
     check_run(run)
     return run.evaluate(split, batch_size)
-
-
-def load_run(
-    directory: str | pathlib.Path, model: MultiTaskModel | None = None, tasks: Sequence[Task] | None = None
-) -> Run:
-    """A run that was saved, or the newest checkpoint of a working directory, ready to predict and to adapt.
-
-    Args:
-      directory: from `Run.save`, or a `fit` with a workdir.
-      model: needed only where the model was made of parts that cannot be written as text.
-      tasks: give losses and metrics back that are Python functions; a warning says where one is missing.
-
-    Raises:
-      FileNotFoundError: if there is no run.
-      ValueError: if the checkpoint does not fit the model, listing the paths.
-    """
-    from mtl_jax.checkpoint import Checkpoints
-
-    directory = paths.local_folder(directory, "the folder of a run")
-    if not (directory / "data.json").exists():
-        raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
-    content = description.read_description(directory)
-    tasks = own_functions.give_back(content["tasks"], tasks)
-    if model is None:
-        if content["encoder"] is None or content["sharing"] is None:
-            raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
-        model = sharing.build(content["sharing"], encoders.build(content["encoder"]), tasks)
-    example = Batch(content["inputs"], {}, {})
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        found = checkpoints.newest(lambda step: _load_variables(checkpoints, step, shapes, directory))
-    if found is None:
-        raise FileNotFoundError(f"{directory / 'checkpoints'} holds no complete checkpoint")
-    step, variables = found
-    config = files.read_object(directory / "config.json", {})
-    history = records.history_until(directory / "metrics.jsonl", step)
-    rests_on = identity.read(directory) or {}
-    asked = bool(rests_on.get("settings", {}).get("fallback"))
-    return Run(model, tasks, variables, history, example, content["data"], config=config, identity=rests_on,
-               columns=read_columns(directory), calibration=of_run.read(directory, variables),
-               fallback=fallbacks.read(directory, tasks, variables, asked))  # fmt: skip
-
-
-def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:
-    stored = checkpoints.shapes(step, "best")
-    extra = {"scores", "steps", "stale", "stopped"} & stored.keys()
-    if stored.get("stale"):
-        raise ValueError(f"{directory} holds {stored['stale'][0]} runs side by side; save one with Run.member")
-    target = dict(shapes)
-    for name in extra:  # selection state of a working directory
-        target[name] = jax.ShapeDtypeStruct(stored[name], _dtype(name))
-    best = checkpoints.restore(step, {"best": target})["best"]
-    # Where nothing was selected, earlier versions left the first variables there: the training state's own count.
-    if "steps" in extra and not (np.asarray(best["steps"]) > 0).any():
-        best = checkpoints.restore_part(step, "train", {k: shapes[k] for k in ("params", "state")})
-    return {"params": best["params"], "state": best["state"]}
-
-
-def _dtype(name: str) -> Any:
-    return {"scores": jnp.float32, "steps": jnp.int32, "stale": jnp.int32, "stopped": bool}[name]

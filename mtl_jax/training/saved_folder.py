@@ -5,9 +5,12 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import mtl_jax
 from mtl_jax import files, paths
+from mtl_jax.training import changes, description, fallback, records
+from mtl_jax.uncertainty import of_run
 
 MARK = "saved.json"  # in every folder that `Run.save` made; names its files
 BEFORE = ("config.json", "data.json", "environment.json", "metrics.jsonl", "checkpoints")  # where the mark names none
@@ -84,3 +87,18 @@ def contents(folder: pathlib.Path) -> list[str]:
         for p in folder.rglob("*")
         if p.is_symlink() or not p.is_dir() or not any(p.iterdir())
     ]
+
+
+def fill(directory: pathlib.Path, run: Any) -> None:
+    """All files of a run, in an empty folder."""
+    from mtl_jax.checkpoint import Checkpoints
+
+    files.write_json(directory / "config.json", run.config)
+    description.write_description(directory, run)
+    for record in run.history:
+        records.append(directory / "metrics.jsonl", record)
+    of_run.write(directory, run.calibration, run.variables)
+    fallback.write(directory, run.fallback, run.variables)
+    changes.write(directory, run.changes)
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        checkpoints.save(run.steps, {"best": run.variables})

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mtl_jax import partition, parts, sharing
+from mtl_jax import callers, partition, parts, sharing
 from mtl_jax.alike import before_variables
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.class_weights import balanced
@@ -113,7 +113,7 @@ def resolve_tasks(tasks: Sequence[Task], data: Dataset, carried: Sequence[str] =
             unlike[task.name] = said
         scaler = chosen_scaler(task, other, task.name in carried)
         resolved.append(dataclasses.replace(task, scaler=scaler, classes=task.classes or other.classes, loss=loss))
-    many.warn_of(unlike, tasks, stacklevel=4)
+    many.warn_of(unlike, tasks, stacklevel=callers.outside())
     return tuple(resolved)
 
 

@@ -46,8 +46,8 @@ def ours(sharing: str, balancer: str, own: bool, count: int, steps: int) -> dict
     import jax
 
     import mtl_jax as mtl
-    from mtl_jax.training import fit as fits
     from mtl_jax.training import loop
+    from mtl_jax.training import program as programs
 
     inputs, targets, masks = arrays(count, own)
     data = mtl.data.from_arrays(mtl.PerTask(inputs) if own else inputs, targets, masks=masks, val=0.2)
@@ -65,14 +65,14 @@ def ours(sharing: str, balancer: str, own: bool, count: int, steps: int) -> dict
     def evaluator(*args, **kwargs):
         return timed("evaluate s", make_evaluate(*args, **kwargs))
 
-    make_evaluate, fits.make_evaluate = fits.make_evaluate, evaluator
-    initial = fits.initial
+    make_evaluate, programs.make_evaluate = programs.make_evaluate, evaluator
+    initial = programs.initial
 
     def first(*args):
         made = initial(*args)
         return made._replace(make=timed("init s", made.make))
 
-    fits.initial = first
+    programs.initial = first
     compile_once = loop.compile_once
 
     def compiled(dispatch, *args):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_jax import callers
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.kinds import has_code_below
 from mtl_jax.data.tables import files, frames, stored
@@ -92,7 +93,7 @@ def warn_of_other_columns(columns: Encoding | None, data: Any) -> None:
             f"{differs}. They read its columns in other units; from_csv(..., columns=run.columns) encodes it as that "
             f"one",
             UserWarning,
-            stacklevel=3,
+            stacklevel=callers.outside(),
         )
 
 
