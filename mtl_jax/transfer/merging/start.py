@@ -9,7 +9,7 @@ import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.batch import Batch
-from mtl_jax.data.fingerprint import of_tree
+from mtl_jax.training.identity import shared_start
 from mtl_jax.training.run import Run, load_run
 
 WAY_OUT = ("averages of parameters that started from different points are worthless; train from one, or say "
@@ -31,9 +31,9 @@ def check_one_start(runs: Sequence[Run], names: Sequence[str]) -> None:
         return
     (first, one), others = known[0], known[1:]
     for name, other in others:
-        sources = one.get("starts from"), other.get("starts from")
+        sources = one.get("shared start"), other.get("shared start")
         if sources[0] != sources[1]:
-            said = [s or "from scratch" for s in sources]
+            said = [i.get("starts from") or "from scratch" for i in (one, other)]
             raise ValueError(f"{first} started {_from(said[0])} and {name} {_from(said[1])}; {WAY_OUT}")
         seeds = one["settings"].get("seed"), other["settings"].get("seed")
         if sources[0] is None and seeds[0] != seeds[1]:
@@ -72,7 +72,8 @@ def base_of(given: Any, runs: Sequence[Run], paths: Sequence[str], same_start: b
         base = given if isinstance(given, Run) else load_run(given)
         if base.members:
             raise ValueError(f"the base has {base.members} members; give one, run.member(i)")
-        if same_start and source is not None and not any(source.endswith(d) for d in digests(base, first)):
+        digest = first.identity.get("shared start") if first.identity else None
+        if same_start and digest is not None and digest != shared_start(carried(base, first)):
             raise ValueError(f"the base is not what the runs started from, which was {source}; give that, or say "
                              "same_start=False")  # fmt: skip
         params = base.params
@@ -87,14 +88,7 @@ def base_of(given: Any, runs: Sequence[Run], paths: Sequence[str], same_start: b
     return {p: np.asarray(flat[p]) for p in paths}
 
 
-def digests(base: Run, run: Run) -> list[str]:
-    """What `identity` has of the variables that `transfer.adapt` carries from a base to a run: the trunk's, or all."""
-    found = []
-    for only in ("shared/", ""):
-        carried = {
-            kind: {p: np.asarray(x) for p, x in partition.flatten(base.variables[kind]).items()
-                   if p.startswith(only) and p in partition.flatten(run.variables[kind])}
-            for kind in ("params", "state")
-        }  # fmt: skip
-        found.append(of_tree(carried))
-    return found
+def carried(base: Run, run: Run) -> dict[str, np.ndarray]:
+    """{path: array} of the base's shared parameters that a run has too, as `transfer.adapt` carries them."""
+    there = partition.flatten(run.params)
+    return {p: np.asarray(x) for p, x in partition.flatten(base.params).items() if p in there}

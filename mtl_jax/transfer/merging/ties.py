@@ -35,7 +35,7 @@ def ties(base: Any, models: Sequence[Any], *, keep: float = 0.2, scale: float = 
             majority += float(np.sign(trimmed(leaves, wide(leaf)).sum(0)).sum())
     tie = np.sign(majority)
 
-    def merged(_: str, leaves: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def merged(_: str, leaves: np.ndarray, start: np.ndarray) -> Any:
         vectors = trimmed(leaves, start)
         sign = np.sign(vectors.sum(0))
         agrees = vectors * np.where(sign == 0, tie, sign) > 0

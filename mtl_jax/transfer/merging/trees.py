@@ -14,7 +14,7 @@ Flat = dict[str, np.ndarray]
 MATRICES = r"(.*/)?kernel"  # the leaves that methods on matrices take as such: inputs by outputs
 
 
-def read(models: Sequence[Any], base: Any = None, names: Sequence[str] | None = None) -> tuple[list[Flat], Flat | None]:
+def read(models: Any, base: Any = None, names: Sequence[str] | None = None) -> tuple[list[Flat], Flat | None]:
     """([{path: array} of each model], that of the base), of equal paths, shapes and dtypes.
 
     Args:

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from jaxtyping import Float
 
 from mtl_jax.transfer.ranking.leep import leep
 from mtl_jax.transfer.ranking.read import Features, Labels, Probabilities, read_features, read_labels
@@ -46,7 +47,7 @@ def posterior(features: Features, components: int, seed: int = 0) -> Probabiliti
         return mixture.fit(reduced).predict_proba(reduced)
 
 
-def principal_components(features: Features, energy: float) -> Features:
+def principal_components(features: Features, energy: float) -> Float[np.ndarray, "row component"]:
     """The centred rows on the fewest principal axes that hold a share `energy` of the variance."""
     centred = features - features.mean(0)
     left, spread, _ = np.linalg.svd(centred, full_matrices=False)

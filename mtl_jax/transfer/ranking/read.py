@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
-Features = Float[np.ndarray, "row width"]
-Labels = Int[np.ndarray, " row"]
-Probabilities = Float[np.ndarray, "row source"]
+Features = Shaped[Any, "row width"]
+Labels = Shaped[Any, " row"]
+Probabilities = Shaped[Any, "row source"]
 ROUNDING = 1e-12  # a column whose spread is below this share of its size is constant
 
 
@@ -79,7 +79,7 @@ def one_hot(labels: Labels, classes: int) -> Float[np.ndarray, "row class"]:
     return np.eye(classes)[labels]
 
 
-def without_constants(features: Features) -> Features:
+def without_constants(features: Features) -> Float[np.ndarray, "row kept"]:
     """The columns that differ between rows; what is said of a zero column then is nothing.
 
     Raises:

@@ -58,18 +58,14 @@ NAMES = {
 
 def build(text: str) -> Score:
     """The score that `text` names, such as ``"knn(k=1)"``, with its options."""
-    name, _, _ = parts.parse(text, "score")
-    score = parts.lookup(name, NAMES, "score")
-
-    def with_options(**options: Any) -> Callable:
-        return functools.partial(score.function, **options)
-
-    options = parts.build(text, {name: with_options}, "score")
-    allowed = OPTIONS.get(name, ())
-    for key in options.keywords:
+    name, positional, given = parts.parse(text, "score")
+    score, allowed = parts.lookup(name, NAMES, "score"), OPTIONS.get(name, ())
+    if positional:
+        raise ValueError(f"score {text!r}: name its options, {', '.join(allowed) or 'of which there are none'}")
+    for key in given:
         if key not in allowed:
             raise parts.unknown(f"option of score {name!r}", key, allowed)
-    return score._replace(function=options)
+    return score._replace(function=functools.partial(score.function, **given))
 
 
 OPTIONS = {"knn": ("k",), "nleep": ("seed",), "trans_rate": ("epsilon", "unit"), "gbc": ("spherical",)}
