@@ -169,7 +169,7 @@ def test_runs_that_cannot_be_merged_are_refused(runs, data, tmp_path):
     wrong["params"]["shared"]["encoder"]["stage_1"]["dense"]["bias"] = np.zeros(7, np.float32)
     with pytest.raises(ValueError, match=r"stage_1/dense/bias is \(6,\) in run 0 \(color\) and \(7,\) in run 1"):
         mtl.transfer.merge([runs[0], dataclasses.replace(runs[1], variables=wrong)])
-    with pytest.raises(ValueError, match="merging method 'regmean' needs data=, which says what enters the layers"):
+    with pytest.raises(ValueError, match="merging method 'regmean' needs data=: it says what enters the layers"):
         mtl.transfer.merge(runs, "regmean")
     with pytest.raises(ValueError, match="unknown merging method 'tie'; did you mean 'ties'"):
         mtl.transfer.merge(runs, "tie")
@@ -181,10 +181,13 @@ def test_runs_that_cannot_be_merged_are_refused(runs, data, tmp_path):
         mtl.transfer.merge(runs, scales=(1.0,), data=data)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         mtl.transfer.merge([runs[0], tmp_path / "nothing"])
-    separate = tiny.model(runs[0].tasks, "independent")
-    init = tiny.init(separate, tiny.batch(4, tiny.data().select(["color"])))
+    separate = []
+    for run in runs:
+        own = tiny.model(run.tasks, "independent")
+        variables = tiny.init(own, tiny.batch(4, tiny.data().select([run.tasks[0].name])))
+        separate.append(dataclasses.replace(run, model=own, variables=variables))
     with pytest.raises(ValueError, match=r"run 0 \(color\) has no shared parameters to merge"):
-        mtl.transfer.merge([dataclasses.replace(runs[0], model=separate, variables=init)])
+        mtl.transfer.merge(separate)
 
 
 def test_statistics_are_pooled_or_computed_anew():
@@ -192,7 +195,7 @@ def test_statistics_are_pooled_or_computed_anew():
     found = [tiny.fit(tiny.model(d.tasks, encoder=tiny.BATCH_NORM), d, num_steps=5, eval_every=5) for d in sets]
     with pytest.warns(UserWarning, match="batch statistics, which do not fit merged parameters"):
         merged = mtl.transfer.merge(found)
-    path = "shared/encoder/stage_0/batch_stats/norm"
+    path = "shared/encoder/stage_0/batch_stats/finish/norm"
     old = [partition.flatten(r.variables["state"]) for r in found]
     new = partition.flatten(merged.variables["state"])
     means, variances = ([np.asarray(o[f"{path}/{k}"], np.float64) for o in old] for k in ("mean", "var"))

@@ -159,7 +159,7 @@ def of_convolution(params: Mapping[str, Any], operand: Array, kernel: Array) -> 
         return None
     patches = jax.lax.conv_general_dilated_patches(
         operand, kernel.shape[:-2], params["window_strides"], params["padding"], params["lhs_dilation"],
-        params["rhs_dilation"], dimension_numbers=how, precision="highest",
+        params["rhs_dilation"], dimension_numbers=how, precision=jax.lax.Precision.HIGHEST,
     )  # fmt: skip
     patches = jnp.moveaxis(patches, how.out_spec[1], -1)
     channels, window = kernel.shape[-2], kernel.shape[:-2]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import partition, parts, sharing
@@ -166,4 +167,4 @@ def validation_score(run: Run, data: Dataset) -> float:
         raise ValueError(f"data set {data.name!r} has no validation rows to choose by")
     by, _ = yardstick(run.tasks, own.train, own.val)
     losses = [run.evaluate(own.val)[n]["loss"] for n in names]
-    return float(mean_score(scores(np.asarray(losses, np.float32), by), by.say))
+    return float(mean_score(scores(jnp.asarray(losses, jnp.float32), by), by.say))

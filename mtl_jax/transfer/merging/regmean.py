@@ -10,7 +10,8 @@ from jaxtyping import Float
 from mtl_jax import partition
 from mtl_jax.transfer.merging.trees import check_share, leafwise, read
 
-CUTOFF = 1e-6  # eigenvalues below this share of the largest are no inputs: there the mean of the models stays
+CUTOFF = 1e-6  # eigenvalues below this share of the largest are rounding: there the mean of the models stays
+SHRUNK = 1e-12  # the same of a Gram matrix whose off-diagonal entries were made smaller, which has none of rounding
 Grams = Mapping[str, Float[np.ndarray, "input input"]]
 
 
@@ -43,7 +44,9 @@ def regmean(models: Sequence[Any], grams: Sequence[Grams], *, keep: float = 0.9)
                 raise ValueError(f"the inputs of {path} in model {i} are not finite")
     return leafwise(
         lambda path, leaves, _: (
-            least_squares(leaves, [off_diagonal(g[path], keep) for g in grams]) if path in chosen else leaves.mean(0)
+            least_squares(leaves, [off_diagonal(g[path], keep) for g in grams], CUTOFF if keep == 1 else SHRUNK)
+            if path in chosen
+            else leaves.mean(0)
         ),
         models[0],
         flat,
@@ -57,27 +60,45 @@ def off_diagonal(gram: Any, factor: float) -> Float[np.ndarray, "input input"]:
 
 
 def least_squares(
-    leaves: Float[np.ndarray, "model ..."], grams: Sequence[Float[np.ndarray, "input input"]]
+    leaves: Float[np.ndarray, "model ..."], grams: Sequence[Float[np.ndarray, "input input"]], cutoff: float = CUTOFF
 ) -> Float[np.ndarray, "..."]:
     """The minimiser of sum_t tr (W - W_t)' G_t (W - W_t) that is nearest to the mean of all W_t."""
     width = len(grams[0])
     if leaves[0].size % width:
         raise ValueError(f"a Gram matrix of {width} inputs does not fit a kernel of shape {leaves[0].shape}")
     kernels = leaves.reshape(len(leaves), width, -1).astype(np.float64)
-    return nearest_minimum(kernels.mean(0), kernels, grams).reshape(leaves.shape[1:])
+    return nearest_minimum(kernels.mean(0), kernels, grams, cutoff).reshape(leaves.shape[1:])
 
 
 def nearest_minimum(
     start: Float[np.ndarray, "input output"],
     kernels: Float[np.ndarray, "model input output"],
     grams: Sequence[Float[np.ndarray, "input input"]],
+    cutoff: float = CUTOFF,
 ) -> Float[np.ndarray, "input output"]:
-    """The minimiser of sum_t tr (W - W_t)' G_t (W - W_t) that is nearest to `start`."""
+    """The minimiser of sum_t tr (W - W_t)' G_t (W - W_t) that is nearest to `start`.
+
+    By Cholesky where all eigenvalues that inputs have are above `cutoff` times the largest, else, several times as
+    slow, by an eigendecomposition of which those above it are taken.
+    """
+    from scipy import linalg
+
     total = np.sum(grams, 0)
     residual = np.sum([g @ (k - start) for g, k in zip(grams, kernels, strict=True)], 0)
+    live = np.diag(total) > 0  # others are dead units: no row has them
+    if not live.any():
+        return start
+    total, residual = total[np.ix_(live, live)], residual[live]
+    found = start.copy()
+    factor, failed = linalg.lapack.dpotrf(total, lower=1)
+    # The reciprocal condition in the 1-norm is at most the ratio of the eigenvalues.
+    if not failed and linalg.lapack.dpocon(factor, np.abs(total).sum(0).max(), uplo="L")[0] > cutoff:
+        found[live] += linalg.cho_solve((factor, True), residual)
+        return found
     values, vectors = np.linalg.eigh(total)
-    kept = values > CUTOFF * max(values[-1], np.finfo(np.float64).tiny)
-    return start + vectors[:, kept] @ ((vectors[:, kept].T @ residual) / values[kept, None])
+    kept = values > cutoff * values[-1]
+    found[live] += vectors[:, kept] @ ((vectors[:, kept].T @ residual) / values[kept, None])
+    return found
 
 
 def regmean_plus_plus(

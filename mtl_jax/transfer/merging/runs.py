@@ -64,10 +64,13 @@ def merge(
     soup = len({tuple(t.name for t in r.tasks) for r in runs}) == 1
     merged_model, example = joint_model(runs, names, soup, model, data)
     flat = shared_leaves(runs, names, soup)
-    need = {"score" in wanted: "scores soups", scales is not None: "chooses the scale", "grams" in wanted or
-            "grams_of" in wanted: "says what enters the layers"}  # fmt: skip
-    if data is None and (why := need.get(True)):
-        raise ValueError(f"merging method {method!r} needs data=, which {why}")
+    uses = {
+        "it scores soups on validation": "score" in wanted,
+        "it chooses the scale on validation": scales is not None,
+        "it says what enters the layers": "grams" in wanted or "grams_of" in wanted,
+    }
+    if data is None and any(uses.values()):
+        raise ValueError(f"merging method {method!r} needs data=: {next(why for why, used in uses.items() if used)}")
 
     put = Placer(runs, merged_model, example, soup)
 

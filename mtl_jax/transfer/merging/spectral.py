@@ -8,6 +8,26 @@ from jaxtyping import Float
 
 from mtl_jax.transfer.merging.trees import MATRICES, on_matrices
 
+SMALL = 1e-4  # singular values below this share of the largest are not to be had from the Gram matrix
+
+
+def svd(matrix: Float[np.ndarray, "row column"], count: int | None = None) -> tuple:
+    """(U [row, count], S [count], V' [count, column]): the largest singular values, by default all.
+
+    By the eigenvectors of the smaller Gram matrix, several times as fast, where the values are not too far apart.
+    """
+    if matrix.shape[0] < matrix.shape[1]:
+        left, spread, right = svd(matrix.T, count)
+        return right.T, spread, left.T
+    count = matrix.shape[1] if count is None else count
+    wide = matrix.astype(np.float64)
+    values, vectors = np.linalg.eigh(wide.T @ wide)
+    spread, vectors = np.sqrt(np.maximum(values[::-1], 0))[:count], vectors[:, ::-1][:, :count]
+    if spread[-1] > SMALL * spread[0]:
+        return wide @ vectors / spread, spread, vectors.T
+    left, spread, right = np.linalg.svd(wide, full_matrices=False)
+    return left[:, :count], spread[:count], right[:count]
+
 
 def tsv_m(base: Any, models: Sequence[Any], *, scale: float = 1.0, matrices: str = MATRICES) -> Any:
     """Of each of T task matrices the first rank / T singular vectors, side by side, made orthogonal.
@@ -29,17 +49,17 @@ def orthogonal_sum(vectors: Float[np.ndarray, "model input output"]) -> Float[np
     """TSV-M of one matrix's task vectors."""
     rank = min(vectors.shape[1:])
     kept = max(rank // len(vectors), 1)
-    found = [np.linalg.svd(v, full_matrices=False) for v in vectors]
+    found = [svd(v, kept) for v in vectors]
     order = sorted(range(len(found)), key=lambda i: -found[i][1][0])[: rank // kept]
-    left = np.concatenate([found[i][0][:, :kept] for i in sorted(order)], 1)
-    spread = np.concatenate([found[i][1][:kept] for i in sorted(order)])
-    right = np.concatenate([found[i][2][:kept] for i in sorted(order)], 0)
+    left, spread, right = (
+        np.concatenate([found[i][k] for i in sorted(order)], axis) for k, axis in enumerate((1, 0, 0))
+    )
     return nearest_orthogonal(left) * spread @ nearest_orthogonal(right.T).T
 
 
 def nearest_orthogonal(matrix: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
     """The matrix with orthonormal columns nearest to one of full column rank (Schoenemann, 1966)."""
-    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    left, _, right = svd(matrix)
     return left @ right
 
 
@@ -60,5 +80,5 @@ def iso_c(base: Any, models: Sequence[Any], *, scale: float = 1.0, matrices: str
 
 def isotropic(vectors: Float[np.ndarray, "model input output"]) -> Float[np.ndarray, "input output"]:
     """Iso-C of one matrix's task vectors."""
-    left, spread, right = np.linalg.svd(vectors.sum(0), full_matrices=False)
+    left, spread, right = svd(vectors.sum(0))
     return spread.mean() * (left @ right)
