@@ -16,11 +16,12 @@ rows, start and order, with their standard deviation.
 Published order, eight tasks on CLIP ViT-B/32 (arXiv:2508.03121 and the methods' own papers): averaging 66.5, task
 arithmetic 68.0, TIES 72.2, RegMean 82.4, Iso-C 82.8, RegMean++ 84.4, joint training 88.6.
 
-What the output beside this file shows: the gap is the published one. Averaging and what adds task vectors entry by entry
-(task arithmetic, TIES, DARE) stay where the start was; what reads inputs or singular vectors (RegMean, RegMean++, Iso-C,
-TSV-M) is 2.5 to 4 points above, and joint training 4 above these. Within both groups the order is not resolved by three
-seeds: RegMean, RegMean++ and Iso-C are within 0.8, and that TIES is above averaging is not seen. Healing takes Iso-C and
-TSV-M to within a point of joint training, and everything merged above the start that is trained as long.
+What the output beside this file shows: the gap is the published one. Averaging and what adds task vectors entry by
+entry (task arithmetic, TIES, DARE) do not rise above the start; what reads inputs or singular vectors (RegMean,
+RegMean++, Iso-C, TSV-M) is 2.7 to 4 points above averaging, WUDI is between, and joint training is 4 to 5 above these.
+Within both groups the order is not resolved by three seeds: RegMean, RegMean++ and Iso-C are within 0.8, and that TIES
+is above averaging is not seen. Healing takes Iso-C and TSV-M to within a point of joint training, and everything merged
+above the start that is trained as long.
 """
 
 import argparse
