@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_jax import files, parts
+from mtl_jax import files, partition, parts
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fingerprint import differences as data_differences
 from mtl_jax.data.fingerprint import fingerprint, of_tree
@@ -47,6 +47,7 @@ def describe(
     }
     if adapted is not None:
         found["starts from"] = f"{adapted.source}, variables {of_tree(adapted.variables)}"
+        found["shared start"] = shared_start(adapted.variables.get("params", {}))
     return records.as_json(found)
 
 
@@ -54,6 +55,11 @@ def with_objects(found: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[s
     """An identity with further objects in it."""
     more = records.as_json({k: contents(v) for k, v in objects.items()})
     return {**found, "objects": {**found["objects"], **more}} if more else dict(found)
+
+
+def shared_start(params: Mapping[str, Any]) -> str:
+    """A digest of the shared parameters among {path: array}: runs that have the same started from one trunk."""
+    return of_tree({p: x for p, x in params.items() if partition.owner(p) == "shared"})
 
 
 def of_task(task: Task) -> dict[str, Any]:
