@@ -5,6 +5,7 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
 from mtl_jax.encoders.conv1d import conv1d
 from mtl_jax.encoders.for_table import for_table
+from mtl_jax.encoders.foreign.from_module import from_module
 from mtl_jax.encoders.linear import linear
 from mtl_jax.encoders.mlp import mlp
 from mtl_jax.encoders.multimodal import multimodal
@@ -38,6 +39,8 @@ def build(text: str, **extra) -> Encoder:
     """The encoder that `text` names, such as ``"mlp(features=(64, 64))"``."""
     if isinstance(text, str) and text.split("(")[0].strip() == "for_table":
         raise ValueError(f"encoder {text!r} is chosen by the data; call mtl.encoders.for_table(data)")
+    if isinstance(text, str) and text.split("(")[0].strip() == "from_module":
+        raise ValueError("encoder 'from_module' is made of a Python object; call mtl.encoders.from_module(module)")
     return parts.build(text, NAMES, "encoder", **extra)
 
 
@@ -48,6 +51,7 @@ __all__ = [
     "cnn",
     "conv1d",
     "for_table",
+    "from_module",
     "linear",
     "mlp",
     "multimodal",

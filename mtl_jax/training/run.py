@@ -308,7 +308,10 @@ def evaluate(run: Run, split: Any, batch_size: int = 256) -> dict[str, dict[str,
 
 
 def load_run(
-    directory: str | pathlib.Path, model: MultiTaskModel | None = None, tasks: Sequence[Task] | None = None
+    directory: str | pathlib.Path,
+    model: MultiTaskModel | None = None,
+    tasks: Sequence[Task] | None = None,
+    encoder: encoders.Encoder | None = None,
 ) -> Run:
     """A run that was saved, or the newest checkpoint of a working directory, ready to predict and to adapt.
 
@@ -316,10 +319,12 @@ def load_run(
       directory: from `Run.save`, or a `fit` with a workdir.
       model: needed only where the model was made of parts that cannot be written as text.
       tasks: give losses and metrics back that are Python functions; a warning says where one is missing.
+      encoder: gives the encoder back where it is of a module of one's own (`encoders.from_module`), which a saved run
+        knows by name only; a warning says if its code is not the one that was trained.
 
     Raises:
       FileNotFoundError: if there is no run.
-      ValueError: if the checkpoint does not fit the model, listing the paths.
+      ValueError: if the checkpoint does not fit the model, listing the paths; or an encoder is missing.
     """
     from mtl_jax.checkpoint import Checkpoints
 
@@ -328,10 +333,13 @@ def load_run(
         raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
     content = description.read_description(directory)
     tasks = own_functions.give_back(content["tasks"], tasks)
+    if model is not None and encoder is not None:
+        raise ValueError("load_run is given both a model and an encoder; the model has its own")
     if model is None:
-        if content["encoder"] is None or content["sharing"] is None:
+        if content["sharing"] is None:
             raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
-        model = sharing.build(content["sharing"], encoders.build(content["encoder"]), tasks)
+        encoder = own_functions.encoder_given(content, encoder, directory)
+        model = sharing.build(content["sharing"], encoder, tasks)
     example = Batch(content["inputs"], {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     with Checkpoints(directory / "checkpoints") as checkpoints:
