@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_jax import encoders, parts
-from mtl_jax.reporting import many
 from mtl_jax.encoders import Encoder
+from mtl_jax.reporting import many
 from mtl_jax.tasks import Missing, Task
 from mtl_jax.training.contents import code_of, name_of
 

@@ -10,7 +10,9 @@ def own_classes(value: Any) -> tuple[type, ...]:
     """The classes of an object and of all in its fields and attributes, without those of libraries."""
     found: dict[int, Any] = {}
     _walk(value, found)
-    return tuple(sorted({type(v) for v in found.values() if _own(type(v))}, key=lambda c: (c.__module__, c.__qualname__)))
+    return tuple(
+        sorted({type(v) for v in found.values() if _own(type(v))}, key=lambda c: (c.__module__, c.__qualname__))
+    )
 
 
 def _own(kind: type) -> bool:

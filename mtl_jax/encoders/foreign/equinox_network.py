@@ -84,7 +84,9 @@ class EquinoxNetwork:
         module, held = jax.tree.unflatten(structure, filled)
         module = eqx.nn.inference_mode(module, value=not train)
         call = type(module).__call__
-        flags = flag_values(read_call(call, self.name, first=3 if held is not None else 2, also=("key", "state")), train)
+        flags = flag_values(
+            read_call(call, self.name, first=3 if held is not None else 2, also=("key", "state")), train
+        )
         takes_key = "key" in parameters(call)
 
         def one(x: Any, key: Any) -> tuple[Any, Any]:

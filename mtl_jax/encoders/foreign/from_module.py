@@ -80,6 +80,8 @@ def from_module(
 
 def network_of(module: Any, per_example: bool | None) -> Any:
     """The network of one stage."""
+    if isinstance(module, Encoder):
+        raise ValueError("from_module: it is an encoder already")
     if isinstance(module, nn.Module):
         from mtl_jax.encoders.foreign.linen import linen_network
 
@@ -102,8 +104,6 @@ def network_of(module: Any, per_example: bool | None) -> Any:
         from mtl_jax.encoders.foreign.functions import function_network
 
         return function_network(*module, bool(per_example))
-    if isinstance(module, Encoder):
-        raise ValueError("from_module: it is an encoder already")
     if inspect.isclass(module) and issubclass(module, nn.Module):
         raise ValueError(f"from_module: {module.__name__} is the class itself, which was not called; give {FORMS}")
     return constructor(module, per_example)
@@ -172,4 +172,8 @@ def shown(module: Any) -> str:
     if isinstance(module, functools.partial):
         return shown(module.func)
     named = module if hasattr(module, "__qualname__") else type(module)
-    return named.__qualname__ if not isinstance(module, str | int | float) else parts.no_such("it", module, "").args[0][6:].split(";")[0]
+    return (
+        named.__qualname__
+        if not isinstance(module, str | int | float)
+        else parts.no_such("it", module, "").args[0][6:].split(";")[0]
+    )

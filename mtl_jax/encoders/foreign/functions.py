@@ -40,7 +40,9 @@ class FunctionNetwork:
                     "arrays, and what is none belongs to the functions' closure"
                 )
         if not isinstance(made, dict | list | tuple) or not jax.tree.leaves(made):
-            raise ValueError(f"from_module: {self.name}: init made a {type(made).__name__}; it must be a tree of arrays")
+            raise ValueError(
+                f"from_module: {self.name}: init made a {type(made).__name__}; it must be a tree of arrays"
+            )
         return nested(zip(self._paths(made), map(strong, jax.tree.leaves(made)), strict=True), self.name), {}
 
     def run(self, params: dict, state: dict, x: Any, *, train: bool, key: Any) -> tuple[Any, dict]:

@@ -122,9 +122,7 @@ class NnxNetwork:
                 )
             if touched and place.collection == "params":
                 raise ValueError(f"from_module: {self.name} changes its parameter {'/'.join(place.path)!r} when called")
-        new = {
-            k: nested([(p.path, held[p.at]) for p in graph.places if p.collection == k], self.name) for k in state
-        }
+        new = {k: nested([(p.path, held[p.at]) for p in graph.places if p.collection == k], self.name) for k in state}
         return y, new if train else {}
 
     def _value(self, place: Place, variables: dict, key: Any) -> Any:

@@ -1,9 +1,8 @@
-"""What a callable takes, read off its signature: the flag that says whether it trains, a key, a constructor's `rngs`."""
+"""What a callable takes, read off its signature: a flag that says whether it trains, a key, a constructor's `rngs`."""
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 # Names of the flag, and whether it is True while training.
 FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False,
@@ -26,8 +25,9 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
     return found
 
 
-def flags_of(names: Any) -> tuple[str, ...]:
+def flags_of(names: Iterable[str]) -> tuple[str, ...]:
     """The flags among some names."""
+    names = set(names)
     return tuple(n for n in FLAGS if n in names)
 
 

@@ -64,7 +64,7 @@ def check_features(y: Any, x: Any, name: str) -> None:
     values = y
     if isinstance(y, dict) and set(y) == {"values", "mask"}:
         values, mask = y["values"], y["mask"]
-        if getattr(mask, "dtype", None) != bool or jnp.shape(mask) != jnp.shape(values)[:2]:
+        if str(getattr(mask, "dtype", None)) != "bool" or jnp.shape(mask) != jnp.shape(values)[:2]:
             raise ValueError(f"from_module: {name} gives {described(y)}; {WANTED}")
     if not isinstance(values, jax.Array):
         raise ValueError(f"from_module: {name} gives {described(y)}; {WANTED}")
