@@ -1,6 +1,7 @@
 """Encoders: what turns inputs into features. `NAMES` lists those that a config can name."""
 
 from mtl_jax import parts
+from mtl_jax.encoders.augmented import augmented
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
 from mtl_jax.encoders.conv1d import conv1d
@@ -32,6 +33,7 @@ NAMES = {
     "conv1d": conv1d,
     "transformer": transformer,
     "multimodal": multimodal,
+    "augmented": augmented,
 }
 
 
@@ -47,6 +49,7 @@ def build(text: str, **extra) -> Encoder:
 __all__ = [
     "NAMES",
     "Encoder",
+    "augmented",
     "build",
     "cnn",
     "conv1d",

@@ -31,6 +31,8 @@ class Encoder(NamedTuple):
       check: (inputs, place) -> None, a ValueError for values of one task's NumPy inputs that would give nan: codes
         beyond a table of embeddings, numbers that are not finite where something reads them. ``place(path)`` is a
         leaf's name in the message (`mtl_jax.inputs`). None: every number must be finite.
+      prepare: (inputs, key, or None in inference) -> what the first stage reads, for each step anew
+        (`encoders.augmented`); architectures apply it before anything reads the inputs. None: inputs as they are.
     """
 
     stages: tuple[nn.Module, ...]
@@ -39,6 +41,7 @@ class Encoder(NamedTuple):
     reads_missing: bool = False
     members: int | None = None
     check: Callable[[Any, Place], None] | None = None
+    prepare: Callable[[Any, Any], Any] | None = None
 
 
 def check_inputs(encoder: Encoder, inputs: Any, where: Place) -> None:

@@ -10,6 +10,7 @@ import flax.linen as nn
 from mtl_jax import encoders, parts
 from mtl_jax.encoders import Encoder
 from mtl_jax.encoders.foreign.from_module import is_a
+from mtl_jax.sharing.prepared import prepared
 from mtl_jax.tasks import Task
 
 ENCODER = 'an encoder such as mtl.encoders.mlp(features=(64, 64)), or its text, "mlp(features=(64, 64))"'
@@ -30,7 +31,7 @@ def architecture(function: Callable) -> Callable:
         given = bound.arguments
         given["encoder"] = given_encoder(function.__name__, given["encoder"])
         given["tasks"] = given_tasks(function.__name__, given["tasks"])
-        return recorded(*bound.args, **bound.kwargs)
+        return prepared(recorded(*bound.args, **bound.kwargs))
 
     return constructor
 
