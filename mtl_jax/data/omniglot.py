@@ -33,8 +33,8 @@ def omniglot(
     """A task per alphabet: which of its characters is drawn. Inputs are uint8 [N, size, size, 1], ink 255 on 0.
 
     Of each character's 20 drawings, by different people, 1 to 13 train, 14 and 15 validate and 16 to 20 test, so that
-    no more than 15 are seen before the test. The first `drawings` of the 13 are taken: 1, 5 and 10 make few-shot sets with
-    the same validation and test rows.
+    no more than 15 are seen before the test. Of the 13 the first `drawings` are taken: 1, 5 and 10 make few-shot
+    sets with the same validation and test rows.
 
     Args:
       part: "small1" (Balinese, Early_Aramaic, Greek, Korean, Latin) or "small2" (Greek, Japanese_(katakana), Latin,

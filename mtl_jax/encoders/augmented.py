@@ -20,6 +20,7 @@ def augmented(
     mean: float | tuple[float, ...] | str = (),
     std: float | tuple[float, ...] = (),
     dtype: str | None = None,
+    remat: bool = False,
 ) -> Encoder:
     """`encoder` on images [B, H, W, C] of bytes (or numbers in 0..1), which become floats in 0..1 on the device.
 
@@ -36,15 +37,17 @@ def augmented(
       size: side, or (height, width), of what is cut out; None: the images' own.
       colour: brightness, contrast and saturation change by up to this share.
       mean, std: each channel is standardised by these, of values in 0..1; mean="imagenet" stands for ImageNet's.
-      dtype: of the encoder, where it is a text.
+      dtype, remat: of the encoder, where it is a text.
 
     Raises:
       ValueError: for an argument out of range, naming it.
     """
     if isinstance(encoder, str):
-        encoder = room.build(encoder, **({} if dtype is None else {"dtype": dtype}))
-    elif dtype is not None:
-        raise ValueError("augmented: dtype= is for an encoder that is given as text; give it to the encoder itself")
+        encoder = room.build(
+            encoder, **({} if dtype is None else {"dtype": dtype}), **({"remat": True} if remat else {})
+        )
+    elif dtype is not None or remat:
+        raise ValueError("augmented: dtype= and remat= are for an encoder that is given as text; give it these itself")
     if not isinstance(encoder, Encoder):
         raise parts.no_such("augmented: encoder", encoder, "an encoder such as mtl.encoders.cnn(), or its text")
     if encoder.prepare is not None:
