@@ -75,6 +75,11 @@ class Remat(nn.Module):
         """See `apply_layers`."""
         return asks_paths(self.stage)
 
+    @property
+    def starts_as_given(self) -> bool:
+        """Whether its first variables are there already."""
+        return getattr(self.stage, "starts_as_given", False)
+
     def setup(self):
         nn.share_scope(self, self.stage)
 
@@ -103,9 +108,10 @@ def init_layers(
 
     `inside` says that the modules were made within another's call, and so can only be compiled with it.
     """
-    init = init_module.__wrapped__ if inside else init_module
     params, state, x = {}, {}, jax.tree.map(jnp.asarray, x)
     for name, module in named:
+        # Weights that are given, maybe gigabytes, are no constants to compile.
+        init = init_module.__wrapped__ if inside or getattr(module, "starts_as_given", False) else init_module
         x, variables = init(module, named_key(key, f"{prefix}/{name}"), x)
         weights = variables.pop("params", {})
         if weights:

@@ -78,7 +78,8 @@ def encoder_given(content: dict[str, Any], given: Any, directory: Any) -> Encode
             "encoder=mtl.encoders.from_module(...)), or the whole model, load_run(..., model=model)"
         )
     if not isinstance(given, Encoder):
-        raise parts.no_such("encoder", given, "an encoder, such as mtl.encoders.from_module(...)")
+        what = given if isinstance(given, str) else type(given).__name__
+        raise ValueError(f"encoder is {what!r}; it must be an encoder, such as mtl.encoders.from_module(module)")
     now = written_encoder(given)
     if own and (now is None or (now["code"] != own["code"] and now["code"].split()[0] == own["code"].split()[0])):
         warnings.warn(

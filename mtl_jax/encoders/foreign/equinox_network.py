@@ -11,7 +11,7 @@ import jax
 from mtl_jax import partition
 from mtl_jax.encoders.foreign.classes import own_classes
 from mtl_jax.encoders.foreign.leaves import is_weight, leaf_at, nested, strong
-from mtl_jax.encoders.foreign.signatures import flag_values, parameters, read_call
+from mtl_jax.encoders.foreign.signatures import called_by, flag_values, parameters, read_call
 
 AXIS = "batch"  # the name of the axis of examples, which eqx.nn.BatchNorm(..., axis_name="batch") reads
 
@@ -27,19 +27,24 @@ class EquinoxNetwork:
 
     Attributes:
       construct: (key=key) -> a module, or (a module, its `eqx.nn.State`); None for an instance.
-      name: in messages.
       per_example: whether it takes one example, and so is mapped over the batch.
       classes, static: of one's own, and all of an instance that is no array, for the run's identity.
       weights: {path: array} of an instance, that it starts with.
     """
 
     construct: Callable | None
-    name: str
     per_example: bool
     classes: tuple[type, ...] = ()
     static: Any = None
     weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     _given: tuple = dataclasses.field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        if self.construct is None:
+            return f"Equinox module {type(self.static).__name__}"
+        return f"Equinox constructor {called_by(self.construct)}"
 
     @functools.cached_property
     def skeleton(self) -> tuple[Any, Any]:
@@ -137,10 +142,9 @@ def instance_network(given: Any, per_example: bool) -> EquinoxNetwork:
     read_call(type(module).__call__, name, first=3 if state is not None else 2, also=("key", "state"))
     held = {path: leaf for path, leaf in named((module, state)) if eqx.is_array(leaf)}
     static = eqx.partition(module, eqx.is_array)[1]
-    return EquinoxNetwork(None, name, per_example, own_classes(module), static, held, (module, state))
+    return EquinoxNetwork(None, per_example, own_classes(module), static, held, (module, state))
 
 
 def constructor_network(construct: Callable, per_example: bool) -> EquinoxNetwork:
     """A network of a constructor that takes `key`."""
-    name = f"Equinox constructor {getattr(construct, '__qualname__', type(construct).__name__)}"
-    return EquinoxNetwork(construct, name, per_example)
+    return EquinoxNetwork(construct, per_example)

@@ -8,7 +8,7 @@ import jax
 
 from mtl_jax import partition
 from mtl_jax.encoders.foreign.leaves import is_weight, leaf_at, nested, strong
-from mtl_jax.encoders.foreign.signatures import flag_values, parameters, read_call
+from mtl_jax.encoders.foreign.signatures import called_by, flag_values, parameters, read_call
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,7 +21,11 @@ class FunctionNetwork:
     init: Callable
     apply: Callable
     per_example: bool
-    name: str
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        return f"functions ({called_by(self.init)}, {called_by(self.apply)})"
 
     def _made(self, key: Any, x: Any) -> Any:
         return self.init(key, jax.tree.map(lambda v: v[0], x) if self.per_example else x)
@@ -69,12 +73,11 @@ def function_network(init: Callable, apply: Callable, per_example: bool) -> Func
     Raises:
       ValueError: for a call that would need more than it is given.
     """
-    names = [getattr(f, "__qualname__", type(f).__name__) for f in (init, apply)]
-    name = f"functions ({', '.join(names)})"
+    name = f"functions ({called_by(init)}, {called_by(apply)})"
     if len(parameters(init)) < 2:
         raise ValueError(f"from_module: {name}: init takes {', '.join(parameters(init))}; it must take (key, x)")
     read_call(init, f"init of {name}", first=2)
     if len(parameters(apply)) < 2:
         raise ValueError(f"from_module: {name}: apply takes {', '.join(parameters(apply))}; it must take (params, x)")
     read_call(apply, f"apply of {name}", first=2, also=("key",))
-    return FunctionNetwork(init, apply, per_example, name)
+    return FunctionNetwork(init, apply, per_example)

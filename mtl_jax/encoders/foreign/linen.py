@@ -17,17 +17,20 @@ class LinenNetwork:
 
     Attributes:
       module: unbound.
-      name: in messages.
       flags: of the call; where it has none, those among the module's fields.
       in_fields: whether they are fields.
       classes: of one's own, for the run's identity.
     """
 
     module: nn.Module
-    name: str
     flags: tuple[str, ...]
     in_fields: bool
     classes: tuple[type, ...]
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        return f"Linen module {type(self.module).__name__}"
 
     def _called(self, method: str, variables: Any, x: Any, train: bool, **more: Any) -> Any:
         given = flag_values(self.flags, train)
@@ -76,4 +79,4 @@ def linen_network(module: nn.Module) -> LinenNetwork:
         raise ValueError(f"from_module: {name} is bound to variables already; give it unbound, as it was made")
     flags = read_call(type(module).__call__, name, first=2)
     fields = () if flags else flags_of(f.name for f in dataclasses.fields(module))
-    return LinenNetwork(module, name, flags or fields, bool(fields), own_classes(module))
+    return LinenNetwork(module, flags or fields, bool(fields), own_classes(module))

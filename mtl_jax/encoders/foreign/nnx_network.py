@@ -16,7 +16,7 @@ from flax import nnx
 
 from mtl_jax.encoders.foreign.classes import own_classes
 from mtl_jax.encoders.foreign.leaves import is_weight, leaf_at, nested, strong
-from mtl_jax.encoders.foreign.signatures import flag_values, read_call
+from mtl_jax.encoders.foreign.signatures import called_by, flag_values, read_call
 
 
 class Place(NamedTuple):
@@ -62,17 +62,22 @@ class NnxNetwork:
 
     Attributes:
       construct: (rngs=nnx.Rngs) -> module; None for an instance.
-      name: in messages.
       classes, outline: of one's own, and the plain attributes of an instance, for the run's identity.
       weights: {path: value} of an instance, that it starts with.
     """
 
     construct: Callable | None
-    name: str
     classes: tuple[type, ...] = ()
     outline: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: dict[str, Any] = dataclasses.field(default_factory=dict)
     _graph: tuple[Graph, ...] = dataclasses.field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        if self.construct is None:
+            return f"NNX module {self.outline['module'].__name__}"
+        return f"NNX constructor {called_by(self.construct)}"
 
     @functools.cached_property
     def graph(self) -> Graph:
@@ -88,7 +93,7 @@ class NnxNetwork:
         if self.construct is None:
             values = [self.weights.get("/".join(p.path)) for p in self.graph.places]
         else:
-            _, values = taken_apart(self.construct(rngs=nnx.Rngs(key)))
+            _, values = taken_apart(check_module(self.construct(rngs=nnx.Rngs(key)), self.name))
         kept: dict[str, list] = {"params": []}
         for place, value in zip(self.graph.places, values, strict=True):
             if place.collection != "rng":
@@ -157,14 +162,13 @@ def outline_of(module: nnx.Module) -> dict[str, Any]:
 
 def instance_network(module: nnx.Module) -> NnxNetwork:
     """A network of an NNX module that starts with the values that it holds now; later changes of it are not seen."""
-    name = f"NNX module {type(module).__name__}"
-    check_module(module, name)
+    check_module(module, f"NNX module {type(module).__name__}")
     nnx.pop(module, nnx.Intermediate)
     graph, values = taken_apart(module)
     held = {"/".join(p.path): v for p, v in zip(graph.places, values, strict=True) if p.collection != "rng"}
-    return NnxNetwork(None, name, own_classes(module), outline_of(module), held, (graph,))
+    return NnxNetwork(None, own_classes(module), outline_of(module), held, (graph,))
 
 
 def constructor_network(construct: Callable) -> NnxNetwork:
     """A network of a constructor that takes `rngs`."""
-    return NnxNetwork(construct, f"NNX constructor {getattr(construct, '__qualname__', type(construct).__name__)}")
+    return NnxNetwork(construct)

@@ -9,6 +9,11 @@ FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": 
          "inference": False}  # fmt: skip
 
 
+def called_by(function: Callable) -> str:
+    """The name of a function, in messages."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
     """{name: parameter} of a call, without those that a `functools.partial` has bound; {} where nothing is known."""
     if isinstance(function, functools.partial):

@@ -18,6 +18,11 @@ class ForeignStage(nn.Module):
 
     network: Any
 
+    @property
+    def starts_as_given(self) -> bool:
+        """Whether its first variables are there already."""
+        return bool(getattr(self.network, "weights", ()))
+
     @nn.compact
     def __call__(self, x: Any, *, train: bool) -> Any:
         name = self.network.name
