@@ -16,6 +16,7 @@ import mtl_jax as mtl
 from mtl_jax import partition
 from mtl_jax.encoders import base
 from mtl_jax.encoders.foreign.stage import ForeignStage
+from mtl_jax.training.start import initial
 from tests import tiny
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5)), jnp.float32)
@@ -389,3 +390,18 @@ def test_nothing_is_imported_before_it_is_used():
 
     used = "import mtl_jax, flax.linen as nn; mtl_jax.encoders.from_module(nn.Dense(2))"
     assert not {m.split(".")[0] for m in modules_after(used)} & {"equinox", "grain", "PIL"}
+
+
+@pytest.mark.parametrize("kind", ["nnx", pytest.param("equinox", marks=pytest.mark.slow)])
+def test_alike_tasks_run_as_one(kind):
+    """Dropout and statistics of each task's own copy: a step is that of each task by itself; first weights too."""
+    tasks = tuple(mtl.Task(t, "regression") for t in "abc")
+    targets = {t: jnp.asarray(X[:, i]) for i, t in enumerate("abc")}
+    given = mtl.Batch(X, targets, {t: jnp.ones(len(X), bool) for t in "abc"})
+    data, model = mtl.data.Dataset("own", tasks, given), mtl.sharing.independent(MAKE[kind](0.5), tasks)
+    both = [tiny.training("equal", data, model=m) for m in (model, model._replace(alike=None))]
+    (one, _), (apart, _) = (jax.jit(step)(first, given) for step, first in both)
+    tiny.assert_close(one._replace(key=None), apart._replace(key=None), rtol=1e-3, atol=1e-5)
+    layout_first = initial(model, given, {})
+    together = layout_first.named(layout_first.make(jax.random.key(5), {}), False)
+    tiny.assert_close(together, model.init(jax.random.key(5), given), rtol=1e-6, atol=1e-7)
