@@ -76,6 +76,8 @@ def read_images(
       ImportError: naming the extra.
     """
     rule = read_rule(size, resize, channels, background)
+    if isinstance(files, str | bytes | pathlib.Path):
+        raise ValueError("files is one file; give a list: [file]")
     files = [f if isinstance(f, bytes) else pathlib.Path(f) for f in files]
     if not files:
         raise ValueError("there are no images to read")
