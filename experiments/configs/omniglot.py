@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=experiments/configs/omniglot.py --config.data_dir=DATA --workdir=runs/omniglot
 
-EXPECTED
+Test accuracy 0.73 of Balinese, 0.84 of Early Aramaic, 0.90 of Greek, 0.78 of Korean and 0.88 of Latin (22 to 40
+characters each); 721 s on 2 CPU cores that had much other work.
 """
 
 from experiments.configs import base
