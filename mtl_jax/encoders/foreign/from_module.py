@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 
-from mtl_jax import parts
 from mtl_jax.encoders import base, layers
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.foreign.signatures import parameters
@@ -171,9 +170,6 @@ def shown(module: Any) -> str:
         return f"({', '.join(map(shown, module))})"
     if isinstance(module, functools.partial):
         return shown(module.func)
-    named = module if hasattr(module, "__qualname__") else type(module)
-    return (
-        named.__qualname__
-        if not isinstance(module, str | int | float)
-        else parts.no_such("it", module, "").args[0][6:].split(";")[0]
-    )
+    if isinstance(module, str | int | float):
+        return repr(module)
+    return (module if hasattr(module, "__qualname__") else type(module)).__qualname__
