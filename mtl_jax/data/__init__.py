@@ -8,10 +8,14 @@ from mtl_jax import parts
 from mtl_jax.data.arrays import from_arrays
 from mtl_jax.data.atis import atis
 from mtl_jax.data.chembl import chembl
+from mtl_jax.data.cifar10 import cifar10
 from mtl_jax.data.computer_survey import computer_survey
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fsdd import fsdd
+from mtl_jax.data.hymenoptera import hymenoptera
+from mtl_jax.data.images import from_image_folder, read_images
 from mtl_jax.data.multi_digits import multi_digits
+from mtl_jax.data.omniglot import omniglot
 from mtl_jax.data.sampling import Sampler, padded_batches
 from mtl_jax.data.school import school
 from mtl_jax.data.tables import from_csv, from_dataframe
@@ -27,7 +31,11 @@ NAMES: dict[str, Any] = {
     "school": school,
     "computer_survey": computer_survey,
     "chembl": chembl,
+    "hymenoptera": hymenoptera,
+    "cifar10": cifar10,
+    "omniglot": omniglot,
     "from_csv": from_csv,
+    "from_image_folder": from_image_folder,
 }
 
 
@@ -51,6 +59,7 @@ def load(text: str, data_dir: str | pathlib.Path | None = None, **arguments) -> 
 
 
 __all__ = [
-    "NAMES", "Dataset", "Sampler", "atis", "chembl", "computer_survey", "from_arrays", "from_csv", "from_dataframe",
-    "fsdd", "load", "multi_digits", "padded_batches", "school", "tox21", "ud_ewt",
+    "NAMES", "Dataset", "Sampler", "atis", "chembl", "cifar10", "computer_survey", "from_arrays", "from_csv",
+    "from_dataframe", "from_image_folder", "fsdd", "hymenoptera", "load", "multi_digits", "omniglot", "padded_batches",
+    "read_images", "school", "tox21", "ud_ewt",
 ]  # fmt: skip

@@ -31,6 +31,8 @@ class Encoder(NamedTuple):
       check: (inputs, place) -> None, a ValueError for values of one task's NumPy inputs that would give nan: codes
         beyond a table of embeddings, numbers that are not finite where something reads them. ``place(path)`` is a
         leaf's name in the message (`mtl_jax.inputs`). None: every number must be finite.
+      prepare: (inputs, key, or None in inference) -> what the first stage reads, for each step anew
+        (`encoders.augmented`); architectures apply it before anything reads the inputs. None: inputs as they are.
     """
 
     stages: tuple[nn.Module, ...]
@@ -39,6 +41,7 @@ class Encoder(NamedTuple):
     reads_missing: bool = False
     members: int | None = None
     check: Any = None
+    prepare: Any = None
 
 
 def check_inputs(encoder: Encoder, inputs: Any, where: Place) -> None:
@@ -72,6 +75,11 @@ class Remat(nn.Module):
         """See `apply_layers`."""
         return asks_paths(self.stage)
 
+    @property
+    def starts_as_given(self) -> bool:
+        """Whether its first variables are there already."""
+        return getattr(self.stage, "starts_as_given", False)
+
     def setup(self):
         nn.share_scope(self, self.stage)
 
@@ -100,11 +108,12 @@ def init_layers(
 
     `inside` says that the modules were made within another's call, and so can only be compiled with it.
     """
-    init: Any = init_module
-    if inside:
-        init = init.__wrapped__
     params, state, x = {}, {}, jax.tree.map(jnp.asarray, x)
     for name, module in named:
+        # Weights that are given, maybe gigabytes, are no constants to compile.
+        init: Any = init_module
+        if inside or getattr(module, "starts_as_given", False):
+            init = init.__wrapped__
         x, variables = init(module, named_key(key, f"{prefix}/{name}"), x)
         weights = variables.pop("params", {})
         if weights:

@@ -130,6 +130,8 @@ class ImagePool(nn.Module):
     how: str
 
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch width"]:
+        if self.how == "mean" and getattr(x, "ndim", None) != 4:
+            raise ValueError(f"pool 'mean' takes images [B, H, W, C], not {getattr(x, 'shape', type(x).__name__)}")
         return x.mean((1, 2)) if self.how == "mean" else flat(x)
 
 

@@ -9,6 +9,8 @@ import flax.linen as nn
 
 from mtl_jax import encoders, parts
 from mtl_jax.encoders import Encoder
+from mtl_jax.encoders.foreign.from_module import is_a
+from mtl_jax.sharing.prepared import prepared
 from mtl_jax.tasks import Task
 
 ENCODER = 'an encoder such as mtl.encoders.mlp(features=(64, 64)), or its text, "mlp(features=(64, 64))"'
@@ -35,7 +37,7 @@ def architecture(function: Callable | None = None, *, paper: str = "", when: str
         given = bound.arguments
         given["encoder"] = given_encoder(function.__name__, given["encoder"])
         given["tasks"] = given_tasks(function.__name__, given["tasks"])
-        return recorded(*bound.args, **bound.kwargs)
+        return prepared(recorded(*bound.args, **bound.kwargs))
 
     constructor.paper, constructor.when = paper, when
     return constructor
@@ -45,9 +47,9 @@ def given_encoder(sharing: str, encoder: Any) -> Encoder:
     """The encoder, built where it is given as text."""
     if isinstance(encoder, str):
         return encoders.build(encoder)
-    if isinstance(encoder, nn.Module):
-        raise ValueError(f"{sharing}: encoder is a Flax module; as one stage it is mtl.encoders.Encoder((module,)), "
-                         "whose call takes (x, *, train)")  # fmt: skip
+    if isinstance(encoder, nn.Module) or is_a(encoder, "flax.nnx") or is_a(encoder, "equinox"):
+        raise ValueError(f"{sharing}: encoder is the module {type(encoder).__name__}; mtl.encoders.from_module(module) "
+                         "makes it an encoder")  # fmt: skip
     if not isinstance(encoder, Encoder):
         raise parts.no_such(f"{sharing}: encoder", encoder, ENCODER)
     return encoder

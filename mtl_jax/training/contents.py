@@ -24,7 +24,7 @@ from mtl_jax.data.fingerprint import of_array
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Their functions have their names for good within a version, and the versions are kept.
-LIBRARIES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "ml_dtypes", "einops", "mtl_jax")
+LIBRARIES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "ml_dtypes", "einops", "equinox", "mtl_jax")
 DEEPEST, MOST = 24, 4000
 HEAP = 1 << 9  # the flag of classes that a class statement made
 
@@ -46,10 +46,15 @@ def name_of(value: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def code_of(function: Any) -> str:
-    """A digest of all that a function holds but its name, for telling whether it is the same one in another module."""
+def code_of(function: Any, without: str | None = None) -> str:
+    """A digest of all that a function holds but its name, for telling whether it is the same one in another module.
+
+    What lies at a place with `without` in it is left out.
+    """
     held = {
-        k: v.rpartition(".")[2] if str(v).startswith("function ") else v for k, v in contents(function).items() if k
+        k: v.rpartition(".")[2] if str(v).startswith("function ") else v
+        for k, v in contents(function).items()
+        if k and without not in k.split(".")
     }
     return f"{PYTHON} {hashlib.blake2b(repr(sorted(held.items())).encode(), digest_size=8).hexdigest()}"
 
@@ -120,6 +125,9 @@ def _parts(value: Any, place: str, found: dict[str, Any], above: tuple[int, ...]
         inner("method", value.__func__)
     elif isinstance(value, types.FunctionType):
         _function(value, place, found, above)
+    elif isinstance(value, type) and not _of_library(value):
+        found[place] = name_of(value)
+        found[f"{place}.code" if place else "code"] = _class(value, above)
     elif not isinstance(value, type) and callable(
         getattr(value, "__wrapped__", None)
     ):  # a jitted function and its like
@@ -180,7 +188,7 @@ def _function(value: types.FunctionType, place: str, found: dict[str, Any], abov
     if hasattr(value, "described"):  # what made it says what it is
         _walk(value.described, place, found, above)
         return
-    library = str(value.__module__).split(".")[0] in LIBRARIES
+    library = _of_library(value)
     while library and hasattr(value, "__wrapped__"):
         value = value.__wrapped__
     found[place] = f"function {name_of(value)}"
@@ -197,9 +205,33 @@ def _function(value: types.FunctionType, place: str, found: dict[str, Any], abov
     for name in sorted(_names(value.__code__)):
         part = value.__globals__.get(name)
         plain = bool | int | float | str | tuple | list | dict | set | frozenset | np.ndarray | jax.Array
-        own = isinstance(part, types.FunctionType) and str(part.__module__).split(".")[0] not in LIBRARIES
+        own = isinstance(part, types.FunctionType | type) and not _of_library(part)
         if isinstance(part, plain) or own or (not isinstance(part, type) and _is_own(type(part))):
             inner(name, part)
+
+
+def _of_library(value: Any) -> bool:
+    """Whether a function or class is known by its name."""
+    root = str(value.__module__).split(".")[0]
+    return root in LIBRARIES or (isinstance(value, type) and root in sys.stdlib_module_names)
+
+
+def _class(kind: type, above: tuple[int, ...]) -> str:
+    """A digest of the methods and plain attributes of a class, and of those it inherits from, but libraries'."""
+    held: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if _of_library(base):
+            continue
+        for name, part in sorted(vars(base).items()):
+            part = getattr(part, "__func__", getattr(part, "fget", getattr(part, "method", part)))
+            while not isinstance(part, type) and isinstance(getattr(part, "__wrapped__", None), types.FunctionType):
+                part = part.__wrapped__
+            if isinstance(part, types.FunctionType):
+                if part.__code__.co_filename != "<string>":  # else it was generated, from fields
+                    _walk(part, f"{base.__qualname__}.{name}", held, (*above, id(kind)))
+            elif isinstance(part, bool | int | float | str | tuple | type(None)) and not name.startswith("__"):
+                _walk(part, f"{base.__qualname__}.{name}", held, (*above, id(kind)))
+    return f"{PYTHON} {hashlib.blake2b(repr(sorted(held.items())).encode(), digest_size=8).hexdigest()}"
 
 
 def _names(code: types.CodeType) -> set[str]:

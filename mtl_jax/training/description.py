@@ -44,6 +44,8 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
         "encoder": run.model.encoder.spec if run.model.encoder else None,
         "sharing": run.model.spec,
     }
+    if (own := own_functions.written_encoder(run.model.encoder)) is not None:
+        content["own_encoder"] = own
     files.write_json(directory / "data.json", content)
     if run.identity:
         files.write_json(directory / "identity.json", run.identity)

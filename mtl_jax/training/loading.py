@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtl_jax import encoders, files, paths, sharing
+from mtl_jax import files, paths, sharing
 from mtl_jax.batch import Batch
 from mtl_jax.data.tables.stored import read as read_columns
+from mtl_jax.encoders.base import Encoder
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.tasks import Task
 from mtl_jax.training import changes, description, identity, own_functions, records
@@ -20,7 +21,10 @@ from mtl_jax.uncertainty import of_run
 
 
 def load_run(
-    directory: str | pathlib.Path, model: MultiTaskModel | None = None, tasks: Sequence[Task] | None = None
+    directory: str | pathlib.Path,
+    model: MultiTaskModel | None = None,
+    tasks: Sequence[Task] | None = None,
+    encoder: Encoder | None = None,
 ) -> Run:
     """A run that was saved, or the newest checkpoint of a working directory, ready to predict and to adapt.
 
@@ -28,10 +32,12 @@ def load_run(
       directory: from `Run.save`, or a `fit` with a workdir.
       model: needed only where the model was made of parts that cannot be written as text.
       tasks: give losses and metrics back that are Python functions; a warning says where one is missing.
+      encoder: gives the encoder back where it is of a module of one's own (`encoders.from_module`), which a saved run
+        knows by name only; a warning says if its code is not the one that was trained.
 
     Raises:
       FileNotFoundError: if there is no run.
-      ValueError: if the checkpoint does not fit the model, listing the paths.
+      ValueError: if the checkpoint does not fit the model, listing the paths; or an encoder is missing.
     """
     from mtl_jax.checkpoint import Checkpoints
 
@@ -40,10 +46,13 @@ def load_run(
         raise FileNotFoundError(f"{directory} holds no run: there is no {directory / 'data.json'}")
     content = description.read_description(directory)
     tasks = own_functions.give_back(content["tasks"], tasks)
+    if model is not None and encoder is not None:
+        raise ValueError("load_run is given both a model and an encoder; the model has its own")
     if model is None:
-        if content["encoder"] is None or content["sharing"] is None:
+        if content["sharing"] is None:
             raise ValueError(f"the model of {directory} was not made of named parts; call load_run(..., model=model)")
-        model = sharing.build(content["sharing"], encoders.build(content["encoder"]), tasks)
+        encoder = own_functions.encoder_given(content, encoder, directory)
+        model = sharing.build(content["sharing"], encoder, tasks)
     example = Batch(content["inputs"], {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     with Checkpoints(directory / "checkpoints") as checkpoints:

@@ -1,11 +1,12 @@
-"""Losses and metrics that are Python functions: written by name, missed when a run is loaded, and given back."""
+"""Losses, metrics and encoders of one's own: written by name, missed when a run is loaded, and given back."""
 
 import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from mtl_jax import parts
+from mtl_jax import encoders, parts
+from mtl_jax.encoders import Encoder
 from mtl_jax.reporting import many
 from mtl_jax.tasks import Missing, Task
 from mtl_jax.training.contents import code_of, name_of
@@ -45,6 +46,49 @@ def give_back(tasks: Sequence[Task], given: Sequence[Task] | None) -> tuple[Task
     filled = tuple(_filled(t, by_name.get(t.name), gone) for t in tasks)
     many.warn_of(gone, tasks, stacklevel=3)
     return filled
+
+
+def written_encoder(encoder: Encoder | None) -> dict[str, str] | None:
+    """What data.json has of an encoder that no text makes: what its stages are, and a digest of their code."""
+    if encoder is None or encoder.spec is not None:
+        return None
+    stages = [getattr(s, "stage", s) for s in (*encoder.stages, *([] if encoder.pool is None else [encoder.pool]))]
+    names = [s.network.name if hasattr(s, "network") else name_of(s) for s in stages]
+    return {"made_of": ", ".join(names), "code": code_of(encoder, without="weights")}
+
+
+def encoder_given(content: dict[str, Any], given: Any, directory: Any) -> Encoder:
+    """The encoder of a saved run: what data.json names, or else the one that is given back.
+
+    Raises:
+      ValueError: if none is given where one is needed, or one where the run names its own.
+
+    A UserWarning says where the code of the given one is not what the run was trained with.
+    """
+    own = content.get("own_encoder")
+    if content["encoder"] is not None:
+        if given is not None and getattr(given, "spec", given) != content["encoder"]:
+            raise ValueError(f"the encoder of {directory} is {content['encoder']!r}; leave encoder= out")
+        return encoders.build(content["encoder"])
+    if given is None:
+        of = f" is of one's own ({own['made_of']}): a saved run holds no Python code. G" if own else (
+            " was not made of named parts; g")  # fmt: skip
+        raise ValueError(
+            f"the encoder of {directory}{of}ive it back: load_run(..., "
+            "encoder=mtl.encoders.from_module(...)), or the whole model, load_run(..., model=model)"
+        )
+    if not isinstance(given, Encoder):
+        what = given if isinstance(given, str) else type(given).__name__
+        raise ValueError(f"encoder is {what!r}; it must be an encoder, such as mtl.encoders.from_module(module)")
+    now = written_encoder(given)
+    if own and (now is None or (now["code"] != own["code"] and now["code"].split()[0] == own["code"].split()[0])):
+        warnings.warn(
+            f"the encoder given back is {given.spec if now is None else now['made_of']}, and its code or its settings "
+            f"are not those that {directory} was trained with, {own['made_of']}",
+            UserWarning,
+            stacklevel=3,
+        )
+    return given
 
 
 def _filled(task: Task, given: Task | None, gone: dict[str, str]) -> Task:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mtl_jax import partition, parts, sharing
-from mtl_jax.batch import Batch
+from mtl_jax.batch import Batch, PerTask
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
 from mtl_jax.tasks import Task
@@ -49,7 +49,7 @@ def adapt(
         if run.model.encoder is None or run.model.spec is None:
             raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
         model = sharing.build(run.model.spec, run.model.encoder, tasks)
-    example = Batch(run.example.inputs, {}, {})
+    example = Batch(inputs_for(tasks, run.example.inputs), {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     carried = heads_carried(run, tasks, list(partition.flatten(shapes["params"])), load)
     if (fitted := fitting_heads(run, tasks, carried)) != tasks:
@@ -95,6 +95,14 @@ def adapt(
     partition.trainable_paths(shapes["params"], freeze)
     source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
     return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns)
+
+
+def inputs_for(tasks: Sequence[Task], example: Any) -> Any:
+    """Example inputs of a run for other tasks: where each task had its own, a new one's have the first one's form."""
+    if not isinstance(example, PerTask):
+        return example
+    first = example[next(iter(example))]
+    return PerTask({t.name: example[t.name] if t.name in set(example) else first for t in tasks})
 
 
 def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str], axis: int) -> dict[str, np.ndarray]:

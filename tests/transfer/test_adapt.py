@@ -9,6 +9,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import partition
 from mtl_jax.model import forward
+from mtl_jax.transfer.adapt import inputs_for
 from tests import tiny
 
 NEW = [mtl.Task("sold", "binary")]
@@ -165,3 +166,11 @@ def test_a_single_task_is_enough_and_other_inputs_are_refused_in_words(source):
     wider = mtl.data.from_arrays(draw.normal(size=(40, 7)), {"sold": draw.integers(0, 2, 40)}, kinds={"sold": "binary"})
     with pytest.raises(ValueError, match=r"the carried shared/.* has shape \(5, 8\).*need \(7, 8\); give inputs"):
         tiny.fit(adapted, wider)
+
+
+def test_new_tasks_with_inputs_of_their_own_take_the_form_of_the_old_ones():
+    """So that a run on inputs of each task's own is carried to tasks of other names."""
+    old = mtl.PerTask({"a": np.zeros((2, 3)), "b": np.zeros((2, 5))})
+    new = inputs_for([mtl.Task("c", "binary"), mtl.Task("b", "binary")], old)
+    assert {t: new[t].shape for t in new} == {"c": (2, 3), "b": (2, 5)}
+    assert inputs_for([mtl.Task("c", "binary")], old["a"]) is old["a"]

@@ -13,7 +13,8 @@ from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.tables.difference import difference
 from mtl_jax.model import MultiTaskModel
-from mtl_jax.training.run import Run, load_run
+from mtl_jax.training.loading import load_run
+from mtl_jax.training.run import Run
 from mtl_jax.training.selection import mean_score, scores, yardstick
 from mtl_jax.transfer.merging import statistics
 from mtl_jax.transfer.merging.trees import check_same

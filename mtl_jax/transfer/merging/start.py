@@ -10,7 +10,8 @@ import numpy as np
 from mtl_jax import partition
 from mtl_jax.batch import Batch
 from mtl_jax.training.identity import shared_start
-from mtl_jax.training.run import Run, load_run
+from mtl_jax.training.loading import load_run
+from mtl_jax.training.run import Run
 
 WAY_OUT = ("averages of parameters that started from different points are worthless; train from one, or say "
            "same_start=False")  # fmt: skip

@@ -19,7 +19,8 @@ from mtl_jax.inputs import in_form_of, place, read_inputs
 from mtl_jax.model import spread
 from mtl_jax.tasks import prediction
 from mtl_jax.training.chunks import row_pieces
-from mtl_jax.training.run import Run, load_run
+from mtl_jax.training.loading import load_run
+from mtl_jax.training.run import Run
 
 KINDS = ("a run, the folder of one, (encoder, {'params': {stage: ...}, 'state': {...}}), or a function from inputs "
          "to features [N, D]")  # fmt: skip
