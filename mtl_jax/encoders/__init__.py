@@ -4,6 +4,7 @@ from mtl_jax import parts
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn
 from mtl_jax.encoders.conv1d import conv1d
+from mtl_jax.encoders.efficientnet_lite import efficientnet_lite
 from mtl_jax.encoders.for_table import for_table
 from mtl_jax.encoders.linear import linear
 from mtl_jax.encoders.mlp import mlp
@@ -24,6 +25,7 @@ NAMES = {
     "tabm": tabm,
     "cnn": cnn,
     "resnet": resnet,
+    "efficientnet_lite": efficientnet_lite,
     "vgg": vgg,
     "vit": vit,
     "unet": unet,
@@ -47,6 +49,7 @@ __all__ = [
     "build",
     "cnn",
     "conv1d",
+    "efficientnet_lite",
     "for_table",
     "linear",
     "mlp",

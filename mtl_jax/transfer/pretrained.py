@@ -1,0 +1,276 @@
+"""A pretrained model of another framework: read from a folder or file, used as it is, or adapted to new tasks."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtl_jax import encoders, heads, partition, parts, sharing
+from mtl_jax.batch import Batch
+from mtl_jax.data.dataset import Dataset
+from mtl_jax.encoders import base
+from mtl_jax.encoders.base import Encoder, check_inputs
+from mtl_jax.inputs import place, read_inputs
+from mtl_jax.reporting import many
+from mtl_jax.tasks import Task
+from mtl_jax.training.chunks import row_pieces
+from mtl_jax.training.start import Adapted, small_batch
+from mtl_jax.transfer import importing
+from mtl_jax.transfer.class_order import in_order
+from mtl_jax.transfer.importing import folder as folders
+from mtl_jax.transfer.load_report import LoadReport
+from mtl_jax.transfer.load_rules import KEEP
+from mtl_jax.transfer.loading import make_plan, read
+from mtl_jax.transfer.preparing import Images, Texts
+from mtl_jax.transfer.sources import of_arrays, of_variables, open_source, split_by_kind
+
+PLACE = re.compile(r"(?:.*/)?encoder/(stage_\d+/.+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What `from_pretrained` returns.
+
+    Attributes:
+      encoder: one of ours, whose `spec` says which.
+      variables: {"params", "state"} of its stages, and of "head" if it came with one.
+      head: the text of that head, as `Task.head` takes it; None if there is none.
+      classes: names of the head's outputs, where the folder has them.
+      prepared: how images or texts become inputs (`Images`, `Texts`); None without a tokenizer.
+      example: shape of a row of inputs that it was trained on; tokens [T], or images [H, W, C].
+      source: where it comes from.
+      family: see `importing.FAMILIES`.
+      report: which array of the file went where.
+      notes: what the files do not say, and was assumed.
+    """
+
+    encoder: Encoder
+    variables: dict[str, Any] = dataclasses.field(repr=False)
+    head: str | None
+    classes: tuple[str, ...]
+    prepared: Images | Texts | None
+    example: tuple[int, ...]
+    source: str
+    family: str
+    report: LoadReport = dataclasses.field(repr=False)
+    notes: tuple[str, ...] = ()
+    _compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        count = sum(int(np.size(x)) for x in jax.tree.leaves(self.variables["params"]))
+        lines = [
+            f"{self.encoder.spec} from {self.source}, {count:,} parameters",
+            f"  head: {self.head or 'none'}" + (f", classes {', '.join(self.classes[:4])}" if self.classes else ""),
+            f"  inputs: {'tokens' if len(self.example) == 1 else self.prepared}",
+            *(f"  assumed: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+    def prepare(self, given: Any, **how: Any) -> Any:
+        """Inputs of the model from images (`Images.prepare`) or texts (`Texts.prepare`)."""
+        if self.prepared is None:
+            raise ValueError(f"{self.source} came without a tokenizer; give token ids")
+        return self.prepared.prepare(given, **how)
+
+    def features(self, inputs: Any, batch_size: int = 64) -> np.ndarray:
+        """What the encoder makes of inputs: [N, width], or as its pool leaves them.
+
+        Raises:
+          ValueError: for inputs that it cannot read.
+        """
+        return self._apply(inputs, batch_size, "features")
+
+    def outputs(self, inputs: Any, batch_size: int = 64) -> np.ndarray:
+        """Logits of the head that the model came with, [N, outputs].
+
+        Raises:
+          ValueError: if it has none, or for inputs that it cannot read.
+        """
+        if self.head is None:
+            raise ValueError(f"{self.source} has no head; `features` gives what its encoder makes of inputs")
+        return self._apply(inputs, batch_size, "outputs")
+
+    def _apply(self, inputs: Any, batch_size: int, what: str) -> np.ndarray:
+        inputs = read_inputs(inputs)
+        parts.check_whole("batch_size", batch_size)
+        check_inputs(self.encoder, inputs, place())
+        if what not in self._compiled:
+            named = base.layers(self.encoder) + ([("head", self._head())] if what == "outputs" else [])
+
+            def apply(variables: Any, x: Any) -> Any:
+                held = variables["params"], variables["state"]
+                y, _ = base.apply_layers(named, *held, x, train=False, key=None, prefix="pretrained")
+                return base.values_of(y)
+
+            self._compiled[what] = jax.jit(apply)
+        found, rows = [], len(jax.tree.leaves(inputs)[0])
+        for piece in row_pieces(inputs, batch_size):
+            found.append(np.asarray(self._compiled[what](self.variables, piece)))
+        return np.concatenate(found)[:rows]
+
+    def _head(self) -> Any:
+        size = len(self.variables["params"]["head"]["out"]["bias"])
+        return heads.build(Task("head", "multilabel", size=size, head=self.head))
+
+    def adapt(
+        self,
+        tasks: Sequence[Task] | Task,
+        *,
+        sharing: str = "hard",
+        freeze: Any = None,
+        heads: str | Mapping[str, Any] | None = None,
+        inputs: Any = None,
+        resize: Sequence[tuple[str, Any]] = (),
+    ) -> Adapted:
+        """A model on `tasks` over this encoder with its weights, to be given to `fit`.
+
+        Args:
+          tasks: the new tasks.
+          sharing: an architecture's text; each copy of the encoder that it has gets the weights.
+          freeze: regex, several, or (regex, trains) rules for what `fit` leaves as it is.
+          heads: tasks that take the head along: a name, whose classes are all among `classes`, or {name: {class: number
+            of the head's output}}, or {name: None} for all outputs as they are. A task that does needs this head,
+            ``mtl.Task(..., head=pretrained.head)``, if that is more than one layer. Others' heads are new.
+          inputs: a data set, or inputs, where they are of another shape than `example`.
+          resize: as `load_parameters` takes it, such as ((".*/position", "positions"),) for images of another size.
+
+        Raises:
+          DoesNotFit: if the architecture's encoder has other shapes, on these inputs, than the weights.
+          ValueError: if no place for the encoder is found in it, or a head does not fit its task.
+        """
+        tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
+        model = build(sharing, self.encoder, tasks)
+        if inputs is None:
+            dtype = np.int32 if len(self.example) == 1 else np.float32
+            example = Batch(np.ones((2, *self.example), dtype), {}, {})
+        else:
+            example = small_batch(inputs.train) if isinstance(inputs, Dataset) else Batch(read_inputs(inputs), {}, {})
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), Batch(example.inputs, {}, {})))
+        leaves = of_variables(shapes, "the model")
+        source = of_arrays(self.source, of_variables(self.variables, self.source))
+        rules = [*self._head_rules(tasks, heads), *encoder_rules(leaves, source.shapes, sharing)]
+        plan = make_plan(leaves, source, rules, resize=resize)
+        values = split_by_kind(dict(read(plan, source, leaves)), shapes)
+        return Adapted(model, values, freeze, plan.report, 0, (), f"the pretrained {self.encoder.spec} of {self.source}")
+
+    def _head_rules(self, tasks: Sequence[Task], given: str | Mapping[str, Any] | None) -> list[tuple]:
+        """Rules for the tasks that take the head along."""
+        by_name = {t.name: t for t in tasks}
+        wanted = {given: self.classes} if isinstance(given, str) else dict(given or {})
+        if wanted and self.head is None:
+            raise ValueError(f"{self.source} has no head to take along")
+        rules = []
+        for name, outputs in wanted.items():
+            if name not in by_name:
+                raise parts.unknown("task of heads", name, by_name)
+            order = self._order(by_name[name], outputs)
+            change = None if order is None else lambda x, order=order: x[..., order]
+            rules += [(rf"tasks/{re.escape(name)}/head/(out/.*)", r"head/\1", change)]
+            if "(" in (self.head or ""):
+                rules += [(rf"tasks/{re.escape(name)}/head/(.*)", r"head/\1")]
+        return rules
+
+    def _order(self, task: Task, outputs: Any) -> np.ndarray | None:
+        count = len(self.variables["params"]["head"]["out"]["bias"])
+        if outputs is None:
+            return None
+        if isinstance(outputs, Mapping):
+            lost = [c for c in task.classes if c not in outputs]
+            numbers = [outputs.get(c) for c in task.classes]
+            if lost or not numbers:
+                raise ValueError(f"task {task.name!r}: heads gives no output for class {lost[0] if lost else ''!r}; its "
+                                 f"classes are {', '.join(task.classes) or 'not named'}")  # fmt: skip
+            for number in numbers:
+                if not isinstance(number, int) or not 0 <= number < count:
+                    raise ValueError(f"task {task.name!r}: there is no output {number!r}; the head has 0..{count - 1}")
+            return np.array(numbers)
+        if not outputs or not task.classes:
+            whose = self.source if not outputs else f"task {task.name!r}"
+            raise ValueError(f"{whose} does not name its classes; say which outputs are meant, "
+                             f"heads={{{task.name!r}: {{'a class': 0, ...}}}}, or None for all as they are")  # fmt: skip
+        return in_order(task.name, task.classes, outputs)
+
+
+def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> Any:
+    """The architecture that `text` names, over the encoder."""
+    return sharing.build(text, encoder, tasks)
+
+
+def encoder_rules(leaves: Mapping[str, Any], names: Mapping[str, Any], architecture: str) -> list[tuple]:
+    """Rules for every copy of the encoder in a model, alone or stacked; what else the model has is kept.
+
+    Raises:
+      ValueError: if some of the encoder's arrays have no place.
+    """
+    rules, placed = [], set()
+    for path, leaf in leaves.items():
+        hit = PLACE.fullmatch(path)
+        name = hit[1] if hit else ""
+        if name not in names:
+            rules.append((re.escape(path), KEEP))
+            continue
+        placed.add(name)
+        copies = leaf.shape[0] if tuple(leaf.shape[1:]) == tuple(names[name].shape) else None
+        change = None if copies is None else lambda x, copies=copies: x[None].repeat(copies, 0)
+        rules.append((re.escape(path), name, change))
+    lost = [n for n in names if n not in placed and not n.startswith("head/")]
+    if lost:
+        raise ValueError(f"sharing {architecture!r} has no place for {len(lost)} arrays of the pretrained encoder "
+                         f"({many.some(lost, 3)}); give load_parameters rules of your own")  # fmt: skip
+    return rules
+
+
+def from_pretrained(
+    path: str | os.PathLike, family: str | None = None, *, head: bool = True, dtype: str | None = None, **options: Any
+) -> Pretrained:
+    """A model whose weights somebody else trained, from files that are here; nothing is downloaded or executed.
+
+    Args:
+      path: a folder of Hugging Face (config.json, model.safetensors, tokenizer.json), or a file of weights in
+        safetensors or npz. ``scripts/convert_weights.py`` makes these of .pth and .h5.
+      family: one of `importing.FAMILIES`; None: recognised by the config or the names of the arrays.
+      head: whether to read the head that the model ends with; False for its encoder alone.
+      dtype: that the encoder computes in, such as "bfloat16"; weights stay float32.
+      **options: of the family: `pool` of "bert", `heads` of "vit", `small` of "resnet".
+
+    Raises:
+      FileNotFoundError: if there is nothing.
+      DoesNotFit: if an array is missing, or of another shape than the family says.
+      ValueError: for a model that is not known, an array that has no place, or a damaged file, naming it.
+    """
+    folder = folders.read(path)
+    source = open_source(folder.weights)
+    given = folder.options(family, options)
+    source, found, name = importing.describe(source, folder.config, family, given)
+    text = found.encoder if dtype is None else f"{found.encoder.removesuffix(')')}, dtype={dtype!r})"
+    encoder = encoders.build(text)
+    with_head = head and found.head is not None
+    kept = [r for r in found.rules if with_head or not r[0].startswith("head/")]
+    dropped = {n for r in found.rules if r not in kept for n in r[1]} - {n for r in kept for n in r[1]}
+    shapes = _shapes(encoder, found, with_head)
+    leaves = of_variables(shapes, name)
+    unused = (*found.unused, *(re.escape(n) for n in dropped))
+    plan = make_plan(leaves, source, kept, unused=unused)
+    values = split_by_kind(dict(read(plan, source, leaves)), shapes)
+    variables = {kind: partition.unflatten(values[kind], shapes[kind]) for kind in shapes}
+    prepared, notes = folder.prepared(found)
+    classes = folder.classes(found.outputs) if with_head else ()
+    return Pretrained(encoder, variables, found.head if with_head else None, classes, prepared, found.example,
+                      str(folder.weights), name, plan.report, (*found.notes, *notes))  # fmt: skip
+
+
+def _shapes(encoder: Encoder, found: importing.Found, with_head: bool) -> dict[str, Any]:
+    """{"params", "state"} of an encoder and its head, as shapes."""
+    integer = len(found.example) == 1
+    rows = jax.ShapeDtypeStruct((2, *found.example), jnp.int32 if integer else jnp.float32)
+    named = base.layers(encoder)
+    if with_head:
+        named = [*named, ("head", heads.build(Task("head", "multilabel", size=found.outputs, head=found.head)))]
+    made = jax.eval_shape(lambda x: base.init_layers(named, jax.random.key(0), x, "pretrained")[:2], rows)
+    return {"params": made[0], "state": made[1]}
