@@ -7,7 +7,8 @@ front of batch normalisation, and epsilon 1.001e-5; images are blue, green, red 
 from collections.abc import Mapping
 from typing import Any
 
-from mtl_jax.encoders import resnet, vgg
+from mtl_jax.encoders.resnet import BOTTLENECKS, IMAGENET
+from mtl_jax.encoders.vgg import COUNTS
 from mtl_jax.transfer.importing import family, layouts
 from mtl_jax.transfer.importing.family import Family, Found
 from mtl_jax.transfer.preparing import CAFFE, Images
@@ -38,7 +39,7 @@ def _resnet(source: Source) -> tuple[Source, Found]:
                                  if n.startswith(f"conv{stage}_block")), r"(\d+)\.")
         for stage in range(2, 6)
     )  # fmt: skip
-    depth = next((d for d in resnet.BOTTLENECKS if resnet.IMAGENET[d] == counts), None)
+    depth = next((d for d in BOTTLENECKS if IMAGENET[d] == counts), None)
     if depth is None or "conv2_block1_3_conv/kernel" not in names or "conv2_block1_preact_bn/gamma" in names:
         raise family.refuse(source, f"a Keras ResNet of {counts} blocks is not known; ResNet50 and ResNet101 are")
     width = family.shape_of(source, "conv1_conv/kernel")[-1]
@@ -67,7 +68,7 @@ def _vgg(source: Source) -> tuple[Source, Found]:
     counts = tuple(
         sum(f"block{stage}_conv{i}/kernel" in names for i in range(1, 5)) for stage in range(1, 6)
     )
-    depth = next((d for d, known in vgg.COUNTS.items() if known == counts), None)
+    depth = next((d for d, known in COUNTS.items() if known == counts), None)
     if depth is None:
         raise family.refuse(source, f"a VGG of {counts} convolutions is not known")
     rules = []
