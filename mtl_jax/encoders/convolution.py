@@ -32,7 +32,7 @@ def shifted(
 
 def convolve(
     inputs: Float[Array, "batch ... channel"],
-    kernel: Float[Array, "... channel width"],
+    kernel: Float[Array, "... fan width"],
     window_strides: Any,
     padding: Any,
     *,

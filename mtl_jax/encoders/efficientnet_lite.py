@@ -45,9 +45,7 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch h w width"]:
         def convolved(y: Array, name: str, width: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> Array:
             y = conv(width, kernel, strides=stride, groups=groups, bias=False, dtype=self.dtype, name=f"{name}_conv")(y)
-            return layers.normalise(
-                y, self.norm, train=train, dtype=self.dtype, name=f"{name}_norm", eps=self.eps
-            )
+            return layers.normalise(y, self.norm, train=train, dtype=self.dtype, name=f"{name}_norm", eps=self.eps)
 
         inner = self.expansion * x.shape[-1]
         y = x if self.expansion == 1 else relu6(convolved(x, "expand", inner))

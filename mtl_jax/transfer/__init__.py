@@ -5,4 +5,13 @@ from mtl_jax.transfer.loading import KEEP, DoesNotFit, LoadReport, load_paramete
 from mtl_jax.transfer.pretrained import Pretrained, from_pretrained
 from mtl_jax.transfer.starting import start_from
 
-__all__ = ["KEEP", "DoesNotFit", "LoadReport", "Pretrained", "adapt", "from_pretrained", "load_parameters", "start_from"]
+__all__ = [
+    "KEEP",
+    "DoesNotFit",
+    "LoadReport",
+    "Pretrained",
+    "adapt",
+    "from_pretrained",
+    "load_parameters",
+    "start_from",
+]

@@ -53,5 +53,5 @@ class DoesNotFit(ValueError):
         bad = [x for x in report.lines if x.kind in ("uncovered", "unfit")]
         lines = [f"  {x.kind} {x.path}: {x.note}" for x in bad[:SHOWN]]
         more = [f"  and {len(bad) - SHOWN} more (error.report lists all)"] if len(bad) > SHOWN else []
-        super().__init__("\n".join((f"{report.source} does not fit the model; nothing was loaded:", *lines, *more)))
+        super().__init__("\n".join((f"{report.source} cannot fill the model; nothing was loaded:", *lines, *more)))
         self.report = report

@@ -151,7 +151,11 @@ def _fit(part: Part, shapes: list[jax.ShapeDtypeStruct], leaf: Any) -> tuple[str
         shape = (*shape[:-1], len(part.order))
     for there in shapes:
         if not _castable(there.dtype, leaf.dtype):
-            return "unfit", f"{there.dtype} there, {leaf.dtype} in the model; only floats of 16 bits or more are cast", False
+            return (
+                "unfit",
+                f"{there.dtype} there, {leaf.dtype} in the model; only floats of 16 bits or more are cast",
+                False,
+            )
     changed = part.order is not None
     if shape != wanted and part.resize is not None:
         try:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -157,7 +156,9 @@ class Pretrained:
         rules = [*self._head_rules(tasks, heads), *encoder_rules(leaves, source.shapes, sharing)]
         plan = make_plan(leaves, source, rules, resize=resize)
         values = split_by_kind(dict(read(plan, source, leaves)), shapes)
-        return Adapted(model, values, freeze, plan.report, 0, (), f"the pretrained {self.encoder.spec} of {self.source}")
+        return Adapted(
+            model, values, freeze, plan.report, 0, (), f"the pretrained {self.encoder.spec} of {self.source}"
+        )
 
     def _head_rules(self, tasks: Sequence[Task], given: str | Mapping[str, Any] | None) -> list[tuple]:
         """Rules for the tasks that take the head along."""

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from mtl_jax import parts, partition
+from mtl_jax import partition, parts
 
 Values = Float[np.ndarray, "..."]
 

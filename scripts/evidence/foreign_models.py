@@ -25,7 +25,10 @@ def kept(name, shapes, outputs, **more):
     """Writes one model's names, shapes and outputs."""
     FOLDER.mkdir(exist_ok=True)
     rows = np.asarray(outputs, np.float64).reshape(len(outputs), -1)
-    content = {"arrays": {n: list(s) for n, s in shapes.items()}, "outputs": [[float(f"{v:.9g}") for v in r] for r in rows]}
+    content = {
+        "arrays": {n: list(s) for n, s in shapes.items()},
+        "outputs": [[float(f"{v:.9g}") for v in r] for r in rows],
+    }
     (FOLDER / f"{name}.json").write_text(json.dumps({**content, **more}, separators=(",", ":")) + "\n")
     print(name, rows.shape, rows.std())
 
@@ -124,7 +127,9 @@ def torch_models():
     of_transformers("distilbert_classifier", transformers.DistilBertForSequenceClassification(config), given)
     of_torch("timm_resnet50", timm.create_model("resnet50", num_classes=5), pixels(64))
     for depth in (18, 34, 50, 101):
-        of_torch(f"torchvision_resnet{depth}", torchvision.models.get_model(f"resnet{depth}", num_classes=5), pixels(64))
+        of_torch(
+            f"torchvision_resnet{depth}", torchvision.models.get_model(f"resnet{depth}", num_classes=5), pixels(64)
+        )
 
 
 def keras_models():

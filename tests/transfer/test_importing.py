@@ -6,13 +6,11 @@ Numbers of the former are in tests/transfer/foreign, made by scripts/evidence/fo
 import json
 import os
 import pathlib
-import re
 
 import numpy as np
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax.transfer.sources import of_arrays
 from tests.transfer import drawn
 
 FOREIGN = pathlib.Path(__file__).parent / "foreign"

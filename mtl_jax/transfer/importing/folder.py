@@ -48,7 +48,9 @@ class Folder(NamedTuple):
             except KeyError as error:
                 raise ValueError(f"{self.beside}/config.json: id2label has no {error}") from error
         if not all(isinstance(n, str) for n in names) or (names and len(names) != outputs):
-            raise ValueError(f"{self.beside}/config.json names {len(names)} classes, and the head has {outputs} outputs")
+            raise ValueError(
+                f"{self.beside}/config.json names {len(names)} classes, and the head has {outputs} outputs"
+            )
         return () if names == [f"LABEL_{i}" for i in range(outputs)] else tuple(names)
 
     def prepared(self, found: Found) -> tuple[Images | Texts | None, tuple[str, ...]]:

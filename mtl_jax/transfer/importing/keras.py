@@ -65,9 +65,7 @@ def _resnet(source: Source) -> tuple[Source, Found]:
 
 def _vgg(source: Source) -> tuple[Source, Found]:
     names = frozenset(source.shapes)
-    counts = tuple(
-        sum(f"block{stage}_conv{i}/kernel" in names for i in range(1, 5)) for stage in range(1, 6)
-    )
+    counts = tuple(sum(f"block{stage}_conv{i}/kernel" in names for i in range(1, 5)) for stage in range(1, 6))
     depth = next((d for d, known in COUNTS.items() if known == counts), None)
     if depth is None:
         raise family.refuse(source, f"a VGG of {counts} convolutions is not known")

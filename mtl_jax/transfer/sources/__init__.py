@@ -106,4 +106,14 @@ def model_files(path: pathlib.Path) -> list[pathlib.Path]:
     return index or sorted([*path.glob("*.safetensors"), *path.glob("*.npz")])
 
 
-__all__ = ["PICKLED", "Source", "is_variables", "model_files", "of_arrays", "of_variables", "open_source", "renamed", "split_by_kind"]
+__all__ = [
+    "PICKLED",
+    "Source",
+    "is_variables",
+    "model_files",
+    "of_arrays",
+    "of_variables",
+    "open_source",
+    "renamed",
+    "split_by_kind",
+]

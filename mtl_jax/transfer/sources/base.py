@@ -46,7 +46,7 @@ def of_arrays(name: str, arrays: Mapping[str, Any], tasks: tuple[Task, ...] = ()
 def nearest(name: str, names: Iterable[str]) -> str:
     """`` ; did you mean ...?`` of the most alike of `names`, or else the first of them."""
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"there are {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" if names else "there are none"
