@@ -45,8 +45,8 @@ def convolve(
 ) -> Float[Array, "batch ... width"]:
     """Like `jax.lax.conv_general_dilated`, whose arguments it takes so that `flax.linen.Conv` can call it.
 
-    Arrays are [B, H, W, C] or [B, T, C]. Depthwise convolutions of channels are sums of shifted products on a CPU, which
-    are several times quicker than XLA's. Other grouped, and transposed convolutions are XLA's everywhere.
+    Arrays are [B, H, W, C] or [B, T, C]. Depthwise convolutions are sums of shifted products on a CPU, which is several
+    times quicker than XLA's. Other grouped, and transposed convolutions are XLA's everywhere.
     """
     depthwise = feature_group_count == inputs.shape[-1] == kernel.shape[-1]
     grouped = feature_group_count != 1 and not depthwise

@@ -124,10 +124,9 @@ def efficientnet_lite(
         raise ValueError(f"efficientnet_lite: variant={variant!r} must be one of {', '.join(map(str, VARIANTS))}")
     if norm not in NORMS:
         raise parts.unknown("norm of efficientnet_lite", norm, NORMS)
-    stages = [
-        Blocks(count, width, kernel, stride, expansion, norm, eps, None if i else 32,
-               1280 if i == len(STAGES) - 1 else None, dtype)
-        for i, ((_, kernel, stride, expansion, _), (count, width)) in enumerate(zip(STAGES, sizes(variant), strict=True))
-    ]  # fmt: skip
+    stages = []
+    for i, ((_, kernel, stride, expansion, _), (count, wide)) in enumerate(zip(STAGES, sizes(variant), strict=True)):
+        ends = None if i else 32, 1280 if i == len(STAGES) - 1 else None
+        stages.append(Blocks(count, wide, kernel, stride, expansion, norm, eps, *ends, dtype))
     check = layers.ImageCheck("efficientnet_lite")
     return base.assemble(stages, layers.image_pool(pool, "efficientnet_lite"), remat)._replace(check=check)

@@ -42,7 +42,7 @@ def outputs_in_order(
         return None
     if not new.classes or not old.classes:
         named = new.classes or old.classes
-        warnings.warn(f"task {new.name!r}: only one of model and checkpoint names its classes; the checkpoint's outputs "
+        warnings.warn(f"task {new.name!r}: model or checkpoint does not name its classes; the checkpoint's outputs "
                       f"are taken for {', '.join(f'{i} = {c}' for i, c in enumerate(named[:6]))}",
                       UserWarning, stacklevel=2)  # fmt: skip
         return None

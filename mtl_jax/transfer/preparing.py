@@ -65,7 +65,7 @@ class Images(NamedTuple):
         else:
             array = np.asarray(given)
             if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-                raise ValueError(f"image {number} is {array.dtype} {array.shape}; it must be uint8 [H, W, 3], pixels of "
+                raise ValueError(f"image {number} is {array.dtype} {array.shape}; it must be uint8 [H, W, 3], of "
                                  "0 to 255")  # fmt: skip
             image = Image.fromarray(array)
         high, wide = self.size

@@ -23,13 +23,15 @@ from mtl_jax.training.start import Adapted, small_batch
 from mtl_jax.transfer import importing
 from mtl_jax.transfer.class_order import in_order
 from mtl_jax.transfer.importing import folder as folders
+from mtl_jax.transfer.importing.layouts import names_of
 from mtl_jax.transfer.load_report import LoadReport
 from mtl_jax.transfer.load_rules import KEEP
 from mtl_jax.transfer.loading import make_plan, read
 from mtl_jax.transfer.preparing import Images, Texts
 from mtl_jax.transfer.sources import of_arrays, of_variables, open_source, split_by_kind
 
-PLACE = re.compile(r"(?:.*/)?encoder/(stage_\d+/.+)")
+# What architectures call their copies of an encoder; those of one name lie stacked.
+PLACE = re.compile(r"(?:.*/)?(?:encoder|columns|copies|experts|experts_of/[^/]+)/(stage_\d+/.+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Pretrained:
             lost = [c for c in task.classes if c not in outputs]
             numbers = [outputs.get(c) for c in task.classes]
             if lost or not numbers:
-                raise ValueError(f"task {task.name!r}: heads gives no output for class {lost[0] if lost else ''!r}; its "
+                raise ValueError(f"task {task.name!r}: heads gives no output for class {(lost or [None])[0]!r}; its "
                                  f"classes are {', '.join(task.classes) or 'not named'}")  # fmt: skip
             for number in numbers:
                 if not isinstance(number, int) or not 0 <= number < count:
@@ -194,7 +196,7 @@ class Pretrained:
         if not outputs or not task.classes:
             whose = self.source if not outputs else f"task {task.name!r}"
             raise ValueError(f"{whose} does not name its classes; say which outputs are meant, "
-                             f"heads={{{task.name!r}: {{'a class': 0, ...}}}}, or None for all as they are")  # fmt: skip
+                             f"heads={{{task.name!r}: {{'a class': 0}}}}, or None for all as they are")  # fmt: skip
         return in_order(task.name, task.classes, outputs)
 
 
@@ -253,7 +255,7 @@ def from_pretrained(
     encoder = encoders.build(text)
     with_head = head and found.head is not None
     kept = [r for r in found.rules if with_head or not r[0].startswith("head/")]
-    dropped = {n for r in found.rules if r not in kept for n in r[1]} - {n for r in kept for n in r[1]}
+    dropped = {n for r in found.rules if r not in kept for n in names_of(r)} - {n for r in kept for n in names_of(r)}
     shapes = _shapes(encoder, found, with_head)
     leaves = of_variables(shapes, name)
     unused = (*found.unused, *(re.escape(n) for n in dropped))

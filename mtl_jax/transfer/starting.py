@@ -1,4 +1,4 @@
-"""A model that starts from parameters of elsewhere, as `fit` takes it: it resumes its own run, then loads, then draws."""
+"""A model that starts from parameters of elsewhere: `fit` resumes its own run, then loads, then draws."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """What other frameworks compute with drawn weights, for tests/transfer/test_importing.py to compare with.
 
-Needs torch, torchvision, timm and transformers (and with `keras`, Keras), which the project does not; so it is run where
-these are, and writes what is small: names, shapes and outputs. From the project's root:
+Needs torch, torchvision, timm and transformers (and with `keras`, Keras), which the project does not; so it is run
+where these are, and writes what is small: names, shapes and outputs. From the project's root:
     python scripts/evidence/foreign_models.py torch
     KERAS_BACKEND=jax python scripts/evidence/foreign_models.py keras
 """
@@ -133,7 +133,7 @@ def torch_models():
 
 
 def keras_models():
-    """Keras Applications' ResNet50, whole and with a narrower stem, and VGG16 with narrower layers of the same names."""
+    """Keras Applications' ResNet50, whole and with a narrower stem, and a narrower VGG16 of the same names."""
     import keras
     from keras import layers
     from keras.src.applications import resnet  # where its stacks of blocks are

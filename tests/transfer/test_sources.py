@@ -63,7 +63,7 @@ def test_only_what_is_asked_for_is_read(tmp_path):
         (header(b"[" * 5000), "its header is no valid JSON"),
         (header([]), "a list in place of an object"),
         (header({"x": entry("F4")}, b"12345678"), "tensor 'x' has the dtype 'F4', which is not known; F64, F32"),
-        (header({"x": entry(shape=(3,))}, b"12345678"), r"'x' is damaged: F32 \(3,\) is 12 bytes, and its offsets 0..8"),
+        (header({"x": entry(shape=(3,))}, b"12345678"), r"damaged: F32 \(3,\) is 12 bytes, and its offsets 0..8"),
         (header({"x": entry(shape=(-2,))}, b"12345678"), r"'x' is damaged: shape \[-2\]"),
         (header({"x": entry(shape=(True, 2))}, b"12345678"), "'x' is damaged: shape"),
         (header({"x": entry(shape=(2**62, 4))}, b"12345678"), "'x' is damaged: shape"),

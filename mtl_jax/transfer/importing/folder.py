@@ -39,7 +39,7 @@ class Folder(NamedTuple):
         return {**given, "pool": POOLING[on[0]]}
 
     def classes(self, outputs: int) -> tuple[str, ...]:
-        """Names of the head's outputs: of Hugging Face's id2label or timm's label_names; none where they are numbers."""
+        """Names of the head's outputs, of Hugging Face's id2label or timm's label_names; () where they are numbers."""
         labels = self.config.get("id2label")
         names = self.config.get("label_names") or []
         if isinstance(labels, Mapping):
@@ -48,9 +48,7 @@ class Folder(NamedTuple):
             except KeyError as error:
                 raise ValueError(f"{self.beside}/config.json: id2label has no {error}") from error
         if not all(isinstance(n, str) for n in names) or (names and len(names) != outputs):
-            raise ValueError(
-                f"{self.beside}/config.json names {len(names)} classes, and the head has {outputs} outputs"
-            )
+            raise ValueError(f"{self.beside}/config.json names {len(names)} classes; the head has {outputs} outputs")
         return () if names == [f"LABEL_{i}" for i in range(outputs)] else tuple(names)
 
     def prepared(self, found: Found) -> tuple[Images | Texts | None, tuple[str, ...]]:

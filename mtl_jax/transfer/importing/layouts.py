@@ -13,13 +13,12 @@ Rule = tuple[str, Any, Callable | None]
 
 def rule(new: str, old: Any, change: Callable | None = None) -> Rule:
     """One leaf, by its exact path."""
-    names = (old,) if isinstance(old, str) else old
-    return re.escape(new), tuple(n.replace("\\", r"\\") for n in names), change or same
+    return re.escape(new), old, change
 
 
-def same(x: Any) -> Any:
-    """As it is."""
-    return x
+def names_of(rule: Rule) -> tuple[str, ...]:
+    """The arrays that a rule reads."""
+    return (rule[1],) if isinstance(rule[1], str) else rule[1]
 
 
 def from_oihw(x: Any) -> Any:
@@ -57,7 +56,7 @@ def layer_norm(new: str, old: str, names: tuple[str, str] = ("weight", "bias")) 
 
 
 def batch_norm(stage: str, new: str, old: str, conv_bias: str | None = None) -> list[Rule]:
-    """A batch normalisation of PyTorch, its statistics too; `conv_bias` is of the convolution in front, if it has one."""
+    """A batch normalisation of PyTorch with its statistics; `conv_bias` is the bias in front, if there is one."""
     mean = f"{stage}/batch_stats/{new}/mean"
     old_mean = f"{old}.running_mean"
     return [

@@ -1,4 +1,4 @@
-"""npz archives of NumPy: each array's header is compared with its length before values are read; nothing is unpickled."""
+"""npz archives of NumPy: what an array's header says is compared with its length first, and nothing is unpickled."""
 
 import math
 import pathlib
