@@ -85,8 +85,8 @@ def transformer(
 
     Inputs: with a vocabulary, token ids, int [B, T] where 0 (`padding`) is padding, or {"tokens": int [B, T], "mask":
     bool [B, T], "types": int [B, T] (optional, the segment of each token)}; without, series, float [B, T, C] or
-    {"values": float [B, T, C], "mask": bool [B, T]}. Padding changes nothing. An id outside the vocabulary is an error in `fit`
-    and `predict`, and gives nan in the module.
+    {"values": float [B, T, C], "mask": bool [B, T]}. Padding changes nothing. An id outside the vocabulary is an error
+    in `fit` and `predict`, and gives nan in the module.
 
     BERT is norm="post", types=2, activation="gelu_exact", eps=1e-12.
 

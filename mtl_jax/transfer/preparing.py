@@ -51,7 +51,7 @@ class Images(NamedTuple):
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError as error:
-            raise ImportError("images are resized with Pillow: pip install pillow") from error
+            raise ImportError(f"images are read with Pillow, which comes with {LIBRARY.format(extra='images')}") from error
         if isinstance(given, str | os.PathLike):
             try:
                 with Image.open(given) as file:
