@@ -58,6 +58,8 @@ def load_parameters(
     """
     opened = open_source(source)
     leaves = of_variables(params, "the parameters")
+    if not leaves:
+        raise ValueError("there are no parameters to load into; give a tree of arrays, such as model.init(...)")
     plan = make_plan(leaves, opened, rules, resize=resize, unused=unused, tasks=tasks)
     empty = [p for p in plan.report["kept"] if isinstance(leaves[p], jax.ShapeDtypeStruct)]
     if empty:

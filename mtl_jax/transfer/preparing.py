@@ -56,8 +56,8 @@ class Images(NamedTuple):
             try:
                 with Image.open(given) as file:
                     image = file.convert("RGB")
-            except FileNotFoundError:
-                raise
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"there is no image {os.fspath(given)}") from error
             except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise ValueError(f"image {os.fspath(given)} cannot be read: {error}") from error
         elif hasattr(given, "convert"):

@@ -101,6 +101,8 @@ class Pretrained:
         inputs = read_inputs(inputs)
         parts.check_whole("batch_size", batch_size)
         check_inputs(self.encoder, inputs, place())
+        if len(self.example) == 3 and inputs.shape[-1] != self.example[-1]:
+            raise ValueError(f"inputs have {inputs.shape[-1]} channels, and the model reads {self.example[-1]}")
         if what not in self._compiled:
             named = base.layers(self.encoder) + ([("head", self._head())] if what == "outputs" else [])
 
@@ -158,6 +160,7 @@ class Pretrained:
         rules = [*self._head_rules(tasks, heads), *encoder_rules(leaves, source.shapes, sharing)]
         plan = make_plan(leaves, source, rules, resize=resize)
         values = split_by_kind(dict(read(plan, source, leaves)), shapes)
+        partition.trainable_paths(shapes["params"], freeze)
         return Adapted(
             model, values, freeze, plan.report, 0, (), f"the pretrained {self.encoder.spec} of {self.source}"
         )

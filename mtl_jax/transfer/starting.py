@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from mtl_jax import partition
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.model import MultiTaskModel
@@ -46,6 +47,7 @@ def start_from(
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example._replace(targets={}, masks={}, weights=None)))
     leaves = of_variables(shapes, "the model")
     plan = make_plan(leaves, opened, rules, resize=resize, unused=unused, tasks=model.tasks)
+    partition.trainable_paths(shapes["params"], freeze)
     olds = {t.name: t for t in opened.tasks}
     heads: dict[str, str] = {}
     for path, part in plan.parts.items():

@@ -36,6 +36,7 @@ TABLE_OF_ENCODERS = [
     ("cnn(features=(2, 16), pool='mean', norm='group')", IMAGE, (16,)),
     ("cnn(features=(2, 3), window=1, pool='none')", IMAGE, (8, 8, 3)),
     ("resnet(depth=20, width=2, norm='group')", IMAGE, (8,)),
+    ("efficientnet_lite(norm='group')", draw(4, 32, 32, 3), (1280,)),
     ("vgg(depth=11, width=2, norm='group')", draw(4, 32, 32, 1), (16,)),
     ("vit(width=4, depth=1, heads=2, patch=4)", IMAGE, (4,)),
     ("unet(features=(2, 3, 4), norm='group')", IMAGE, (8, 8, 2)),
