@@ -51,7 +51,9 @@ class Images(NamedTuple):
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError as error:
-            raise ImportError(f"images are read with Pillow, which comes with {LIBRARY.format(extra='images')}") from error
+            raise ImportError(
+                f"images are read with Pillow, which comes with {LIBRARY.format(extra='images')}"
+            ) from error
         if isinstance(given, str | os.PathLike):
             try:
                 with Image.open(given) as file:
@@ -146,7 +148,7 @@ def read_texts(folder: pathlib.Path, length: int, padding: int, types: int, voca
     try:
         import tokenizers
     except ImportError as error:
-        raise ImportError(f"texts are cut into tokens by tokenizers, which comes with {LIBRARY.format(extra='text')}"
+        raise ImportError(f"texts are cut into tokens by tokenizers, in {LIBRARY.format(extra='text')}"
                           ) from error  # fmt: skip
     from mtl_jax import files
 

@@ -161,9 +161,7 @@ class Pretrained:
         plan = make_plan(leaves, source, rules, resize=resize)
         values = split_by_kind(dict(read(plan, source, leaves)), shapes)
         partition.trainable_paths(shapes["params"], freeze)
-        return Adapted(
-            model, values, freeze, plan.report, 0, (), f"the pretrained {self.encoder.spec} of {self.source}"
-        )
+        return Adapted(model, values, freeze, plan.report, 0, (), f"pretrained {self.encoder.spec}")
 
     def _head_rules(self, tasks: Sequence[Task], given: str | Mapping[str, Any] | None) -> list[tuple]:
         """Rules for the tasks that take the head along."""
@@ -243,7 +241,7 @@ def from_pretrained(
       family: one of `importing.FAMILIES`; None: recognised by the config or the names of the arrays.
       head: whether to read the head that the model ends with; False for its encoder alone.
       dtype: that the encoder computes in, such as "bfloat16"; weights stay float32.
-      **options: of the family: `pool` of "bert", `heads` of "vit", `small` of "resnet".
+      **options: of the family: `pool` and `dropout` of "bert", `heads` and `dropout` of "vit", `small` of "resnet".
 
     Raises:
       FileNotFoundError: if there is nothing.

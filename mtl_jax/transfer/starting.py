@@ -1,6 +1,7 @@
 """A model that starts from parameters of elsewhere: `fit` resumes its own run, then loads, then draws."""
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,4 +60,5 @@ def start_from(
         dataclasses.replace(t, scaler=olds[heads[t.name]].scaler) if t.name in heads else t for t in model.tasks
     )
     values = split_by_kind(dict(read(plan, opened, leaves)), shapes)
-    return Adapted(model._replace(tasks=tasks), values, freeze, plan.report, 0, tuple(heads), opened.name)
+    where = f"parameters of {pathlib.Path(opened.name).name}"
+    return Adapted(model._replace(tasks=tasks), values, freeze, plan.report, 0, tuple(heads), where)

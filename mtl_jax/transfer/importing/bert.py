@@ -46,7 +46,9 @@ def _without_first(count: int, x: Any) -> Any:
     return x[count:]
 
 
-def describe(source: Source, config: Mapping[str, Any], pool: str | None = None) -> tuple[Source, Found]:
+def describe(
+    source: Source, config: Mapping[str, Any], pool: str | None = None, dropout: float = 0.0
+) -> tuple[Source, Found]:
     """What a BERT's folder is, by its config.json.
 
     Args:
@@ -54,6 +56,7 @@ def describe(source: Source, config: Mapping[str, Any], pool: str | None = None)
       config: Hugging Face's.
       pool: how a text becomes one vector: "first" token, "mean" over tokens, "max", or "none". None: as the folder says
         (of sentence encoders), "first" where a classifier is there, and else "mean".
+      dropout: rate in training; their own is 0.1.
 
     Raises:
       ValueError: for a config that the encoder cannot follow.
@@ -102,6 +105,7 @@ def describe(source: Source, config: Mapping[str, Any], pool: str | None = None)
         "width": width, "depth": depth, "heads": heads, "hidden": hidden, "vocabulary": vocabulary, "length": length,
         "types": types, "norm": "post", "pool": pool, "activation": ACTIVATIONS[activation],
         "eps": float(config.get("layer_norm_eps", 1e-12)), **({"padding": padding} if padding else {}),
+        **({"dropout": dropout} if dropout else {}),
     }  # fmt: skip
     found = Found(
         parts.call("transformer", given), rules + head_rules, head, outputs, (*UNUSED, *more), None, (min(8, length),)
@@ -136,4 +140,4 @@ def _head(
 
 
 FAMILY = Family("bert", "BERT, RoBERTa, DistilBERT, MiniLM and sentence encoders, from a folder with config.json",
-                recognises, describe, ("pool",))  # fmt: skip
+                recognises, describe, ("pool", "dropout"))  # fmt: skip

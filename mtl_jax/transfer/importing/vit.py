@@ -70,13 +70,16 @@ def recognises(names: frozenset[str], config: Mapping[str, Any]) -> bool:
     return _names(frozenset(n.removeprefix("module.").removeprefix("vit.") for n in names)) is not None
 
 
-def describe(source: Source, config: Mapping[str, Any], heads: int | None = None) -> tuple[Source, Found]:
+def describe(
+    source: Source, config: Mapping[str, Any], heads: int | None = None, dropout: float = 0.0
+) -> tuple[Source, Found]:
     """What a ViT's file is: sizes are read from shapes, heads and epsilon from the config, or the paper's by width.
 
     Args:
       source: the weights.
       config: of its folder.
       heads: of attention, for a width that the paper does not have.
+      dropout: rate in training.
 
     Raises:
       ValueError: for a ViT that the encoder does not have, or whose number of heads nothing tells.
@@ -123,7 +126,8 @@ def describe(source: Source, config: Mapping[str, Any], heads: int | None = None
     dense = f"{called['dense']}.weight" in source.shapes
     rules += layouts.dense("head/out", called["dense"]) if dense else []
     given = {"width": width, "depth": depth, "heads": given_heads, "hidden": hidden, "patch": patch,
-             "activation": ACTIVATIONS[activation], "eps": float(config.get("layer_norm_eps", 1e-6))}  # fmt: skip
+             "activation": ACTIVATIONS[activation], "eps": float(config.get("layer_norm_eps", 1e-6)),
+             **({"dropout": dropout} if dropout else {})}  # fmt: skip
     images = Images((side, side), shorter=256) if called is TORCHVISION else Images((side, side), *HALF)
     found = Found(
         parts.call("vit", given), rules, "vector" if dense else None,
@@ -137,4 +141,4 @@ def _sequential(name: str) -> str:
     return name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
 
 
-FAMILY = Family("vit", "ViT of Hugging Face, timm, torchvision", recognises, describe, ("heads",))
+FAMILY = Family("vit", "ViT of Hugging Face, timm, torchvision", recognises, describe, ("heads", "dropout"))
