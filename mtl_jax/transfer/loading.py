@@ -119,13 +119,13 @@ def make_plan(
             kind, note, changed = _fit(part, [source.shapes[p] for p in origin.paths], leaves[path])
         except ValueError as error:
             kind, note, changed = "unfit", str(error), False
-        lines.append(Line(kind, path, origin.paths, note))
+        lines.append(Line(kind, path, tuple(source.names.get(p, p) for p in origin.paths), note))
         if kind == "loaded":
             parts[path] = part
             reshaped += [path] if changed else []
     read_of = {p for part in parts.values() for p in part.origin.paths}
     left = [p for p in source.shapes if p not in read_of]
-    lines += [Line("unused", p, note=str(tuple(source.shapes[p].shape))) for p in left]
+    lines += [Line("unused", source.names.get(p, p), note=str(tuple(source.shapes[p].shape))) for p in left]
     report = LoadReport(source.name, lines, reshaped)
     if report["uncovered"] or report["unfit"]:
         raise DoesNotFit(report)
@@ -136,7 +136,7 @@ def make_plan(
         over = [p for p in left if not any(r.fullmatch(p) for r in allowed)]
         if over:
             raise ValueError(f"{source.name} holds {len(over)} arrays that the model has no place for: "
-                             f"{', '.join(over[:6])}{', ...' * (len(over) > 6)}; is it of another model?")  # fmt: skip
+                             f"{', '.join(source.names.get(p, p) for p in over[:6])}{', ...' * (len(over) > 6)}; is it of another model?")  # fmt: skip
     return Plan(parts, report)
 
 

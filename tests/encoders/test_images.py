@@ -9,6 +9,7 @@ import pytest
 
 import mtl_jax as mtl
 from mtl_jax.encoders import base
+from mtl_jax.encoders.efficientnet_lite import Block as InvertedResidual
 from mtl_jax.encoders.resnet import Block
 from mtl_jax.encoders.unet import double
 from tests.encoders.drawing import features, variables
@@ -102,3 +103,28 @@ def test_patches_are_cut_row_by_row():
     assert found["mask"].all()
     with pytest.raises(ValueError, match="vit: 4 x 4 is 5 tokens; there are 7 positions"):
         base.apply_layers(stage, params, {}, jnp.asarray(x[:, :, :4]), train=False, key=None, prefix="e")
+
+
+def test_an_inverted_residual_by_xlas_convolutions():
+    """Widen, filter each channel, narrow, add: kernels, padding of even sizes, ReLU6 and epsilon, value by value."""
+    x = jnp.asarray(3 * np.random.default_rng(0).normal(size=(2, 6, 5, 4)), jnp.float32)
+    draw = np.random.default_rng(1)
+    for width, stride, expansion in ((4, 1, 3), (6, 2, 1)):
+        block = InvertedResidual(width, 5, stride, expansion, "batch", 1e-3)
+        shapes = jax.eval_shape(lambda b=block: b.init(jax.random.key(0), x, train=False))
+        given = jax.tree.map(lambda s: jnp.asarray(np.abs(draw.normal(size=s.shape)) + 0.1, jnp.float32), shapes)
+
+        def convolved(y, name, stride=1, groups=1, given=given):
+            kernel, names = given["params"][f"{name}_conv"]["kernel"], ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                y, kernel, (stride,) * 2, "SAME", feature_group_count=groups, dimension_numbers=names
+            )
+            norm, seen = given["params"][f"{name}_norm"], given["batch_stats"][f"{name}_norm"]
+            y = (y - seen["mean"][None, None, None]) / jnp.sqrt(seen["var"] + 1e-3)[None, None, None]
+            return y * norm["scale"][None, None, None] + norm["bias"][None, None, None]
+
+        y = x if expansion == 1 else jnp.clip(convolved(x, "expand"), 0, 6)
+        y = jnp.clip(convolved(y, "depthwise", stride, y.shape[-1]), 0, 6)
+        y = convolved(y, "project")
+        expected = x + y if stride == 1 else y
+        np.testing.assert_allclose(block.apply(given, x, train=False), expected, rtol=2e-5, atol=2e-5)

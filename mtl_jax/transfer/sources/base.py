@@ -18,12 +18,14 @@ class Source(NamedTuple):
       shapes: {path: shape and dtype} of all that it holds.
       read: (paths) -> an iterator of (path, NumPy array), in any order; only these are read from disk.
       tasks: the tasks that it was trained on, where it says so.
+      names: {path: what its files call it}, where that is another name (`renamed`).
     """
 
     name: str
     shapes: Mapping[str, jax.ShapeDtypeStruct]
     read: Callable[[Sequence[str]], Iterator[tuple[str, np.ndarray]]]
     tasks: tuple[Task, ...] = ()
+    names: Mapping[str, str] = {}
 
 
 def renamed(source: Source, names: Mapping[str, str]) -> Source:
@@ -34,7 +36,9 @@ def renamed(source: Source, names: Mapping[str, str]) -> Source:
         for old, value in source.read([names[p] for p in paths]):
             yield back[old], value
 
-    return source._replace(shapes={new: source.shapes[old] for new, old in names.items()}, read=read)
+    shapes = {new: source.shapes[old] for new, old in names.items()}
+    own = {new: source.names.get(old, old) for new, old in names.items()}
+    return source._replace(shapes=shapes, read=read, names=own)
 
 
 def of_arrays(name: str, arrays: Mapping[str, Any], tasks: tuple[Task, ...] = ()) -> Source:
