@@ -26,11 +26,11 @@ def outputs_in_order(
     Raises:
       ValueError: for tasks of unlike kinds, or a class that the old head was not trained for.
     """
-    hits = OUTPUT.fullmatch(path), OUTPUT.fullmatch(old_path)
-    if not all(hits):
+    hit, old_hit = OUTPUT.fullmatch(path), OUTPUT.fullmatch(old_path)
+    if not hit or not old_hit:
         return None
-    new = next((t for t in tasks if t.name == hits[0][1]), None)
-    old = next((t for t in old_tasks if t.name == hits[1][1]), None)
+    new = next((t for t in tasks if t.name == hit[1]), None)
+    old = next((t for t in old_tasks if t.name == old_hit[1]), None)
     if new is None or old is None:
         return None
     if new.kind != old.kind:

@@ -40,7 +40,7 @@ class LoadReport(dict):
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self[k])} {k}" for k in KINDS if self[k])
-        rows = [(x.path, x.kind, ", ".join(x.source), x.note) for x in self.lines]
+        rows: list[tuple[str, ...]] = [(x.path, x.kind, ", ".join(x.source), x.note) for x in self.lines]
         return f"from {self.source}: {counts}\n{table(rows, ('path', '', 'from', 'note'))}"
 
     __repr__ = __str__

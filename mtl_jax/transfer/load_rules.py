@@ -74,7 +74,7 @@ def _listed(rules: Any) -> list:
 def _compiled(rule: Any) -> tuple[re.Pattern, Any, Callable | None]:
     good = isinstance(rule, tuple | list) and len(rule) in (2, 3) and isinstance(rule[0], str)
     old = rule[1] if good else None
-    several = isinstance(old, tuple) and old and all(isinstance(t, str) for t in old)
+    several = isinstance(old, tuple) and bool(old) and all(isinstance(t, str) for t in old)
     good = good and (old is KEEP or isinstance(old, str) or (several and len(rule) == 3))
     if not good or (len(rule) == 3 and not (callable(rule[2]) or rule[2] is None)):
         raise ValueError(f"rule {rule!r} is none; it must be {FORM}")

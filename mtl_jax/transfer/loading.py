@@ -135,8 +135,11 @@ def make_plan(
         allowed = [re.compile(r) for r in ((unused,) if isinstance(unused, str) else unused)]
         over = [p for p in left if not any(r.fullmatch(p) for r in allowed)]
         if over:
-            raise ValueError(f"{source.name} holds {len(over)} arrays that the model has no place for: "
-                             f"{', '.join(source.names.get(p, p) for p in over[:6])}{', ...' * (len(over) > 6)}; is it of another model?")  # fmt: skip
+            names = ", ".join(source.names.get(p, p) for p in over[:6]) + (", ..." if len(over) > 6 else "")
+            raise ValueError(
+                f"{source.name} holds {len(over)} arrays that the model has no place for: {names}; is it of another "
+                "model?"
+            )
     return Plan(parts, report)
 
 
@@ -206,6 +209,7 @@ def _made(path: str, part: Part, held: dict[str, np.ndarray], leaf: Any, where: 
     value = arrays[0] if part.origin.change is None else part.origin.change(*arrays)
     value = value if part.order is None else value[..., part.order]
     if tuple(value.shape) != tuple(leaf.shape):
+        assert part.resize is not None  # else the plan would not have been made
         value = part.resize(np.asarray(value, np.float32), tuple(leaf.shape))
     value = np.asarray(value)
     if jnp.issubdtype(value.dtype, jnp.floating):

@@ -45,7 +45,7 @@ class Images(NamedTuple):
             raise ValueError("there are no images to prepare")
         pixels = np.stack([self._one(x, i) for i, x in enumerate(given)]).astype(np.float32)
         pixels = pixels[..., ::-1] if self.bgr else pixels
-        return (pixels - np.float32(self.mean)) / np.float32(self.std)
+        return (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
     def _one(self, given: Any, number: int) -> np.ndarray:
         try:
@@ -152,8 +152,8 @@ def read_texts(folder: pathlib.Path, length: int, padding: int, types: int, voca
                           ) from error  # fmt: skip
     from mtl_jax import files
 
-    settings = folder / "tokenizer_config.json"
-    settings = files.read_object(settings, {}) if settings.exists() else {}
+    said = folder / "tokenizer_config.json"
+    settings = files.read_object(said, {}) if said.exists() else {}
     if (folder / "tokenizer.json").exists():
         path = folder / "tokenizer.json"
         try:

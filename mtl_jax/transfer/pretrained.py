@@ -16,22 +16,17 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, check_inputs
 from mtl_jax.inputs import place, read_inputs
-from mtl_jax.reporting import many
 from mtl_jax.tasks import Task
 from mtl_jax.training.chunks import row_pieces
 from mtl_jax.training.start import Adapted, small_batch
 from mtl_jax.transfer import importing
-from mtl_jax.transfer.class_order import in_order
 from mtl_jax.transfer.importing import folder as folders
 from mtl_jax.transfer.importing.layouts import names_of
 from mtl_jax.transfer.load_report import LoadReport
-from mtl_jax.transfer.load_rules import KEEP
 from mtl_jax.transfer.loading import make_plan, read
+from mtl_jax.transfer.placing import encoder_rules, head_rules
 from mtl_jax.transfer.preparing import Images, Texts
 from mtl_jax.transfer.sources import of_arrays, of_variables, open_source, split_by_kind
-
-# What architectures call their copies of an encoder; those of one name lie stacked.
-PLACE = re.compile(r"(?:.*/)?(?:encoder|columns|copies|experts|experts_of/[^/]+)/(stage_\d+/.+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,77 +152,18 @@ class Pretrained:
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), Batch(example.inputs, {}, {})))
         leaves = of_variables(shapes, "the model")
         source = of_arrays(self.source, of_variables(self.variables, self.source))
-        rules = [*self._head_rules(tasks, heads), *encoder_rules(leaves, source.shapes, sharing)]
+        count = len(self.variables["params"]["head"]["out"]["bias"]) if self.head else 0
+        rules = [*head_rules(tasks, heads, self.head, self.classes, count),
+                 *encoder_rules(leaves, source.shapes, sharing)]  # fmt: skip
         plan = make_plan(leaves, source, rules, resize=resize)
         values = split_by_kind(dict(read(plan, source, leaves)), shapes)
         partition.trainable_paths(shapes["params"], freeze)
         return Adapted(model, values, freeze, plan.report, 0, (), f"pretrained {self.encoder.spec}")
 
-    def _head_rules(self, tasks: Sequence[Task], given: str | Mapping[str, Any] | None) -> list[tuple]:
-        """Rules for the tasks that take the head along."""
-        by_name = {t.name: t for t in tasks}
-        wanted = {given: self.classes} if isinstance(given, str) else dict(given or {})
-        if wanted and self.head is None:
-            raise ValueError(f"{self.source} has no head to take along")
-        rules = []
-        for name, outputs in wanted.items():
-            if name not in by_name:
-                raise parts.unknown("task of heads", name, by_name)
-            order = self._order(by_name[name], outputs)
-            change = None if order is None else lambda x, order=order: x[..., order]
-            rules += [(rf"tasks/{re.escape(name)}/head/(out/.*)", r"head/\1", change)]
-            if "(" in (self.head or ""):
-                rules += [(rf"tasks/{re.escape(name)}/head/(.*)", r"head/\1")]
-        return rules
-
-    def _order(self, task: Task, outputs: Any) -> np.ndarray | None:
-        count = len(self.variables["params"]["head"]["out"]["bias"])
-        if outputs is None:
-            return None
-        if isinstance(outputs, Mapping):
-            lost = [c for c in task.classes if c not in outputs]
-            numbers = [outputs.get(c) for c in task.classes]
-            if lost or not numbers:
-                raise ValueError(f"task {task.name!r}: heads gives no output for class {(lost or [None])[0]!r}; its "
-                                 f"classes are {', '.join(task.classes) or 'not named'}")  # fmt: skip
-            for number in numbers:
-                if not isinstance(number, int) or not 0 <= number < count:
-                    raise ValueError(f"task {task.name!r}: there is no output {number!r}; the head has 0..{count - 1}")
-            return np.array(numbers)
-        if not outputs or not task.classes:
-            whose = self.source if not outputs else f"task {task.name!r}"
-            raise ValueError(f"{whose} does not name its classes; say which outputs are meant, "
-                             f"heads={{{task.name!r}: {{'a class': 0}}}}, or None for all as they are")  # fmt: skip
-        return in_order(task.name, task.classes, outputs)
-
 
 def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> Any:
     """The architecture that `text` names, over the encoder."""
     return sharing.build(text, encoder, tasks)
-
-
-def encoder_rules(leaves: Mapping[str, Any], names: Mapping[str, Any], architecture: str) -> list[tuple]:
-    """Rules for every copy of the encoder in a model, alone or stacked; what else the model has is kept.
-
-    Raises:
-      ValueError: if some of the encoder's arrays have no place.
-    """
-    rules, placed = [], set()
-    for path, leaf in leaves.items():
-        hit = PLACE.fullmatch(path)
-        name = hit[1] if hit else ""
-        if name not in names:
-            rules.append((re.escape(path), KEEP))
-            continue
-        placed.add(name)
-        copies = leaf.shape[0] if tuple(leaf.shape[1:]) == tuple(names[name].shape) else None
-        change = None if copies is None else lambda x, copies=copies: x[None].repeat(copies, 0)
-        rules.append((re.escape(path), name, change))
-    lost = [n for n in names if n not in placed and not n.startswith("head/")]
-    if lost:
-        raise ValueError(f"sharing {architecture!r} has no place for {len(lost)} arrays of the pretrained encoder "
-                         f"({many.some(lost, 3)}); give load_parameters rules of your own")  # fmt: skip
-    return rules
 
 
 def from_pretrained(

@@ -52,9 +52,9 @@ def start_from(
     olds = {t.name: t for t in opened.tasks}
     heads: dict[str, str] = {}
     for path, part in plan.parts.items():
-        hits = OUTPUT.fullmatch(path), OUTPUT.fullmatch(part.origin.paths[0])
-        if all(hits) and hits[1][1] in olds:
-            heads[hits[0][1]] = hits[1][1]
+        new, old = OUTPUT.fullmatch(path), OUTPUT.fullmatch(part.origin.paths[0])
+        if new and old and old[1] in olds:
+            heads[new[1]] = old[1]
     # A head of a run speaks in the units that it was trained in.
     tasks = tuple(
         dataclasses.replace(t, scaler=olds[heads[t.name]].scaler) if t.name in heads else t for t in model.tasks

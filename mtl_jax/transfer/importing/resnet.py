@@ -73,7 +73,7 @@ def describe(source: Source, config: Mapping[str, Any], small: bool | None = Non
     if side == 3 and not cifar and small is None:
         raise family.refuse(source, "its first convolution is 3 x 3; say small=True if it has stride 1 and no pooling "
                                     "follows, which its weights do not tell")  # fmt: skip
-    given = {"depth": depth}
+    given: dict[str, Any] = {"depth": depth}
     given |= {} if width == (16 if cifar else 64) else {"width": width}
     given |= {"small": True} if small and not cifar else {}
     if projected is None and not cifar:
