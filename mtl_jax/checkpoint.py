@@ -157,6 +157,10 @@ class Checkpoints:
         """{path: shape} of one item on disk."""
         return {p: tuple(m.shape) for p, m in self._stored(step, item).items()}
 
+    def metadata(self, step: int, item: str) -> dict[str, Any]:
+        """{path: what has its shape and dtype} of one item on disk."""
+        return self._stored(step, item)
+
     def _stored(self, step: int, item: str) -> dict[str, Any]:
         """{path: metadata} of one item on disk; empty if the checkpoint was written without it."""
         folder = self._checked(step)

@@ -5,6 +5,7 @@ from mtl_jax.encoders.augmented import augmented as augmented
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.cnn import cnn as cnn
 from mtl_jax.encoders.conv1d import conv1d as conv1d
+from mtl_jax.encoders.efficientnet_lite import efficientnet_lite as efficientnet_lite
 from mtl_jax.encoders.for_table import for_table as for_table
 from mtl_jax.encoders.foreign.from_module import from_module as from_module
 from mtl_jax.encoders.linear import linear as linear

@@ -32,7 +32,7 @@ def shifted(
 
 def convolve(
     inputs: Float[Array, "batch ... channel"],
-    kernel: Float[Array, "... channel width"],
+    kernel: Float[Array, "... fan width"],
     window_strides: Any,
     padding: Any,
     *,
@@ -45,9 +45,12 @@ def convolve(
 ) -> Float[Array, "batch ... width"]:
     """Like `jax.lax.conv_general_dilated`, whose arguments it takes so that `flax.linen.Conv` can call it.
 
-    Arrays are [B, H, W, C] or [B, T, C]. Grouped and transposed convolutions are XLA's everywhere.
+    Arrays are [B, H, W, C] or [B, T, C]. Depthwise convolutions are sums of shifted products on a CPU, which is several
+    times quicker than XLA's. Other grouped, and transposed convolutions are XLA's everywhere.
     """
-    if jax.default_backend() != "cpu" or feature_group_count != 1 or any(d != 1 for d in lhs_dilation or ()):
+    depthwise = feature_group_count == inputs.shape[-1] == kernel.shape[-1]
+    grouped = feature_group_count != 1 and not depthwise
+    if jax.default_backend() != "cpu" or grouped or any(d != 1 for d in lhs_dilation or ()):
         return jax.lax.conv_general_dilated(
             inputs, kernel, window_strides, padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
             dimension_numbers=dimension_numbers, feature_group_count=feature_group_count, precision=precision, **more,
@@ -57,7 +60,11 @@ def convolve(
     if isinstance(padding, str):
         reach = [(n - 1) * d + 1 for n, d in zip(sides, dilation, strict=True)]
         padding = jax.lax.padtype_to_pads(inputs.shape[1:-1], reach, window_strides, padding)
-    patches = jnp.concatenate(shifted(inputs, sides, window_strides, dilation, padding, 0), -1)
+    places = shifted(inputs, sides, window_strides, dilation, padding, 0)
+    if depthwise and feature_group_count > 1:
+        weights = kernel.reshape(-1, kernel.shape[-1])
+        return functools.reduce(jnp.add, (x * w for x, w in zip(places, weights, strict=True)))
+    patches = jnp.concatenate(places, -1)
     return jnp.einsum("...p,po->...o", patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
 
 
@@ -90,10 +97,11 @@ def conv(
     init: nn.initializers.Initializer = HE,
     dtype: str | None = None,
     name: str = "conv",
+    groups: int = 1,
 ) -> nn.Conv:
     """A Linen convolution that computes with `convolve`; `kernel` is (side,) for [B, T, C], or the side of a square."""
     sides = (kernel, kernel) if isinstance(kernel, int) else kernel
     return nn.Conv(
         width, sides, strides=strides, padding=padding, kernel_dilation=dilation, use_bias=bias, dtype=dtype,
-        kernel_init=init, conv_general_dilated=convolve, name=name,
+        kernel_init=init, conv_general_dilated=convolve, feature_group_count=groups, name=name,
     )  # fmt: skip

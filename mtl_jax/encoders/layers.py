@@ -77,18 +77,20 @@ def normalise(
     dtype: str | None = None,
     name: str = "norm",
     mask: Bool[Array, "batch ..."] | None = None,
+    eps: float = 1e-5,
 ) -> Float[Array, "batch ... width"]:
     """Applies one of `NORMS` as a submodule of the caller, called `name`.
 
     Args:
       x: features.
-      norm: "batch": by channel, over the batch and all positions (momentum 0.9, epsilon 1e-5, as PyTorch's momentum
+      norm: "batch": by channel, over the batch and all positions (momentum 0.9, epsilon `eps`, as PyTorch's momentum
         0.1). "layer": at each position, over channels. "group": per row, over positions and groups of 16 channels (all
         channels, if 16 does not divide them), Wu and He, ECCV 2018, arXiv:1803.08494.
       train: use the batch's statistics and update the running ones.
       dtype: of the computation.
       name: of the submodule.
       mask: positions that statistics are taken over. Under pmap, each device's batch statistics count alike.
+      eps: of batch normalisation.
     """
     if mask is not None and norm in ("batch", "group"):
         rows = tuple(range(mask.ndim)) if norm == "batch" else tuple(range(1, mask.ndim))
@@ -97,7 +99,7 @@ def normalise(
     if norm == "batch":
         # Under pmap, statistics are those of the whole batch; under jit they are so by themselves.
         axis = data_axis()
-        module = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=axis, dtype=dtype, name=name)
+        module = nn.BatchNorm(not train, momentum=0.9, epsilon=eps, axis_name=axis, dtype=dtype, name=name)
         return module(x, mask=mask)
     if norm == "layer":
         return nn.LayerNorm(dtype=dtype, name=name)(x)

@@ -17,6 +17,7 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.encoders.convolution import conv, max_pool
 
 IMAGENET = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BOTTLENECKS = (50, 101)
 CIFAR = (20, 32, 44, 56, 110)
 SHORTCUTS = ("pad", "project")
 NORMS = ("batch", "group")
@@ -30,12 +31,13 @@ class Stem(nn.Module):
     small: bool
     norm: str
     dtype: str | None = None
+    eps: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch h w width"]:
         kernel, strides, padding = (3, 1, ONE) if self.small else (7, 2, ((3, 3), (3, 3)))
         x = conv(self.width, kernel, strides=strides, padding=padding, bias=False, dtype=self.dtype)(x)
-        x = nn.relu(layers.normalise(x, self.norm, train=train, dtype=self.dtype))
+        x = nn.relu(layers.normalise(x, self.norm, train=train, dtype=self.dtype, eps=self.eps))
         return x if self.small else max_pool(x, 3, 2, padding=1)
 
 
@@ -52,17 +54,20 @@ class Block(nn.Module):
     shortcut: str
     norm: str
     dtype: str | None = None
+    eps: float = 1e-5
+    stride_first: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch high wide channel"], *, train: bool) -> Float[Array, "batch h w width"]:
-        plan = [(1, 1, 1), (3, self.stride, 1), (1, 1, 4)] if self.bottleneck else [(3, self.stride, 1), (3, 1, 1)]
+        first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
+        plan = [(1, first, 1), (3, second, 1), (1, 1, 4)] if self.bottleneck else [(3, self.stride, 1), (3, 1, 1)]
 
         def convolved(y: Array, kernel: int, stride: int, width: int, place: str) -> Array:
             padding = ONE if kernel == 3 else "VALID"
             name = f"{place}_conv" if place == "shortcut" else f"conv_{place}"
             y = conv(width, kernel, strides=stride, padding=padding, bias=False, dtype=self.dtype, name=name)(y)
             name = f"{place}_norm" if place == "shortcut" else f"norm_{place}"
-            return layers.normalise(y, self.norm, train=train, dtype=self.dtype, name=name)
+            return layers.normalise(y, self.norm, train=train, dtype=self.dtype, name=name, eps=self.eps)
 
         y = x
         for i, (kernel, stride, times) in enumerate(plan, 1):
@@ -106,6 +111,8 @@ def resnet(
     pool: str = "mean",
     dtype: str | None = None,
     remat: bool = False,
+    eps: float = 1e-5,
+    stride_first: bool = False,
 ) -> Encoder:
     """A residual network on images [B, H, W, C], a stage per group of blocks; the stem belongs to stage 0.
 
@@ -123,6 +130,9 @@ def resnet(
       pool: "mean" over positions, "flatten", or "none" for images as they are.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
+      eps: of batch normalisation.
+      stride_first: a bottleneck's stride is on its first 1x1 convolution, as in the paper and in Keras, in place of the
+        3x3.
     """
     cifar = depth in CIFAR
     if not cifar and depth not in IMAGENET:
@@ -138,8 +148,9 @@ def resnet(
     stages = []
     for i, count in enumerate(counts):
         block = functools.partial(
-            Block, width=width * 2**i, bottleneck=depth in (50, 101), shortcut=shortcut, norm=norm, dtype=dtype
-        )
-        stages.append(Group(block, count, 2 if i else 1, None if i else Stem(width, small, norm, dtype)))
+            Block, width=width * 2**i, bottleneck=depth in BOTTLENECKS, shortcut=shortcut, norm=norm, dtype=dtype,
+            eps=eps, stride_first=stride_first,
+        )  # fmt: skip
+        stages.append(Group(block, count, 2 if i else 1, None if i else Stem(width, small, norm, dtype, eps)))
     check = layers.ImageCheck("resnet")
     return base.assemble(stages, layers.image_pool(pool, "resnet"), remat)._replace(check=check)

@@ -40,10 +40,10 @@ def shown(x: Any) -> str:
     return f"{x.dtype} {tuple(x.shape)}" if hasattr(x, "shape") else type(x).__name__
 
 
-def read_tokens(x: Any, encoder: str) -> Tokens:
+def read_tokens(x: Any, encoder: str, padding: int = 0) -> Tokens:
     """Token ids and mask, from an int array or a dict of ``tokens`` and, optionally, ``mask``, ``types``, ``affixes``.
 
-    Numbers will do as a mask, 0 where there is nothing.
+    Numbers will do as a mask, 0 where there is nothing; without one, there is nothing where the id is `padding`.
 
     Raises:
       ValueError: for other inputs, naming the encoder, what it got and what it takes.
@@ -56,7 +56,7 @@ def read_tokens(x: Any, encoder: str) -> Tokens:
     good = entries.keys() <= {"tokens", "mask", "types", "affixes"} and is_array(ids, jnp.integer, 2)
     good = good and (types is None or (is_array(types, jnp.integer, 2) and types.shape == ids.shape))
     good = good and (affixes is None or (is_array(affixes, jnp.integer, 3) and affixes.shape[:2] == ids.shape))
-    mask = as_mask(entries.get("mask", ids != 0), ids.shape) if good else None
+    mask = as_mask(entries.get("mask", ids != padding), ids.shape) if good else None
     if mask is None:
         raise ValueError(f"{encoder} got {shown(x)}; it takes {TOKENS}")
     return Tokens(jnp.asarray(ids), mask, types, affixes)
@@ -139,13 +139,14 @@ class Check(NamedTuple):
     vocabulary: int | None
     affixes: int | None = None
     types: int = 0
+    padding: int = 0
 
     def __call__(self, inputs: Any, where: Place) -> None:
         leaf = "values" if self.vocabulary is None else "tokens"
         entries = inputs if isinstance(inputs, dict) else {leaf: inputs}
         x = np.asarray(entries.get(leaf))
         mask = np.asarray(entries["mask"]) != 0 if "mask" in entries else None
-        mask = x != 0 if mask is None and self.vocabulary is not None else mask
+        mask = x != self.padding if mask is None and self.vocabulary is not None else mask
         mask = None if mask is None or mask.shape != x.shape[:2] else mask
         tables = {"tokens": (self.vocabulary, "vocabulary"), "types": (self.types or None, "types"),
                   "affixes": (self.affixes, "affixes")}  # fmt: skip

@@ -26,6 +26,7 @@ class Embeddings(nn.Module):
     dropout: float
     eps: float
     dtype: str | None = None
+    padding: int = 0
 
     @nn.compact
     def __call__(self, x: Any, *, train: bool) -> dict[str, Array]:
@@ -37,7 +38,7 @@ class Embeddings(nn.Module):
             x = sequences.read_series(x, "transformer")
             values, mask = layers.by_rows(nn.Dense(self.width, dtype=self.dtype, name="input"), x["values"]), x["mask"]
         else:
-            tokens = sequences.read_tokens(x, "transformer")
+            tokens = sequences.read_tokens(x, "transformer", self.padding)
             mask, types = tokens.mask, tokens.types
             draw = nn.initializers.normal(0.02)
             values = sequences.word_vectors(
@@ -81,13 +82,14 @@ def transformer(
     eps: float = 1e-6,
     dtype: str | None = None,
     remat: bool = False,
+    padding: int = 0,
 ) -> Encoder:
     """A transformer: stage 0 embeds, then one stage per block.
 
-    Inputs: with a vocabulary, token ids, int [B, T] where 0 is padding, or {"tokens": int [B, T], "mask": bool [B, T],
-    "types": int [B, T] (optional, the segment of each token)}; without, series, float [B, T, C] or {"values": float
-    [B, T, C], "mask": bool [B, T]}. Padding changes nothing. An id outside the vocabulary is an error in `fit`
-    and `predict`, and gives nan in the module.
+    Inputs: with a vocabulary, token ids, int [B, T] where 0 (`padding`) is padding, or {"tokens": int [B, T], "mask":
+    bool [B, T], "types": int [B, T] (optional, the segment of each token)}; without, series, float [B, T, C] or
+    {"values": float [B, T, C], "mask": bool [B, T]}. Padding changes nothing. An id outside the vocabulary is an error
+    in `fit` and `predict`, and gives nan in the module.
 
     BERT is norm="post", types=2, activation="gelu_exact", eps=1e-12.
 
@@ -109,6 +111,7 @@ def transformer(
       eps: of layer normalisation.
       dtype: computation dtype such as "bfloat16"; parameters stay float32.
       remat: compute a stage's inner values anew in the backward pass instead of keeping them.
+      padding: the id that is padding where inputs come without a mask; 1 in RoBERTa.
     """
     hidden = 4 * width if hidden is None else hidden
     attention.check("transformer", width, depth, heads, hidden, norm, activation, dropout)
@@ -118,7 +121,7 @@ def transformer(
     if positions == "rotary" and width // heads % 2:
         raise ValueError(f"transformer: rotary positions turn pairs; width={width} / heads={heads} must be even")
     sequences.check_vocabulary("transformer", vocabulary, affixes)
-    first = Embeddings(width, vocabulary, affixes, length, positions, types, norm, dropout, eps, dtype)
+    first = Embeddings(width, vocabulary, affixes, length, positions, types, norm, dropout, eps, dtype, padding)
     rest = attention.blocks(depth, heads, hidden, norm, dropout, activation, eps, dtype, causal, positions == "rotary")
-    check = sequences.Check("transformer", vocabulary, affixes, types)
+    check = sequences.Check("transformer", vocabulary, affixes, types, padding)
     return base.assemble((first, *rest), sequences.pool(pool, "transformer"), remat)._replace(check=check)

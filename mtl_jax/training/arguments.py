@@ -58,6 +58,8 @@ def check_model(model: Any) -> None:
         raise ValueError(f"model is the text {model!r}; build it: mtl.sharing.build({model!r}, encoder, data.tasks)")
     if isinstance(model, Dataset):
         raise ValueError("model is a data set; the model comes first, then the data")
+    if hasattr(model, "encoder") and hasattr(model, "adapt"):
+        raise ValueError("model is a pretrained one without tasks; model.adapt(data.tasks) makes what fit takes")
     if hasattr(model, "variables") and not isinstance(model, Adapted):
         raise ValueError(
             "model is a run; mtl.transfer.adapt(run, tasks) carries it to new tasks, run.model is its model"

@@ -16,10 +16,12 @@ CONVOLUTIONS = [
     ((3,), (1,), "SAME", (1,)), ((3,), (1,), ((4, 0),), (2,)), ((4,), (3,), "SAME", (1,)),
 ]  # fmt: skip
 
+DEPTHWISE = [((3, 3), (1, 1), "SAME", (1, 1)), ((5, 5), (2, 2), "SAME", (1, 1)), ((3,), (1,), ((2, 0),), (1,))]
+
 
 def test_convolutions_are_xlas():
-    """Values and gradients against jax.lax.conv_general_dilated, in float64."""
-    draw = np.random.default_rng(0)
+    """Values and gradients against jax.lax.conv_general_dilated, depthwise ones too, in float64."""
+    draw, every = np.random.default_rng(0), CONVOLUTIONS + DEPTHWISE
 
     def summed(function):
         def loss(x, w):
@@ -28,20 +30,23 @@ def test_convolutions_are_xlas():
         return jax.value_and_grad(loss, (0, 1), has_aux=True)
 
     with jax.enable_x64(True):
-        inputs = [jnp.asarray(draw.normal(size=(2, 7, 6, 3)[: 2 + len(k[0])][:-1] + (3,))) for k in CONVOLUTIONS]
-        kernels = [jnp.asarray(draw.normal(size=(*k[0], 3, 4))) for k in CONVOLUTIONS]
+        inputs = [jnp.asarray(draw.normal(size=(2, 7, 6, 3)[: 2 + len(k[0])][:-1] + (3,))) for k in every]
+        kernels = [jnp.asarray(draw.normal(size=(*k[0], *((3, 4) if k in CONVOLUTIONS else (1, 3))))) for k in every]
 
         @jax.jit
         def both(inputs, kernels):
             found, expected = [], []
-            for x, w, (_, strides, padding, dilation) in zip(inputs, kernels, CONVOLUTIONS, strict=True):
+            for x, w, (_, strides, padding, dilation) in zip(inputs, kernels, every, strict=True):
+                groups = 1 if w.shape[-2] == 3 else 3
                 names = ("NHWC", "HWIO", "NHWC") if len(strides) == 2 else ("NWC", "WIO", "NWC")
 
-                def own(x, w, s=strides, p=padding, d=dilation):
-                    return convolution.convolve(x, w, s, p, rhs_dilation=d)
+                def own(x, w, s=strides, p=padding, d=dilation, g=groups):
+                    return convolution.convolve(x, w, s, p, rhs_dilation=d, feature_group_count=g)
 
-                def xla(x, w, s=strides, p=padding, d=dilation, n=names):
-                    return jax.lax.conv_general_dilated(x, w, s, p, rhs_dilation=d, dimension_numbers=n)
+                def xla(x, w, s=strides, p=padding, d=dilation, n=names, g=groups):
+                    return jax.lax.conv_general_dilated(
+                        x, w, s, p, rhs_dilation=d, dimension_numbers=n, feature_group_count=g
+                    )
 
                 found.append(summed(own)(x, w))
                 expected.append(summed(xla)(x, w))

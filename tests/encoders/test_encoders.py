@@ -37,6 +37,7 @@ TABLE_OF_ENCODERS = [
     ("cnn(features=(2, 3), window=1, pool='none')", IMAGE, (8, 8, 3)),
     ("resnet(depth=20, width=2, norm='group')", IMAGE, (8,)),
     ("augmented('cnn(features=(2, 3))', flip=True)", IMAGE, (12,)),
+    ("efficientnet_lite(norm='group')", draw(4, 32, 32, 3), (1280,)),
     ("vgg(depth=11, width=2, norm='group')", draw(4, 32, 32, 1), (16,)),
     ("vit(width=4, depth=1, heads=2, patch=4)", IMAGE, (4,)),
     ("unet(features=(2, 3, 4), norm='group')", IMAGE, (8, 8, 2)),
@@ -65,7 +66,11 @@ def test_the_table_lists_every_encoder():
     assert {text.split("(")[0] for text, _, _ in TABLE_OF_ENCODERS} == set(mtl.encoders.NAMES)
 
 
-@pytest.mark.parametrize("text, x, shape", TABLE_OF_ENCODERS, ids=NAMES_IN_TABLE)
+@pytest.mark.parametrize("text, x, shape", [
+    # Sixteen blocks take long to compile; one is compared with XLA's convolutions in test_images.py.
+    pytest.param(*row, id=name, marks=pytest.mark.slow if "efficientnet" in name else ())
+    for row, name in zip(TABLE_OF_ENCODERS, NAMES_IN_TABLE, strict=True)
+])  # fmt: skip
 def test_what_every_encoder_does(text, x, shape):
     """Shape and dtype; rows do not meet; two rows draw the variables of all; with dtype='bfloat16' features are so and
     parameters are float32; rematerialised, it has the same paths.

@@ -1,10 +1,6 @@
-"""ResNet, VGG, U-Net and ViT: published sizes, pieces by hand, and published weights on real images."""
+"""ResNet, VGG, U-Net and ViT: published sizes, pieces by hand."""
 
 import itertools
-import json
-import os
-import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +8,11 @@ import numpy as np
 import pytest
 
 import mtl_jax as mtl
-from mtl_jax import partition
 from mtl_jax.encoders import base
+from mtl_jax.encoders.efficientnet_lite import Block as InvertedResidual
 from mtl_jax.encoders.resnet import Block
 from mtl_jax.encoders.unet import double
 from tests.encoders.drawing import features, variables
-
-DATA = os.environ.get("MTL_JAX_DATA")
 
 
 def count(text, shape):
@@ -43,6 +37,9 @@ def count(text, shape):
         ("vgg(depth=11)", (224, 224, 3), 25089 * 4096 + 4097 * 4096 + 4097 * 1000, 132_863_336, 25088),
         ("vgg(depth=16)", (224, 224, 3), 25089 * 4096 + 4097 * 4096 + 4097 * 1000, 138_357_544, 25088),
         ("vgg(depth=19)", (224, 224, 3), 25089 * 4096 + 4097 * 4096 + 4097 * 1000, 143_667_240, 25088),
+        # timm's tf_efficientnet_lite0 and 4
+        ("efficientnet_lite()", (224, 224, 3), 1281 * 1000, 4_652_008, 1280),
+        ("efficientnet_lite(variant=4)", (300, 300, 3), 1281 * 1000, 13_006_568, 1280),
         # ViT-B/16 of torchvision
         ("vit(width=768, depth=12, heads=12, patch=16)", (224, 224, 3), 769 * 1000, 86_567_656, 768),
     ],
@@ -108,53 +105,26 @@ def test_patches_are_cut_row_by_row():
         base.apply_layers(stage, params, {}, jnp.asarray(x[:, :, :4]), train=False, key=None, prefix="e")
 
 
-def read_safetensors(path):
-    """{name: array}: 8 bytes for the header's length, a JSON header, then the values."""
-    raw = pathlib.Path(path).read_bytes()
-    size = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + size])
-    header.pop("__metadata__", None)
-    at = {name: (8 + size + e["data_offsets"][0], 8 + size + e["data_offsets"][1], e) for name, e in header.items()}
-    types = {"F32": np.float32, "I64": np.int64}
-    return {n: np.frombuffer(raw[a:b], types[e["dtype"]]).reshape(e["shape"]) for n, (a, b, e) in at.items()}
+def test_an_inverted_residual_by_xlas_convolutions():
+    """Widen, filter each channel, narrow, add: kernels, padding of even sizes, ReLU6 and epsilon, value by value."""
+    x = jnp.asarray(3 * np.random.default_rng(0).normal(size=(2, 6, 5, 4)), jnp.float32)
+    draw = np.random.default_rng(1)
+    for width, stride, expansion in ((4, 1, 3), (6, 2, 1)):
+        block = InvertedResidual(width, 5, stride, expansion, "batch", 1e-3)
+        shapes = jax.eval_shape(lambda b=block: b.init(jax.random.key(0), x, train=False))
+        given = jax.tree.map(lambda s: jnp.asarray(np.abs(draw.normal(size=s.shape)) + 0.1, jnp.float32), shapes)
 
+        def convolved(y, name, stride=1, groups=1, given=given):
+            kernel, names = given["params"][f"{name}_conv"]["kernel"], ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                y, kernel, (stride,) * 2, "SAME", feature_group_count=groups, dimension_numbers=names
+            )
+            norm, seen = given["params"][f"{name}_norm"], given["batch_stats"][f"{name}_norm"]
+            y = (y - seen["mean"][None, None, None]) / jnp.sqrt(seen["var"] + 1e-3)[None, None, None]
+            return y * norm["scale"][None, None, None] + norm["bias"][None, None, None]
 
-def imported(encoder, weights, x):
-    """(params, state) from PyTorch's names: every leaf is found and fits."""
-    params, state = variables(encoder, x)
-    leaf = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-
-    def load(path, like):
-        path = path.replace("batch_stats/", "")
-        stage, block = re.match(r"stage_(\d)/(?:stem|block_(\d+))/", path).groups()
-        kind, number = re.search(r"(conv|norm)(?:_(\d))?/", path).groups()
-        module = {"conv": "conv", "norm": "bn"}[kind] + (number or "1")
-        module = module if block is None else f"layer{int(stage) + 1}.{block}.{module}"
-        value = weights[f"{module}.{leaf[path.split('/')[-1]]}"]
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        assert value.shape == like.shape, path
-        return jnp.asarray(value)
-
-    return [partition.unflatten({p: load(p, v) for p, v in partition.flatten(t).items()}, t) for t in (params, state)]
-
-
-@pytest.mark.skipif(not DATA, reason="set MTL_JAX_DATA to a folder with cifar10 and pretrained")
-def test_published_weights_classify_cifar10():
-    """resnet20 of akamaster/pytorch_resnet_cifar10: 91.5% of the first 1,000 test images in PyTorch."""
-    from matplotlib import image
-
-    root = pathlib.Path(DATA)
-    pixels = image.imread(root / "cifar10" / "cifar10_batch_50.png")[..., :3].reshape(1000, 32, 32, 3)
-    text = (root / "cifar10" / "cifar10_labels.js").read_text()
-    labels = np.array([int(n) for n in re.findall(r"\d+", text.split("=", 1)[1])])[50_000:51_000]
-    x = (pixels - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    x = jnp.asarray(x, jnp.float32)
-    weights = read_safetensors(next((root / "pretrained").glob("resnet20-*.safetensors")))
-    encoder = mtl.encoders.resnet(depth=20)
-    params, state = imported(encoder, weights, x)
-    used = len(jax.tree.leaves((params, state)))
-    assert used + 2 == sum(not n.endswith("num_batches_tracked") for n in weights)  # all but the dense layer's
-    forward = jax.jit(lambda x: features(encoder, params, state, x)[0])
-    found = np.concatenate([forward(x[i : i + 100]) for i in range(0, 1000, 100)])
-    logits = found @ weights["linear.weight"].T + weights["linear.bias"]
-    assert abs((logits.argmax(1) == labels).mean() - 0.915) <= 0.003
+        y = x if expansion == 1 else jnp.clip(convolved(x, "expand"), 0, 6)
+        y = jnp.clip(convolved(y, "depthwise", stride, y.shape[-1]), 0, 6)
+        y = convolved(y, "project")
+        expected = x + y if stride == 1 else y
+        np.testing.assert_allclose(block.apply(given, x, train=False), expected, rtol=2e-5, atol=2e-5)

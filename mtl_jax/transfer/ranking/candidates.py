@@ -14,10 +14,10 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.tables.difference import difference
 from mtl_jax.encoders.base import Encoder, apply_layers, check_inputs, layers
-from mtl_jax.heads.base import mean_over_positions
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.inputs import in_form_of, place, read_inputs
 from mtl_jax.model import spread
-from mtl_jax.tasks import prediction
+from mtl_jax.predictions import prediction
 from mtl_jax.training.chunks import row_pieces
 from mtl_jax.training.loading import load_run
 from mtl_jax.training.run import Run
