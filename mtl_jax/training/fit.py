@@ -83,7 +83,8 @@ def fit(
         head that `transfer.adapt` carried keeps its own).
       balancer: a balancing method or its text; None means `balancing.equal()`. Several methods of one shape train side
         by side with every seed; member ``m * len(seed) + s`` of the run is method m's.
-      optimizer: an optax optimizer or its text, applied to ``shared`` and to each task apart; None means adam(1e-3).
+      optimizer: an optax optimizer or its text, applied to ``shared`` and to each task apart; None means adam(1e-3), or
+        what the method of `transfer.adapt` has by default.
       num_steps: steps in all, those before a resume included. A larger number continues a run; intervals that were not
         named stay as they were.
       batch_size: rows per step over all devices (per task, where tasks have inputs of their own).
@@ -91,7 +92,8 @@ def fit(
         has a leading axis of members.
       freeze: regex, several, or (regex, trains) rules over parameter paths. Frozen modules run as in inference.
       clip_norm: bound on the norm of the gradient of all trainable leaves together.
-      learning_rate_factors: (regex, factor) rules over parameter paths.
+      learning_rate_factors: (regex, factor) rules over parameter paths; () means those of the method of
+        `transfer.adapt`.
       l1, l2: penalties on trainable kernels, outside the balancer.
       joint_losses: losses over several tasks' outputs, outside the balancer.
       task_schedule: which tasks train at which step: "joint", or a schedule of `training.schedule` or its text.
@@ -131,6 +133,8 @@ def fit(
     arguments.check_flag("fallback", fallback)
     arguments.check_rest(clip_norm, l1, l2, patience, task_schedule, joint_losses, mesh, config)
     adapted = model if isinstance(model, Adapted) else None
+    if adapted:
+        optimizer, learning_rate_factors = adapted.defaults(optimizer, learning_rate_factors)
     model = adapted.model if adapted else model
     source, own_config = data.spec, config is not None
     model, tasks, data = resolve_model(model, data, adapted.carried if adapted else ())
