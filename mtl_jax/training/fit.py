@@ -134,7 +134,7 @@ def fit(
     arguments.check_rest(clip_norm, l1, l2, patience, task_schedule, joint_losses, mesh, config)
     adapted = model if isinstance(model, Adapted) else None
     if adapted:
-        optimizer, learning_rate_factors = adapted.defaults(optimizer, learning_rate_factors)
+        optimizer, learning_rate_factors = adapted.defaults(optimizer, learning_rate_factors, freeze)
     model = adapted.model if adapted else model
     source, own_config = data.spec, config is not None
     model, tasks, data = resolve_model(model, data, adapted.carried if adapted else ())

@@ -36,6 +36,7 @@ class Adapted(NamedTuple):
       columns: how the columns of the source run's table were encoded; None if it was none.
       method: the fine-tuning method (`transfer.methods`); None for none.
       factors: the method's rules of factors on the learning rate.
+      asked: what `adapt` was given as `freeze`; `freeze` has the method's rules, too.
     """
 
     model: MultiTaskModel
@@ -48,8 +49,9 @@ class Adapted(NamedTuple):
     columns: Any = None
     method: Any = None
     factors: partition.Rules = ()
+    asked: Any = None
 
-    def defaults(self, optimizer: Any, factors: partition.Rules) -> tuple[Any, partition.Rules]:
+    def defaults(self, optimizer: Any, factors: partition.Rules, freeze: Any) -> tuple[Any, partition.Rules]:
         """(optimizer, factors on its rate): those that are given, and for what is not the method's.
 
         Raises:
@@ -57,6 +59,9 @@ class Adapted(NamedTuple):
         """
         if self.method is None:
             return optimizer, factors
+        if freeze is not None:
+            raise ValueError(f"freeze={freeze!r} beside method {self.method.name!r}: give it to `adapt`, so that the "
+                             "method's own rules come after it")  # fmt: skip
         if self.method.stages is not None or self.method.solve is not None:
             how = "in several stages" if self.method.solve is None else "in closed form"
             raise ValueError(f"method {self.method.name!r} trains {how}: give it to mtl.transfer.fine_tune(adapted, data)")

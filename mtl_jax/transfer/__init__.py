@@ -2,5 +2,6 @@
 
 from mtl_jax.transfer import methods
 from mtl_jax.transfer.adapt import adapt
+from mtl_jax.transfer.fine_tune import fine_tune
 
-__all__ = ["adapt", "methods"]
+__all__ = ["adapt", "fine_tune", "methods"]

@@ -109,7 +109,7 @@ def adapt(
         raise ValueError(f"the run's parameters do not fit the new model: reshaped {', '.join(reshaped)}")
     if not report["loaded"]:
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
-    source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
+    asked, source = freeze, f"a run of {run.data or 'data of its own'}, {run.steps} steps"
     if method is not None:
         measure(method, model, shapes, example, given["params"], run.members)
         given["state"] |= before(shapes["state"], given["params"], kept)
@@ -117,7 +117,8 @@ def adapt(
         source += f", by {method.spec or method.name}"
     trainable = partition.trainable_paths(shapes["params"], freeze)
     factors = () if method is None else factors_of(method, trainable, model.encoder)
-    return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns, method, factors)
+    return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns, method, factors,
+                   asked)  # fmt: skip
 
 
 def prepared(run: Run, method: Method | str | None, old: Dataset | None) -> tuple[Method | None, dict[str, Any]]:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.transfer.methods import base, lora
+from mtl_jax.transfer.methods import base
 from mtl_jax.transfer.methods.base import ADDED, HEADS, KERNELS, Addition, Leaves, Method
+from mtl_jax.transfer.methods.lora import check, pair, product
 
 
 def norms(kernel: Any) -> Any:
@@ -20,7 +21,7 @@ def norms(kernel: Any) -> Any:
 def weights(node: Leaves, name: str, added: Leaves, scale: float) -> Leaves:
     """m (W + s A B) / ||W + s A B||, whose norm no gradient goes through."""
     kernel = node[name]
-    moved = kernel + lora.product(added, scale, kernel)
+    moved = kernel + product(added, scale, kernel)
     length = jax.lax.stop_gradient(norms(moved))
     tiny = jnp.finfo(kernel.dtype).tiny
     return {name: moved * (added["magnitude"] / jnp.maximum(length, tiny)).astype(kernel.dtype)}
@@ -35,10 +36,10 @@ def dora(rank: int = 8, alpha: float | None = None, paths: str | Sequence[str] |
     Args:
       rank, alpha, paths: as in `lora`.
     """
-    scale = lora.check("dora", rank, alpha) / rank
+    scale = check("dora", rank, alpha) / rank
     paths = base.regexes("dora: paths", paths, (KERNELS,))
     adds = Addition(
-        functools.partial(lora.pair, rank=rank), measured=lambda value: {"magnitude": norms(value)},
+        functools.partial(pair, rank=rank), measured=lambda value: {"magnitude": norms(value)},
         weights=functools.partial(weights, scale=scale), targets=paths,
     )  # fmt: skip
     return Method(1e-3, (*ADDED, *HEADS), adds=adds)

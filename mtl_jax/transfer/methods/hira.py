@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_jax import parts
-from mtl_jax.transfer.methods import base, lora
+from mtl_jax.transfer.methods import base
 from mtl_jax.transfer.methods.base import ADDED, HEADS, KERNELS, Addition, Leaves, Method
+from mtl_jax.transfer.methods.lora import pair, product
 
 
 def weights(node: Leaves, name: str, added: Leaves) -> Leaves:
     """W + W * (A B), entry by entry."""
     kernel = node[name]
-    return {name: kernel + kernel * lora.product(added, 1.0, kernel)}
+    return {name: kernel + kernel * product(added, 1.0, kernel)}
 
 
 @parts.recorded()
@@ -27,5 +28,5 @@ def hira(rank: int = 8, paths: str | Sequence[str] | None = None) -> Method:
     """
     parts.check_whole("hira: rank", rank)
     paths = base.regexes("hira: paths", paths, (KERNELS,))
-    adds = Addition(functools.partial(lora.pair, rank=rank), weights=weights, targets=paths)
+    adds = Addition(functools.partial(pair, rank=rank), weights=weights, targets=paths)
     return Method(3e-3, (*ADDED, *HEADS), adds=adds)

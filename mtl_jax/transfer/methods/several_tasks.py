@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from mtl_jax import parts
-from mtl_jax.transfer.methods import base, lora
+from mtl_jax.transfer.methods import base
 from mtl_jax.transfer.methods.base import ADDED, HEADS, KERNELS, Addition, Call, Leaves, Method, Site
+from mtl_jax.transfer.methods.lora import check, pair
 
 
 def pairs(key: Any, site: Site, count: int, rank: int) -> Leaves:
@@ -54,14 +55,14 @@ def mtlora(
       paths: regexes of the kernels; None for all shared ones of the encoder.
     """
     parts.check_whole("mtlora: task_rank", task_rank)
-    scale = lora.check("mtlora", rank, alpha) / rank
+    scale = check("mtlora", rank, alpha) / rank
     own_scale = 1.0 if alpha is None else alpha / task_rank
 
     def init(key: Any, site: Site) -> Leaves:
-        return lora.pair(key, site, rank)
+        return pair(key, site, rank)
 
     def init_task(key: Any, site: Site) -> Leaves:
-        return {f"task_{k}": x for k, x in lora.pair(key, site, task_rank).items()}
+        return {f"task_{k}": x for k, x in pair(key, site, task_rank).items()}
 
     def both(added: Leaves) -> list[tuple[Any, Any]]:
         found = [(added["a"], scale * added["b"])]
@@ -93,7 +94,7 @@ def mtl_lora(
       temperature: of the mixture.
       paths: regexes of the kernels; None for all shared ones of the encoder.
     """
-    scale = lora.check("mtl_lora", rank, alpha) / rank
+    scale = check("mtl_lora", rank, alpha) / rank
     parts.check_whole("mtl_lora: ups", ups)
     base.check_between("mtl_lora: temperature", temperature, 0, float("inf"), open_low=True)
 
@@ -132,7 +133,7 @@ def polytropon(
       alpha: numerator of the scale; None for a scale of 1.
       paths: regexes of the kernels; None for all shared ones of the encoder.
     """
-    scale = lora.check("polytropon", rank, alpha) / rank
+    scale = check("polytropon", rank, alpha) / rank
     parts.check_whole("polytropon: skills", skills)
 
     def init(key: Any, site: Site) -> Leaves:
