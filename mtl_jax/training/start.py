@@ -64,7 +64,9 @@ class Adapted(NamedTuple):
                              "method's own rules come after it")  # fmt: skip
         if self.method.stages is not None or self.method.solve is not None:
             how = "in several stages" if self.method.solve is None else "in closed form"
-            raise ValueError(f"method {self.method.name!r} trains {how}: give it to mtl.transfer.fine_tune(adapted, data)")
+            raise ValueError(
+                f"method {self.method.name!r} trains {how}: give it to mtl.transfer.fine_tune(adapted, data)"
+            )
         if optimizer is None:
             optimizer = parts.call(self.method.optimizer, {"learning_rate": self.method.learning_rate})
         if self.method.wraps is not None:

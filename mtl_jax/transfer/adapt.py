@@ -30,7 +30,7 @@ def adapt(
     freeze: Any = None,
     load: partition.Rules = (("shared/.*", True),),
     model: MultiTaskModel | None = None,
-    method: Method | str | None = None,
+    method: Any = None,
     old: Dataset | None = None,
 ) -> Adapted:
     """A model of the same make on `tasks`, to be given to `fit`, with parameters and statistics of `run`.
@@ -121,7 +121,7 @@ def adapt(
                    asked)  # fmt: skip
 
 
-def prepared(run: Run, method: Method | str | None, old: Dataset | None) -> tuple[Method | None, dict[str, Any]]:
+def prepared(run: Run, method: Any, old: Dataset | None) -> tuple[Method | None, dict[str, Any]]:
     """(the method with all that it needs of the run, {path: array} of what it keeps in the state)."""
     method = None if method is None else read(method)
     if old is not None and (method is None or method.prepare is None):

@@ -223,7 +223,7 @@ def read_adapter(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, np
                 text = (stored.metadata() or {}).get(HEADER, "")
                 arrays = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118 (it is no dict)
         else:
-            with np.load(place, allow_pickle=False) as stored:
+            with open(place, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 text = stored[HEADER].tobytes().decode()
                 arrays = {k: stored[k] for k in stored.files if k != HEADER}
         about = json.loads(text)

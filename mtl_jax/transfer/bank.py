@@ -5,7 +5,7 @@ In a mixed batch the trunk's kernels are multiplied once with all rows; what an 
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -75,9 +75,7 @@ class Bank:
             return "some of what they add is part of a weight"
         return None
 
-    def predict(
-        self, inputs: Any, adapters: Sequence[str], batch_size: int = 256
-    ) -> dict[str, dict[str, np.ndarray]]:
+    def predict(self, inputs: Any, adapters: Any, batch_size: int = 256) -> dict[str, dict[str, np.ndarray]]:
         """{adapter: {task: predictions of its rows, in their order}} of a batch whose rows are of several adapters.
 
         Args:
@@ -93,7 +91,9 @@ class Bank:
             self.use(name)
         inputs = self.trunk._read(inputs)
         if isinstance(inputs, PerTask):
-            raise ValueError("rows of several adapters are rows of one array; inputs of each task's own go to use(name)")
+            raise ValueError(
+                "rows of several adapters are rows of one array; inputs of each task's own go to use(name)"
+            )
         rows = num_rows(Batch(inputs, {}, {}))
         if len(names) != rows:
             raise ValueError(f"{len(names)} names of adapters were given for {rows} rows; give one a row")

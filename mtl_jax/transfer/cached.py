@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import partition
@@ -42,10 +43,10 @@ def why_not(adapted: Adapted, variables: Any, trainable: frozenset[str], example
 
         def encoded(moving: dict[str, Any], rest: Any) -> Any:
             read = {**rest, "params": partition.unflatten(moving, rest["params"])}
-            features, changed, aux = model.encode(read, example, train=lambda path: _under(path, trainable), rng=key)
+            features, changed, aux = model.encode(read, rows, train=lambda path: _under(path, trainable), rng=key)
             return features, changed, aux["losses"]
 
-        key = jax.random.key(0)
+        key, rows = jax.random.key(0), Batch(jax.tree.map(jnp.asarray, example.inputs), {}, {})
         enters = reached(encoded, moving, variables)[0]
         early = [p for p, yes in enters.items() if yes]
     return f"{early[0]} trains, and features depend on it" if early else None

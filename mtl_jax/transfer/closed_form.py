@@ -92,7 +92,7 @@ def of_task(task: Task, data: Dataset, penalties: Sequence[float]) -> tuple[dict
 def rows(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(features [N, width], targets [N, out], where there is a label [N, out], weights of rows [N])."""
     split = centred([task], split)
-    x = np.asarray(mean_over_positions(inputs_of(split.inputs, task.name)), np.float64)
+    x = np.asarray(vectors(split, task.name), np.float64)
     target, mask = np.asarray(split.targets[task.name]), np.asarray(split.masks[task.name])
     weights = np.ones(len(x)) if task.name not in (split.weights or {}) else np.asarray(split.weights[task.name])
     if KINDS[task.kind].labels == "classes":
@@ -104,6 +104,11 @@ def rows(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
         y = scaled.reshape(len(x), -1).astype(np.float64)
     there = np.broadcast_to(aligned(mask, y) if mask.ndim <= y.ndim else mask.reshape(y.shape), y.shape)
     return x, np.where(there, y, 0), there, weights
+
+
+def vectors(split: Batch, task: str) -> np.ndarray:
+    """[N, width], the features as the head reads them."""
+    return np.asarray(mean_over_positions(jax.tree.map(jnp.asarray, inputs_of(split.inputs, task))))
 
 
 def by_column(
@@ -138,7 +143,7 @@ def scaled_logits(task: Task, split: Batch, fit: tuple[np.ndarray, np.ndarray]) 
 def loss_of(task: Task, split: Batch, fit: tuple[np.ndarray, np.ndarray]) -> float:
     """The task's mean loss on the labels of a split."""
     split = centred([task], split)
-    x = np.asarray(mean_over_positions(inputs_of(split.inputs, task.name)))
+    x = vectors(split, task.name)
     outputs = (x @ fit[0] + fit[1]).astype(np.float32)
     outputs = outputs[:, 0] if task.size is None else outputs
     weights = (split.weights or {}).get(task.name)

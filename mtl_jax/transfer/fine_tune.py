@@ -207,9 +207,7 @@ def heads_only(adapted: Adapted, data: Dataset, cache: bool | None, given: dict[
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", SCALE)
         run = fit(start, features, **{**given, "freeze": None})
-    whole = {
-        kind: {"shared": variables[kind]["shared"], "tasks": run.variables[kind]["tasks"]} for kind in variables
-    }
+    whole = {kind: {"shared": variables[kind]["shared"], "tasks": run.variables[kind]["tasks"]} for kind in variables}
     return dataclasses.replace(
         run, model=model, variables=whole, example=Batch(example.inputs, *example[1:]), columns=chosen.columns,
         data=data.spec, state=None, trainable=trainable, _compiled={},

@@ -49,9 +49,7 @@ def expected_open(log_alpha: Any) -> Any:
 
 
 @parts.recorded()
-def diff_pruning(
-    sparsity: float = 1e-3, start: float = 2.0, paths: str | Sequence[str] | None = None
-) -> Method:
+def diff_pruning(sparsity: float = 1e-3, start: float = 2.0, paths: str | Sequence[str] | None = None) -> Method:
     """A sparse difference: theta + z w, with a gate z per entry that a penalty on the number of open ones closes.
 
     Where it departs from the paper: gates are at the median of their hard concrete distribution, in training too, where

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from mtl_jax import parts
 from mtl_jax.transfer.methods import base

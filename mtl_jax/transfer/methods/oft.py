@@ -36,7 +36,7 @@ def init(key: Any, site: Site, block: int) -> Leaves:
 
 def weights(node: Leaves, name: str, added: Leaves) -> Leaves:
     """diag(R_1, ..., R_n) W."""
-    kernel, upper = node[name], added["rotation"]
+    kernel, upper = node[name], jnp.asarray(added["rotation"])
     matrix = base.as_matrix(kernel)
     size = matrix.shape[0] // len(upper)
     turned = rotations(upper, size) @ matrix.reshape(len(upper), size, -1).astype(upper.dtype)
