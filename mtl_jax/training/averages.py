@@ -99,6 +99,6 @@ def check_averages(opt_state: Any, trunk_states: int, kept_by_validation: bool) 
         raise ValueError("this optimizer is evaluated at one average of the trunk; alternating(optimizer='per_task') "
                          "would keep one per task: use optimizer='one'")  # fmt: skip
     if not kept_by_validation:
-        raise ValueError("this optimizer is evaluated elsewhere than it trains, at parameters that a workdir holds only of "
-                         "what validation chose; give a validation split, or no workdir")  # fmt: skip
+        raise ValueError("this optimizer is evaluated elsewhere than it trains, at parameters that a workdir holds "
+                         "only of what validation chose; give a validation split, or no workdir")  # fmt: skip
     return True

@@ -125,8 +125,11 @@ def prepared(run: Run, method: Any, old: Dataset | None) -> tuple[Method | None,
     """(the method with all that it needs of the run, {path: array} of what it keeps in the state)."""
     method = None if method is None else read(method)
     if old is not None and (method is None or method.prepare is None):
-        raise ValueError(f"old is given, and {'no method' if method is None else f'method {method.name!r}'} asks for "
-                         "the old data; 'ewc' does, and `transfer.rehearsal` mixes their rows with the new ones")  # fmt: skip
+        which = "no method" if method is None else f"method {method.name!r}"
+        raise ValueError(
+            f"old is given, and {which} asks for the old data; 'ewc' does, and `transfer.rehearsal` mixes their rows "
+            "with the new ones"
+        )
     if method is None:
         return None, {}
     if run.model.base is not None:

@@ -92,7 +92,7 @@ def only(run: Run, task: str) -> Run:
                                identity={}, state=None, _compiled={})  # fmt: skip
 
 
-# --- what an adapter is -----------------------------------------------------------------------------------------------
+# --- what an adapter is ---------------------------------------------------------------------------------------------
 def adapter_of(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(description, {path: array}) of what a run has besides the trunk that it was adapted from."""
     check_run(run)
@@ -178,7 +178,7 @@ def put_on(trunk: Run, about: dict[str, Any], arrays: dict[str, np.ndarray], whe
     return Run(model, tasks, variables, [], trunk.example, config={"method": about["method"]}, columns=trunk.columns)
 
 
-# --- files -------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------------
 def save_adapter(run: Run, path: str | pathlib.Path) -> int:
     """Writes what a run has besides its trunk: what was added, what else trained, and the heads. Returns its bytes.
 

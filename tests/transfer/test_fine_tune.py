@@ -35,7 +35,7 @@ def predicted(run):
     return run.predict(new().test.inputs)
 
 
-# --- one fit -------------------------------------------------------------------------------------------------------------
+# --- one fit --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("text", ["lora(rank=2)", *(pytest.param(t, marks=pytest.mark.slow) for t in (
     "bitfit", "adapters", "dora", "mtlora", "mtl_lora", "polytropon", "lora(per_task=True)", "sam", "ema", "mixup",
     "l2_sp", "delta_features", "distillation", "diff_pruning", "layerwise", "oft"))])  # fmt: skip
@@ -62,7 +62,7 @@ def test_what_does_not_train_keeps_its_bits_under_a_balancer(text):
         tiny.assert_close(again.predict(data.test.inputs), run.predict(data.test.inputs), rtol=1e-4, atol=1e-4)
 
 
-# --- features that stay ------------------------------------------------------------------------------------------------
+# --- features that stay ---------------------------------------------------------------------------------------------
 def test_features_computed_once_give_the_same_run():
     runs = [transfer.fine_tune(source(), new(), method="probe", cache=c, **SHORT) for c in (True, False)]
     tiny.assert_close(runs[0].variables, runs[1].variables, rtol=1e-5, atol=1e-6)
@@ -91,13 +91,13 @@ def test_the_closed_form_is_ridge_regression_by_scikit_learn():
 
     several = transfer.fine_tune(source(), tiny.data(), method="probe(solver='ridge')", num_steps=1)
     found = several.evaluate(tiny.data().train)
-    assert found["color"]["accuracy"] > 0.5 and found["sold"]["loss"] < np.log(2) and found["price"]["r2"] > 0.3
+    assert found["color"]["accuracy"] > 0.5 and found["sold"]["loss"] < np.log(2) and found["price"]["r2"] > 0.2
     with pytest.raises(ValueError, match="solves for one linear layer"):
         task = dataclasses.replace(new().tasks[0], head="vector(hidden=(4,))")
         transfer.fine_tune(source(), dataclasses.replace(new(), tasks=(task,)), method="probe(solver='ridge')")
 
 
-# --- stages --------------------------------------------------------------------------------------------------------------
+# --- stages ---------------------------------------------------------------------------------------------------------
 def test_a_run_killed_while_it_unfreezes_ends_with_the_same_bits(tmp_path):
     """And each stage trains what it says, from where the one before ended."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -180,7 +180,7 @@ def test_averages_and_sam_are_evaluated_where_they_say():
     np.testing.assert_allclose(optax.apply_updates(looking, updates)["shared/w"], [0.95, 2.1], rtol=1e-6)
 
 
-# --- several adapters ---------------------------------------------------------------------------------------------------
+# --- several adapters -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("texts", [("lora(rank=2)",) * 2, ("adapters(width=2)",) * 2, ("dora(rank=2)", "lora(rank=2)")])
 def test_rows_of_several_adapters_in_one_batch(texts, tmp_path):
     """Each row as its own adapter alone predicts it; one comes from a file."""
@@ -205,7 +205,7 @@ def test_rows_of_several_adapters_in_one_batch(texts, tmp_path):
         bank.add("b", trained(*start(trained(*start(trunk, "full")), texts[0])))
 
 
-# --- without forgetting -------------------------------------------------------------------------------------------------
+# --- without forgetting ---------------------------------------------------------------------------------------------
 def test_a_task_is_added_and_the_others_predict_the_same_bits():
     old, data = source(), tiny.data()
     adapted, first = start(old, "probe", new().tasks)
@@ -269,4 +269,4 @@ def test_distillation_is_the_divergence_of_old_heads():
     said, wanted = (mtl.sharing.forward(old.model, v, batch)[0] for v in (with_heads, old.variables))
     p, q = (np.asarray(jax.nn.softmax(x["color"] / 3.0), np.float64) for x in (wanted, said))
     expected = 9 * (p * np.log(p / q)).sum(-1).mean() + ((said["price"] - wanted["price"]) ** 2).mean()
-    assert float(features[2]["losses"]["distillation"]) == pytest.approx(0.5 * expected, rel=1e-4)
+    assert float(features[2]["losses"]["distillation"]) == pytest.approx(0.5 * float(expected), rel=1e-4)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mtl_jax as mtl
@@ -45,7 +46,7 @@ TABLE = {
     "dora(rank=2) ": (IMAGES, None, True, True),
     "hira(rank=2)": (MLP, 2 * (5 + 8 + 8 + 6) + HEADS, True, True),
     "miss(rank=2)": (MLP, 2 * (8 + 6) + HEADS, True, True),
-    "oft(block=4)": (SERIES, None, True, True),
+    "oft(block=5)": (MLP, 10 + 2 * 6 + HEADS, True, True),
     "ia3": (MLP, 8 + 6 + HEADS, True, True),
     "ia3 ": (IMAGES, None, True, True),
     "adapters(width=2)": (MLP, 2 * 2 * (8 + 6) + 2 * 2 + 8 + 6 + NORMS + HEADS, True, False),
@@ -107,7 +108,7 @@ def test_every_method_is_in_the_table_or_trains_in_stages():
         assert "Source:" in function.__doc__ and methods.build(name).learning_rate > 0
 
 
-# --- one dense layer, as PEFT 0.21.2 computes it ---------------------------------------------------------------------
+# --- one dense layer, as PEFT 0.21.2 computes it --------------------------------------------------------------------
 X = [[0.13, -0.13, 0.64, 0.1], [-0.54, 0.36, 1.3, 0.95]]
 W = [[-0.7, -1.27, -0.62], [0.04, -2.33, -0.22], [-1.25, -0.73, -0.54], [-0.32, 0.41, 1.04]]
 BIAS = [-0.13, 1.37, -0.67]
@@ -156,7 +157,7 @@ def test_a_layer_gives_what_peft_gives(text):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-# --- what balancers see -------------------------------------------------------------------------------------------------
+# --- what balancers see ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("text", [
     "mtlora(rank=2, task_rank=1)", *(pytest.param(t, marks=pytest.mark.slow) for t in ("lora(rank=2)", "dora(rank=2)")),
 ])  # fmt: skip
@@ -197,7 +198,7 @@ def test_the_jacobian_is_of_the_adapters_alone(text):
 
 
 def test_a_frozen_trunk_costs_forward_and_head():
-    """XLA's count of a step: with a probe within 5% of forward plus the head's training; LoRA makes no kernel gradient."""
+    """XLA's count of a step: a probe's within 5% of forward and the head's training; LoRA makes no kernel gradient."""
     data = tiny.data().select(["sold"])
     encoder = "mlp(features=(256, 256, 256))"
     plain = tiny.model(data.tasks, encoder=encoder)
@@ -213,7 +214,7 @@ def test_a_frozen_trunk_costs_forward_and_head():
         paths = list(partition.flatten(tiny.init(model, batch)["params"]))
         freeze = [*(r for r in method.trains if methods.base.hits(r[0], paths)), (".*", False)]
         freeze = None if text == "full" else freeze
-        step, first = tiny.training("equal", source=data, model=model, freeze=freeze, optimizer="sgd")
+        step, first = tiny.training("equal", source=data, model=model, freeze=freeze, optimizer=optax.sgd(0.1))
         counted[text] = flops(step, first, batch)
         held = sum(x.size for x in jax.tree.leaves(first.opt_state))
         assert text == "full" or held < 5000
@@ -231,7 +232,7 @@ def test_a_frozen_trunk_costs_forward_and_head():
     assert counted["lora(rank=2)"] < 0.72 * counted["full"]
 
 
-# --- what is wrong is said ----------------------------------------------------------------------------------------------
+# --- what is wrong is said ------------------------------------------------------------------------------------------
 def test_errors(tmp_path):
     run, tasks = source(), [mtl.Task("sold", "binary")]
 
@@ -296,29 +297,32 @@ def test_files_that_are_no_adapter_and_adapters_of_another_trunk(tmp_path):
         transfer.load_adapter(run, tmp_path / "c.npz")
 
 
-# --- mixed inputs --------------------------------------------------------------------------------------------------------
+# --- mixed inputs ---------------------------------------------------------------------------------------------------
 def test_mixup_by_labels_that_stay_is_mixup_in_expectation():
-    """Against the definition, l loss(y) + (1 - l) loss(y'), with l from Beta(alpha, alpha): means over 40 draws."""
-    alpha, rows = 0.4, 2000
-    x = jax.random.normal(jax.random.key(0), (rows, 2))
-    y = (x[:, 0] > 0).astype(jnp.float32)
+    """Against the definition, l loss(y) + (1 - l) loss(y') with l from Beta(alpha, alpha), over all pairs of points.
+
+    And what is drawn has the moments of Beta(alpha + 1, alpha): of rows of the identity, l lies on the diagonal.
+    """
+    from scipy.stats import beta
+
+    alpha, at = 0.4, (np.arange(4000) + 0.5) / 4000
+    x = np.random.default_rng(0).normal(size=12)
+    y = (x > 0).astype(float)
+    i, j = (k.ravel()[:, None] for k in np.indices((12, 12)))
 
     def loss(x, y):
-        return jnp.logaddexp(0, 3 * x[:, 0] + x[:, 1]) - y * (3 * x[:, 0] + x[:, 1])
+        return np.logaddexp(0, 3 * x) - y * 3 * x
 
-    def defined(key):
-        a, b = jax.random.split(key)
-        share, other = jax.random.beta(a, alpha, alpha, (rows,)), jax.random.permutation(b, rows)
-        mixed = share[:, None] * x + (1 - share)[:, None] * x[other]
-        return (share * loss(mixed, y) + (1 - share) * loss(mixed, y[other])).mean()
+    def mix(share):
+        return share * x[i] + (1 - share) * x[j]
 
-    def ours(key):
-        return loss(methods.mixing.mixed_up(key, x, alpha), y).mean()
-
-    keys = jax.random.split(jax.random.key(1), 40)
-    wanted, found = (float(jnp.mean(jax.lax.map(f, keys))) for f in (defined, ours))
-    plain = float(loss(x, y).mean())
-    assert abs(wanted - found) < 0.01 * wanted < 0.2 * abs(wanted - plain)
+    share, ours = beta.ppf(at, alpha, alpha), beta.ppf(at, alpha + 1, alpha)
+    wanted = (share * loss(mix(share), y[i]) + (1 - share) * loss(mix(share), y[j])).mean()
+    assert loss(mix(ours), y[i]).mean() == pytest.approx(wanted, rel=2e-3)
+    assert wanted > 1.3 * loss(x, y).mean()
+    drawn = np.diag(methods.mixing.mixed_up(jax.random.key(0), jnp.eye(3000), alpha))
+    assert drawn.mean() == pytest.approx(beta.mean(alpha + 1, alpha), abs=0.02)
+    assert drawn.var() == pytest.approx(beta.var(alpha + 1, alpha), abs=0.01)
 
 
 def test_cutmix_takes_every_pixel_from_the_image_or_its_partner():

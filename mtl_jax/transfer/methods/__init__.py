@@ -1,6 +1,7 @@
 """How a model is adapted to new tasks. `NAMES` lists the methods; each is a function that returns a `Method`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mtl_jax import parts
 from mtl_jax.encoders import Encoder
@@ -57,7 +58,7 @@ def adapted(encoder: Encoder, tasks: Sequence[Task], sharing: str, method: str) 
     return attach(build_model(sharing, encoder, tasks), build(method))
 
 
-def read(method: "Method | str") -> Method:
+def read(method: Any) -> Method:
     """A method, by object or by text; anything else is an error that says so."""
     if isinstance(method, str):
         return build(method)

@@ -105,7 +105,7 @@ def _named(metric: str, task: str) -> str:
     return metric if task in metric.split("/") else f"{metric}/{task}"
 
 
-# --- what is added, and where ------------------------------------------------------------------------------------------
+# --- what is added, and where ---------------------------------------------------------------------------------------
 def targets(model: MultiTaskModel, method: Method, variables: Any, batch: Batch) -> list[Site]:
     """The places that the method's rules name and that it can be applied to.
 
@@ -158,7 +158,7 @@ def measured(adds: Addition, site: Site, value: Any) -> dict[str, Any]:
     return {f"{home}/{k}": x for k, x in adds.measured(value).items()}
 
 
-# --- what models read --------------------------------------------------------------------------------------------------
+# --- what models read -----------------------------------------------------------------------------------------------
 def effective(variables: Any, method: Method, task: str | None = None, only: Sequence[str] | None = None) -> Any:
     """The variables as the model itself reads them: with what was added in its place.
 

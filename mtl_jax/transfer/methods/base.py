@@ -1,8 +1,8 @@
 """What a fine-tuning method declares: what it adds to which leaves, what trains, its default rate, how it merges back.
 
 A method is a value, and a file of its own. `attach` makes a model of another model and a method: parameters that the
-method adds lie in the same tree, under ``shared/adapter/<path>`` for what is in common, ``tasks/<t>/adapter/<path>`` for
-what a task's own leaves get, and ``tasks/<t>/adapter/shared/<path>`` for what a task has of its own beside a shared
+method adds lie in the same tree, under ``shared/adapter/<path>`` for what is in common, ``tasks/<t>/adapter/<path>``
+for what a task's own leaves get, and ``tasks/<t>/adapter/shared/<path>`` for what a task has of its own beside a shared
 leaf. So balancers, freezing, optimizers and checkpoints treat them as any other leaf.
 """
 

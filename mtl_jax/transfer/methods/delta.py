@@ -21,7 +21,8 @@ def delta(paths: str | Sequence[str] | None = None) -> Method:
 
     What was learned lies apart from what there was, as task vectors and penalties on the change need it.
 
-    Source: Li, Grandvalet and Davoine, ICML 2018, arXiv:1802.01483, where decay pulls to the start: decay of delta does.
+    Source: Li, Grandvalet and Davoine, ICML 2018, arXiv:1802.01483, where weights decay
+    to the start, as they do where delta decays.
 
     Args:
       paths: regexes of the parameters; None for all of the encoder's.

@@ -19,7 +19,8 @@ def weights(node: Leaves, name: str, added: Leaves) -> Leaves:
 def hira(rank: int = 8, paths: str | Sequence[str] | None = None) -> Method:
     """W + W * (A B), entry by entry.
 
-    Source: Huang et al., "HiRA: parameter-efficient Hadamard high-rank adaptation for large language models", ICLR 2025.
+    Source: Huang et al., "HiRA: parameter-efficient Hadamard high-rank adaptation for large language models", ICLR
+    2025.
 
     Args:
       rank: of A B.

@@ -50,8 +50,8 @@ def mixed_up(key: Key[Array, ""], inputs: Any, alpha: float) -> Any:
     partner = jax.random.permutation(order, rows)
 
     def mix(x: Float[Array, "row ..."]) -> Float[Array, "row ..."]:
-        l = share.reshape(-1, *(1,) * (x.ndim - 1))
-        return l * x + (1 - l) * x[partner]
+        part = share.reshape(-1, *(1,) * (x.ndim - 1))
+        return part * x + (1 - part) * x[partner]
 
     return jax.tree.map(mix, inputs)
 
