@@ -82,7 +82,7 @@ def adapt(
         wanted = (
             partition.match(load, list(new), False)
             if kind == "params"
-            else {p: _follows(p, report["loaded"]) for p in new}
+            else {p: _follows(p, report["loaded"]) or _of_carried(p, carried, report["loaded"]) for p in new}
         )
         given[kind] = {}
         for path, leaf in new.items():
@@ -206,6 +206,12 @@ def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str
             means = [np.asarray(old[p.removesuffix("var") + "mean"]) for p in beside]
             found[path] = (found[path] + np.var(means, 0)).astype(found[path].dtype)
     return found
+
+
+def _of_carried(path: str, carried: Sequence[str], loaded: list[str]) -> bool:
+    """Whether a statistic is that of a task that came along, of its own pass through what was loaded in common."""
+    shared = any(p.startswith("shared/") for p in loaded)
+    return shared and partition.owner(path) in carried and "/batch_stats/" in path
 
 
 def _follows(path: str, loaded: list[str]) -> bool:

@@ -75,6 +75,10 @@ def check(task: Task, own: dict[str, Any]) -> None:
 def of_task(task: Task, data: Dataset, penalties: Sequence[float]) -> tuple[dict[str, Any], float, float]:
     """(the head's kernel and bias, its training loss, the penalty that was chosen) on features."""
     x, y, mask, weights = rows(task, data.train)
+    if not np.isfinite(x).all():
+        row = int(np.argmax(~np.isfinite(x).all(1)))
+        raise ValueError(f"task {task.name!r}: the features of row {row} of train are not finite; the trunk's "
+                         "parameters or statistics are broken, or its inputs")  # fmt: skip
     fits = [by_column(x, y, mask, weights, penalties)[i] for i in range(len(penalties))]
     judged = data.train if data.val is None or not np.asarray(data.val.masks[task.name]).any() else data.val
     scaled = [scaled_logits(task, data.train, fit) for fit in fits]

@@ -13,7 +13,7 @@ from mtl_jax import partition, parts, paths
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.tasks import Task
-from mtl_jax.training.arguments import check_data
+from mtl_jax.training.arguments import check_data, check_numbers
 from mtl_jax.training.fit import fit
 from mtl_jax.training.intervals import NAMES as INTERVALS
 from mtl_jax.training.run import Run
@@ -30,7 +30,7 @@ def fine_tune(
     data: Dataset,
     *,
     method: Any = None,
-    tasks: Sequence[Task] | Task | None = None,
+    tasks: Sequence[Task | str] | Task | str | None = None,
     num_steps: int = 1000,
     learning_rate: float | None = None,
     optimizer: Any = None,
@@ -44,7 +44,7 @@ def fine_tune(
       source: what `adapt` returned; or a run, which is adapted to the data's tasks by `method` first.
       data: must have the model's tasks.
       method: see `adapt`; where `source` is a run, "full" by default.
-      tasks: where `source` is a run, the tasks of the data to adapt it to; all by default.
+      tasks: where `source` is a run, the tasks to adapt it to, or their names in the data; by default all of the data.
       num_steps: steps in all; stages share them.
       learning_rate: in place of the method's own.
       optimizer: an optax optimizer, or its text, such as "adamw(weight_decay=0.01)", which may leave its rate to
@@ -67,8 +67,9 @@ def fine_tune(
         adapted = source
     else:
         given = {"freeze": arguments.pop("freeze")} if "freeze" in arguments else {}
-        adapted = adapt(source, data.tasks if tasks is None else tasks, method=method or "full", **given)
+        adapted = adapt(source, named(tasks, data), method="full" if method is None else method, **given)
     parts.check_whole("num_steps", num_steps)
+    check_numbers(learning_rate=1.0 if learning_rate is None else learning_rate)
     folder = None if workdir is None else paths.local_folder(workdir, "workdir")
     how = adapted.method
     if how is not None and how.solve is not None:
@@ -96,6 +97,14 @@ def fine_tune(
         done += steps
     run = dataclasses.replace(run, history=history, config={**run.config, "num_steps": num_steps})
     return _saved(run, folder)
+
+
+def named(tasks: Sequence[Task | str] | Task | str | None, data: Dataset) -> Sequence[Task]:
+    """Tasks, of which those that are given by name are the data's."""
+    if tasks is None:
+        return data.tasks
+    several = (tasks,) if isinstance(tasks, Task | str) else tuple(tasks)
+    return tuple(data.select([t]).tasks[0] if isinstance(t, str) else t for t in several)
 
 
 def _saved(run: Run, folder: pathlib.Path | None) -> Run:

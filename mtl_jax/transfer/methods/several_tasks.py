@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtl_jax import parts
 from mtl_jax.transfer.methods import base
-from mtl_jax.transfer.methods.base import ADDED, HEADS, KERNELS, Addition, Call, Leaves, Method, Site
+from mtl_jax.transfer.methods.base import ADDED, HEADS, Addition, Call, Leaves, Method, Site
 from mtl_jax.transfer.methods.lora import check, pair
 
 
@@ -155,4 +155,4 @@ def polytropon(
 
 
 def _shared(name: str, paths: str | Sequence[str] | None) -> tuple[str, ...]:
-    return base.regexes(f"{name}: paths", paths, (f"shared/{KERNELS}",))
+    return base.regexes(f"{name}: paths", paths, (r"shared/(?!heads?/).*kernel",))

@@ -5,7 +5,6 @@ beside the parameters of every module: an array of no elements, whose shape is i
 the mark is the one; a copy under `vmap` is told by the axis that the mark lost there.
 """
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,9 +51,11 @@ def sites(model: MultiTaskModel, variables: Any, batch: Batch, at: str) -> list[
         with nn.intercept_methods(look):
             return forward(model, {"params": params, "state": state}, Batch(inputs, {}, {}))[0]
 
-    # A model that is not made of Flax modules may not bear marks: then no layer is known, and weights are composed.
-    with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
+    try:
         jax.eval_shape(run, marked, shapes["state"], inputs)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        # A model that reads its parameters otherwise may not bear marks: no layer is known, and weights are composed.
+        found.clear()
     if at == "modules":
         return [found.get(p, Site(p, None, ())) for p in names]
     flat = partition.flatten(shapes["params"])
