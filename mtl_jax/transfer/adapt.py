@@ -209,9 +209,8 @@ def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str
 
 
 def _of_carried(path: str, carried: Sequence[str], loaded: list[str]) -> bool:
-    """Whether a statistic is that of a task that came along, of its own pass through what was loaded in common."""
-    shared = any(p.startswith("shared/") for p in loaded)
-    return shared and partition.owner(path) in carried and "/batch_stats/" in path
+    """Whether a state is that of a task that came along, of its own pass through what was loaded in common."""
+    return partition.owner(path) in carried and any(p.startswith("shared/") for p in loaded)
 
 
 def _follows(path: str, loaded: list[str]) -> bool:

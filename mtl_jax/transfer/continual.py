@@ -12,7 +12,7 @@ from mtl_jax.batch import Batch, PerTask, num_rows
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset, drawn_rows, gather_rows
 from mtl_jax.reporting.describe import table
-from mtl_jax.tasks import Task
+from mtl_jax.tasks import KINDS, Task, metric_functions
 from mtl_jax.training.arguments import check_data, check_run
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import resolve_tasks
@@ -192,8 +192,6 @@ def forgetting(before: Run, after: Run, split: Any) -> Forgetting:
     if not names:
         raise ValueError("forgetting: the runs have no task in common; transfer.join(before, after) puts the old heads "
                          "on the new trunk")  # fmt: skip
-    from mtl_jax.tasks import metric_functions
-
     found = [run.evaluate(_for(run, split)) for run in (before, after)]
     rows = {}
     for task in before.tasks:
@@ -220,8 +218,6 @@ def _for(run: Run, split: Any) -> Any:
 
 def empty(task: Task, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """(targets, mask) of a task that has no labels; axes of any length have one entry."""
-    from mtl_jax.tasks import KINDS
-
     shape = tuple(n if isinstance(n, int) else 1 for n in task.row_axes)
     return np.zeros((rows, *shape), np.int32 if KINDS[task.kind].labels == "classes" else np.float32), np.zeros(
         rows, bool

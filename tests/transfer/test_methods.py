@@ -60,7 +60,12 @@ TABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", TABLE)
+# Of those that are made of the same parts, one now and the rest by -m slow.
+ALIKE = ("sam", "ema", "layerwise", "mixup", "lora_plus(rank=2)", "rslora(rank=2)", "dora(rank=2) ", "ia3 ", "full",
+         "hira(rank=2)", "lora(rank=2, per_task=True)", "delta_features")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [pytest.param(t, marks=pytest.mark.slow if t in ALIKE else ()) for t in TABLE])
 def test_every_method_keeps_what_it_promises(text, tmp_path):
     """The first function is the run's; frozen is what no rule names; merged predicts as unmerged; saved restores."""
     encoder, count, same_start, merges = TABLE[text]
