@@ -35,6 +35,7 @@ class MultiTaskModel(NamedTuple):
         inputs; tasks of equal values there run as one (`mtl_jax.alike`). None: each task runs by itself.
       of_tasks: (some of the tasks) -> the model of these alone, if what it initialises for them and in common is the
         same as here; then alike tasks are initialised as one. None: all are initialised one after the other.
+      base: (the model that it was made of, the fine-tuning method), if `transfer.methods.attach` made it; else None.
       check: (split, its name) -> None, a ValueError for labels that its losses cannot mean; None for any.
 
     `train` is a bool, or a function of a path: False there means that the module at that path runs as in inference.
@@ -51,6 +52,7 @@ class MultiTaskModel(NamedTuple):
     alike: Callable[[str], Any] | None = None
     of_tasks: Callable[[Sequence[Task]], "MultiTaskModel"] | None = None
     check: Callable[[Batch, str], None] | None = None
+    base: "tuple[MultiTaskModel, Any] | None" = None
 
 
 def no_penalty(variables: Any) -> Any:

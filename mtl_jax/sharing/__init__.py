@@ -51,7 +51,14 @@ NAMES = {
 
 
 def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
-    """The model that `text` names, such as ``"hard(shared_stages=1)"``, over an encoder and tasks."""
+    """The model that `text` names, such as ``"hard(shared_stages=1)"``, over an encoder and tasks.
+
+    ``"adapted(sharing='hard()', method='lora()')"`` is the one that `transfer.methods.attach` makes.
+    """
+    if text.startswith("adapted("):
+        from mtl_jax.transfer.methods import adapted  # only a run that was adapted needs it
+
+        return parts.build(text, {"adapted": adapted}, "sharing", encoder, tasks)
     return parts.build(text, NAMES, "sharing", encoder, tasks)
 
 

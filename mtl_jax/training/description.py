@@ -28,17 +28,9 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
         p: {"shape": list(np.shape(x)[1:]), "dtype": str(x.dtype)}
         for p, x in partition.flatten(run.example.inputs).items()
     }
-    tasks = []
-    for task in run.tasks:
-        entry = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
-        entry["scaler"] = None if task.scaler is None else dataclasses.asdict(task.scaler)
-        entry["loss"] = own_functions.written(task.loss, "loss")
-        if task.metrics is not None:
-            entry["metrics"] = [own_functions.written(m, "metric") for m in task.metrics]
-        tasks.append(entry)
     content = {
         "data": run.data,
-        "tasks": tasks,
+        "tasks": [written_task(task) for task in run.tasks],
         "inputs": inputs,
         "per_task_inputs": isinstance(run.example.inputs, PerTask),
         "encoder": run.model.encoder.spec if run.model.encoder else None,
@@ -51,6 +43,16 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
         files.write_json(directory / "identity.json", run.identity)
     files.write_json(directory / "environment.json", environment())
     stored.write(directory, run.columns)
+
+
+def written_task(task: Task) -> dict[str, Any]:
+    """A task as data.json has it (`read_task`)."""
+    entry = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    entry["scaler"] = None if task.scaler is None else dataclasses.asdict(task.scaler)
+    entry["loss"] = own_functions.written(task.loss, "loss")
+    if task.metrics is not None:
+        entry["metrics"] = [own_functions.written(m, "metric") for m in task.metrics]
+    return entry
 
 
 def environment() -> dict[str, Any]:

@@ -67,14 +67,19 @@ class Optimization:
     batch_size: int = option(128, """rows per step over all devices (per task, where tasks have inputs of their
         own).""", changes=True)  # fmt: skip
     optimizer: optax.GradientTransformation | str | None = option(None, """an optax optimizer or its text, applied to
-        ``shared`` and to each task apart; None means adam(1e-3).""", config="adam", changes=True)  # fmt: skip
+        ``shared`` and to each task apart; None means adam(1e-3),
+        or what the method of `transfer.adapt` has by default.""", config="adam", changes=True)  # fmt: skip
     seed: int | Sequence[int] = option(0, """of initial parameters, row order and draws. Several seeds train side by
         side in one program; the run then has a leading axis of members.""")  # fmt: skip
     freeze: Any = option(None, """regex, several, or (regex, trains) rules over parameter paths. Frozen modules run as
         in inference.""", config=(), changes=True)  # fmt: skip
     clip_norm: float | None = option(None, "bound on the norm of the gradient of all trainable leaves together.",
                                      config=float, changes=True)  # fmt: skip
-    learning_rate_factors: partition.Rules = option((), "(regex, factor) rules over parameter paths.", changes=True)
+    learning_rate_factors: partition.Rules = option(
+        (),
+        "(regex, factor) rules over parameter paths; () means those of the method of `transfer.adapt`.",
+        changes=True,
+    )
     l1: float = option(0.0, "penalty, factor of sum |w| over trainable kernels, outside the balancer.", changes=True)
     l2: float = option(0.0, "penalty, factor of half sum w^2 over trainable kernels, outside the balancer.",
                        changes=True)  # fmt: skip

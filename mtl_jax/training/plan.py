@@ -1,5 +1,6 @@
 """What `fit` was given, checked and read: what is meant before anything is made, and what identifies the run."""
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -92,6 +93,9 @@ class Plan(NamedTuple):
         """The plan with other options of those in `options.CHANGEABLE`."""
         arguments.check_options(options)
         devices.check_batch_size(options.batch_size, self.mesh)
+        wraps = None if self.adapted is None or self.adapted.method is None else self.adapted.method.wraps
+        if wraps is not None and options.optimizer is not self.options.optimizer:
+            raise ValueError(f"optimizer: method {self.adapted.method.name!r} is part of it, and a change would drop it")  # fmt: skip
         methods = read_methods(options, self.names, self.data, self.adapted, len(self.seeds))
         if len(methods.balancers) != len(self.methods.balancers):
             raise ValueError(f"balancer: {len(methods.balancers)} methods in place of {len(self.methods.balancers)}; "
@@ -110,6 +114,9 @@ def make(model: Any, data: Any, options: FitOptions) -> Plan:
     arguments.check_data(data)
     arguments.check_options(o)
     adapted = model if isinstance(model, Adapted) else None
+    if adapted:
+        optimizer, factors = adapted.defaults(o.optimizer, o.learning_rate_factors, o.freeze)
+        o = dataclasses.replace(o, optimizer=optimizer, learning_rate_factors=factors)
     made = adapted.model if adapted else model
     source = data.spec
     model, tasks, data = resolve_model(made, data, adapted.carried if adapted else ())

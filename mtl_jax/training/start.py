@@ -19,6 +19,7 @@ from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task
+from mtl_jax.training.optimizers import build_optimizer
 
 
 class Adapted(NamedTuple):
@@ -33,6 +34,9 @@ class Adapted(NamedTuple):
       carried: the tasks whose heads came along: their classes and scalers are the heads' own.
       source: the run that the variables come from, in words.
       columns: how the columns of the source run's table were encoded; None if it was none.
+      method: the fine-tuning method (`transfer.methods`); None for none.
+      factors: the method's rules of factors on the learning rate.
+      asked: what `adapt` was given as `freeze`; `freeze` has the method's rules, too.
     """
 
     model: MultiTaskModel
@@ -43,6 +47,32 @@ class Adapted(NamedTuple):
     carried: tuple[str, ...] = ()
     source: str = ""
     columns: Any = None
+    method: Any = None
+    factors: partition.Rules = ()
+    asked: Any = None
+
+    def defaults(self, optimizer: Any, factors: partition.Rules, freeze: Any) -> tuple[Any, partition.Rules]:
+        """(optimizer, factors on its rate): those that are given, and for what is not the method's.
+
+        Raises:
+          ValueError: for a method that one fit cannot run.
+        """
+        if self.method is None:
+            return optimizer, factors
+        if freeze is not None:
+            raise ValueError(f"freeze={freeze!r} beside method {self.method.name!r}: give it to `adapt`, so that the "
+                             "method's own rules come after it")  # fmt: skip
+        if self.method.stages is not None or self.method.solve is not None:
+            how = "in several stages" if self.method.solve is None else "in closed form"
+            raise ValueError(
+                f"method {self.method.name!r} trains {how}: give it to mtl.transfer.fine_tune(adapted, data)"
+            )
+        if optimizer is None:
+            optimizer = parts.call(self.method.optimizer, {"learning_rate": self.method.learning_rate})
+        if self.method.wraps is not None:
+            optimizer = build_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
+            optimizer = self.method.wraps(optimizer)
+        return optimizer, tuple(factors) or self.factors
 
     def member(self, index: int) -> dict[str, dict[str, Any]]:
         """The variables of one of several runs."""

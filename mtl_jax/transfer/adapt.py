@@ -1,14 +1,16 @@
 """Carry a run's shared parameters to new tasks: frozen, or as the point to fine-tune from."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import partition, parts, sharing
 from mtl_jax.batch import Batch, PerTask
+from mtl_jax.data.dataset import Dataset
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
 from mtl_jax.tasks import Task
@@ -16,6 +18,9 @@ from mtl_jax.training.arguments import check_run
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted
 from mtl_jax.transfer.heads import fitting_heads, heads_carried
+from mtl_jax.transfer.methods import Method, attach, read
+from mtl_jax.transfer.methods.attach import home_of, targets
+from mtl_jax.transfer.methods.base import START, hits
 
 
 def adapt(
@@ -25,8 +30,13 @@ def adapt(
     freeze: Any = None,
     load: partition.Rules = (("shared/.*", True),),
     model: MultiTaskModel | None = None,
+    method: Any = None,
+    old: Dataset | None = None,
 ) -> Adapted:
     """A model of the same make on `tasks`, to be given to `fit`, with parameters and statistics of `run`.
+
+    A method that trains in several stages, or whose heads are solved for, goes to `fine_tune` instead of `fit`, which
+    takes all others too and computes the features of a frozen trunk only once.
 
     Args:
       run: where the parameters come from; with members, each member hands on its own.
@@ -35,6 +45,9 @@ def adapt(
       freeze: regex, several, or (regex, trains) rules for what `fit` leaves as it is.
       load: ordered (regex, bool) rules over the new model's paths: which are taken from `run` if it has them.
       model: the new model, where it is of another make than the run's.
+      method: a fine-tuning method (`transfer.methods`) or its text, such as "lora(rank=8)": it says what is added, what
+        trains and how fast; rules of `freeze` go before its own. None: everything trains that `freeze` does not name.
+      old: the data that `run` was trained on, for methods that ask for it ("ewc").
 
     Raises:
       ValueError: if a path to load has another shape in `run`, nothing can be loaded, or a rule matches nothing, or a
@@ -44,16 +57,20 @@ def adapt(
     tasks = (tasks,) if isinstance(tasks, Task) else tasks
     if model is None and not hasattr(tasks, "__iter__"):
         raise parts.no_such("tasks", tasks, "the new tasks, such as data.tasks")
-    tasks, own = tuple(tasks if model is None else model.tasks), model is None
-    if model is None:
-        if run.model.encoder is None or run.model.spec is None:
-            raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
-        model = sharing.build(run.model.spec, run.model.encoder, tasks)
-    example = Batch(inputs_for(tasks, run.example.inputs), {}, {})
+    tasks, own = tuple(tasks if model is None else model.tasks), model
+    if model is None and (run.model.encoder is None or run.model.spec is None):
+        raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
+    method, kept = prepared(run, method, old)
+
+    def made(tasks: tuple[Task, ...]) -> MultiTaskModel:
+        plain = sharing.build(run.model.spec, run.model.encoder, tasks) if own is None else own._replace(tasks=tasks)
+        return plain if method is None else attach(plain, method)
+
+    model, example = made(tasks), Batch(inputs_for(tasks, run.example.inputs), {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     carried = heads_carried(run, tasks, list(partition.flatten(shapes["params"])), load)
     if (fitted := fitting_heads(run, tasks, carried)) != tasks:
-        model = sharing.build(run.model.spec, run.model.encoder, fitted) if own else model._replace(tasks=fitted)
+        model = made(fitted)
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     axis = 1 if run.members else 0
     given: dict[str, dict[str, Any]] = {}
@@ -65,7 +82,7 @@ def adapt(
         wanted = (
             partition.match(load, list(new), False)
             if kind == "params"
-            else {p: _follows(p, report["loaded"]) for p in new}
+            else {p: _follows(p, report["loaded"]) or _of_carried(p, carried, report["loaded"]) for p in new}
         )
         given[kind] = {}
         for path, leaf in new.items():
@@ -92,9 +109,75 @@ def adapt(
         raise ValueError(f"the run's parameters do not fit the new model: reshaped {', '.join(reshaped)}")
     if not report["loaded"]:
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
-    partition.trainable_paths(shapes["params"], freeze)
-    source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
-    return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns)
+    asked, source = freeze, f"a run of {run.data or 'data of its own'}, {run.steps} steps"
+    if method is not None:
+        measure(method, model, shapes, example, given["params"], run.members)
+        given["state"] |= before(shapes["state"], given["params"], kept)
+        freeze = freezing(method, freeze, shapes["params"])
+        source += f", by {method.spec or method.name}"
+    trainable = partition.trainable_paths(shapes["params"], freeze)
+    factors = () if method is None else factors_of(method, trainable, model.encoder)
+    return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns, method, factors,
+                   asked)  # fmt: skip
+
+
+def prepared(run: Run, method: Any, old: Dataset | None) -> tuple[Method | None, dict[str, Any]]:
+    """(the method with all that it needs of the run, {path: array} of what it keeps in the state)."""
+    method = None if method is None else read(method)
+    if old is not None and (method is None or method.prepare is None):
+        which = "no method" if method is None else f"method {method.name!r}"
+        raise ValueError(
+            f"old is given, and {which} asks for the old data; 'ewc' does, and `transfer.rehearsal` mixes their rows "
+            "with the new ones"
+        )
+    if method is None:
+        return None, {}
+    if run.model.base is not None:
+        raise ValueError(f"the run's model is adapted already, by {run.model.base[1].spec}; "
+                         "transfer.merge_adapter(run) makes it a plain one, and without `method` it trains on as it is")  # fmt: skip
+    if method.prepare is None:
+        return method, {}
+    kept, other = method.prepare(run, old)
+    return other or method, kept
+
+
+def freezing(method: Method, freeze: Any, params: Any) -> partition.Rules:
+    """Rules of what trains: a user's own go before the method's, whose own may match nothing."""
+    paths = list(partition.flatten(params))
+    partition.match([(r, False) for r in method.named], paths, True)  # those that a user named must match
+    rules = [*partition.freeze_rules(freeze), *(r for r in method.trains if hits(r[0], paths))]
+    return (*rules, (".*", False))
+
+
+def factors_of(method: Method, trainable: Collection[str], encoder: Any) -> partition.Rules:
+    """The method's factors on the learning rate, as far as they are about what trains."""
+    if method.factors is None:
+        return ()
+    paths = sorted(trainable)
+    return tuple(r for r in method.factors(paths, encoder) if hits(r[0], paths))
+
+
+def measure(
+    method: Method, model: MultiTaskModel, shapes: Any, example: Batch, given: dict[str, Any], members: int | None
+) -> None:
+    """Adds to the given parameters what the method measures of them."""
+    if method.adds is None or method.adds.measured is None:
+        return
+    plain = model.base[0]
+    own = jax.eval_shape(lambda: plain.init(jax.random.key(0), example))
+    for site in targets(plain, method, own, example):
+        if site.path in given:
+            found = jax.vmap(method.adds.measured)(given[site.path]) if members else method.adds.measured(
+                jnp.asarray(given[site.path]))  # fmt: skip
+            given |= {f"{home_of(method.adds, site)}/{k}": np.asarray(x) for k, x in found.items()}
+
+
+def before(state: Any, given: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """{path: array} of what the state holds of the time before: the parameters that were loaded, and more."""
+    prefix = f"shared/{START}/"
+    paths = [p for p in partition.flatten(state) if p.startswith(prefix)]
+    found = {p: given[p.removeprefix(prefix)] for p in paths if p.removeprefix(prefix) in given}
+    return found | {p: np.asarray(kept[p]) for p in paths if p in kept}
 
 
 def inputs_for(tasks: Sequence[Task], example: Any) -> Any:
@@ -131,6 +214,11 @@ def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str
             means = [np.asarray(old[p.removesuffix("var") + "mean"]) for p in beside]
             found[path] = (found[path] + np.var(means, 0)).astype(found[path].dtype)
     return found
+
+
+def _of_carried(path: str, carried: Sequence[str], loaded: list[str]) -> bool:
+    """Whether a state is that of a task that came along, of its own pass through what was loaded in common."""
+    return partition.owner(path) in carried and any(p.startswith("shared/") for p in loaded)
 
 
 def _follows(path: str, loaded: list[str]) -> bool:
