@@ -95,7 +95,8 @@ class Plan(NamedTuple):
         devices.check_batch_size(options.batch_size, self.mesh)
         wraps = None if self.adapted is None or self.adapted.method is None else self.adapted.method.wraps
         if wraps is not None and options.optimizer is not self.options.optimizer:
-            raise ValueError(f"optimizer: method {self.adapted.method.name!r} is part of it, and a change would drop it")  # fmt: skip
+            name = self.adapted.method.name
+            raise ValueError(f"optimizer: method {name!r} is part of it, and a change would drop it")
         methods = read_methods(options, self.names, self.data, self.adapted, len(self.seeds))
         if len(methods.balancers) != len(self.methods.balancers):
             raise ValueError(f"balancer: {len(methods.balancers)} methods in place of {len(self.methods.balancers)}; "

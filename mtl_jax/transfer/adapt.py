@@ -133,8 +133,10 @@ def prepared(run: Run, method: Any, old: Dataset | None) -> tuple[Method | None,
     if method is None:
         return None, {}
     if run.model.base is not None:
-        raise ValueError(f"the run's model is adapted already, by {run.model.base[1].spec}; "
-                         "transfer.merge_adapter(run) makes it a plain one, and without `method` it trains on as it is")  # fmt: skip
+        raise ValueError(
+            f"the run's model is adapted already, by {run.model.base[1].spec}; transfer.merge_adapter(run) makes it a "
+            "plain one, and without `method` it trains on as it is"
+        )
     if method.prepare is None:
         return method, {}
     kept, other = method.prepare(run, old)

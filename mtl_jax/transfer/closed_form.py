@@ -11,7 +11,7 @@ import numpy as np
 from mtl_jax import partition
 from mtl_jax.batch import Batch, aligned, inputs_of
 from mtl_jax.data.dataset import Dataset
-from mtl_jax.heads.base import mean_over_positions
+from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.scaler import centred
 from mtl_jax.tasks import KINDS, Task, divisor, loss_sum
 from mtl_jax.training.run import Run
