@@ -125,20 +125,21 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def restore(self, step: int, items: dict[str, Any], tasks: Sequence[str] = ()) -> dict[str, Any]:
+    def restore(self, step: int, items: dict[str, Any], tasks: Sequence[str] = (), axis: int = 0) -> dict[str, Any]:
         """The items of a checkpoint, each with the structure, shapes, dtypes and shardings of its target.
 
         Args:
           step: which checkpoint.
           items: {name: target}; leaves are arrays or ShapeDtypeStructs.
-          tasks: their names in order, so that what lay elsewhere is found (`earlier_paths`).
+          tasks, axis: their names in order, and where they are in what is stacked, so that what lay elsewhere is
+            found (`earlier_paths`).
 
         Raises:
           DamagedCheckpoint: if its files are not those that were written.
           ValueError: listing missing, unexpected and reshaped paths, if the checkpoint does not fit.
         """
         wanted = {n: {p: _abstract(x) for p, x in partition.flatten(tree).items()} for n, tree in items.items()}
-        moved = {name: Moved(self._stored(step, name), target, tasks) for name, target in wanted.items()}
+        moved = {name: Moved(self._stored(step, name), target, tasks, axis) for name, target in wanted.items()}
         for name, target in wanted.items():
             check_fit(f"{self.directory.parent} (step {step}, item {name!r})", moved[name].today, target)
         loaded = self._load(step, {name: moved[name].stored() for name in items})
@@ -147,7 +148,7 @@ class Checkpoints:
     def restore_part(self, step: int, item: str, target: Any, tasks: Sequence[str] = ()) -> Any:
         """Like `restore` for one item, of which `target` is only a part: what it does not name is not read."""
         wanted = {p: _abstract(x) for p, x in partition.flatten(target).items()}
-        moved = Moved(self._stored(step, item), wanted, tasks)
+        moved = Moved(self._stored(step, item), wanted, tasks, 0)
         named = {p: moved.today[p] for p in wanted if p in moved.today}
         check_fit(f"{self.directory.parent} (step {step}, item {item!r})", named, wanted)
         context = ocp.Context()

@@ -34,10 +34,13 @@ class Moved:
       stored: {path: what has a shape}.
       wanted: {path: its form}.
       tasks: their names, in order.
+      axis: of tasks in what is stacked; 1 where members are before it.
     """
 
-    def __init__(self, stored: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[str]):
-        self.wanted, self.at = wanted, {}  # {path: where it, or what it is stacked of, is stored}
+    def __init__(
+        self, stored: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[str], axis: int
+    ):
+        self.wanted, self.axis, self.at = wanted, axis, {}  # {path: where it, or what it is stacked of, is stored}
         for path in [p for p in wanted if p not in stored]:
             places = [[re.sub(now, before, path)] for now, before in MOVED if re.fullmatch(now, path)]
             for now, before in STACKED:
@@ -47,21 +50,21 @@ class Moved:
             for at in places:
                 if path not in self.at and all(p in stored and p not in wanted for p in at):
                     self.at[path] = at
-        self.axes = {p: _axis(tuple(stored[at[0]].shape), wanted[p].shape) for p, at in self.at.items()}
+        self.stacked = {p for p, at in self.at.items() if len(stored[at[0]].shape) < len(wanted[p].shape)}
         gone = {p for at in self.at.values() for p in at}
         self.today = {p: x for p, x in stored.items() if p not in gone}
         for path, at in self.at.items():
-            self.today[path] = jax.eval_shape(lambda path=path, at=at: self._one(path, [
-                jnp.zeros(stored[p].shape) for p in at
-            ]))  # fmt: skip
+            shape = list(stored[at[0]].shape)
+            shape[axis:axis] = [len(at)] * (path in self.stacked)
+            self.today[path] = jax.ShapeDtypeStruct(tuple(shape), wanted[path].dtype)
 
     def stored(self) -> dict[str, jax.ShapeDtypeStruct]:
         """{stored path: its form} of what is to be read."""
         found = {p: x for p, x in self.wanted.items() if p not in self.at}
         for path, at in self.at.items():
-            form, axis = self.wanted[path], self.axes[path]
-            if axis is not None:
-                shape = (*form.shape[:axis], *form.shape[axis + 1 :])
+            form = self.wanted[path]
+            if path in self.stacked:
+                shape = (*form.shape[: self.axis], *form.shape[self.axis + 1 :])
                 one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
                 form = jax.ShapeDtypeStruct(shape, form.dtype, sharding=one)
             found |= dict.fromkeys(at, form)
@@ -73,12 +76,4 @@ class Moved:
         return found | {path: self._one(path, [loaded[p] for p in at]) for path, at in self.at.items()}
 
     def _one(self, path: str, arrays: Sequence[Any]) -> Any:
-        axis = self.axes[path]
-        return arrays[0] if axis is None else jnp.stack(arrays, axis)
-
-
-def _axis(one: tuple[int, ...], wanted: tuple[int, ...]) -> int | None:
-    """Where tasks are among the axes of what is wanted: behind that of members, if there is one; None if not at all."""
-    if len(one) == len(wanted):
-        return None
-    return 1 if (*wanted[:1], *wanted[2:]) == one and wanted[1:] != one else 0
+        return jnp.stack(arrays, self.axis) if path in self.stacked else arrays[0]

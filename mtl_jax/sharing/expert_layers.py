@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from mtl_jax.batch import PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, values_of, with_values
+from mtl_jax.keys import named_keys
 from mtl_jax.model import MANY, MultiTaskModel
 from mtl_jax.sharing.gates import Gate, Groups, OfEach, check_reads, gate_inputs
 from mtl_jax.sharing.places import Rows
@@ -94,7 +95,8 @@ def extraction(
         begin = functools.partial(
             gate.start, x=reading(first[0].tree if axis == 0 else x, first[1], of_shared), groups=of_task
         )
-        params = at.leaves(f"shared/{levels[index]}gates", names, begin)
+        place = f"shared/{levels[index]}gates"
+        params = at.leaf(place, lambda _: jax.vmap(begin)(named_keys(at.key, [f"{place}/{n}" for n in names])))
         x, share, losses = jax.vmap(through, (0, axis, 0, None))(params, x, mine, of_shared)
         return Rows(x), at.apart(share), at.apart(losses)
 

@@ -58,7 +58,7 @@ def go_mtl(
     names = [t.name for t in tasks]
 
     def penalty(variables: Any) -> Float[Array, ""]:
-        def own(tree: Any) -> tuple[Array, Array]:
+        def own(tree: Any) -> tuple[Any, Any]:
             sizes = [(x**2).sum() for x in jax.tree.leaves(tree["head"]) if x.ndim > 1]
             return sum(jnp.abs(s).sum() for s in jax.tree.leaves(tree["codes"])), sum(sizes)
 

@@ -32,7 +32,7 @@ def stacked_weights(variables: Any, names: Sequence[str], layers: Sequence[str])
       ValueError: if networks differ in a shape.
     """
 
-    def own(tree: Any) -> dict[str, Array]:
+    def own(tree: Any) -> dict[str, Any]:
         return partition.flatten({n: tree["encoder"][n] for n in layers if n in tree["encoder"]})
 
     tasks = variables["params"]["tasks"]

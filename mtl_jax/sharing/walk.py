@@ -13,7 +13,8 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.keys import TaskKey
 from mtl_jax.members import Outputs
 from mtl_jax.model import MultiTaskModel, Train, by_kind, merge, no_penalty
-from mtl_jax.sharing.places import Running, Starting
+from mtl_jax.sharing.running import Running
+from mtl_jax.sharing.starting import Starting
 from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Task, check_names
 

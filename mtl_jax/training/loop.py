@@ -102,7 +102,7 @@ def train(job: Job) -> Run:
                                  "bring it back from a copy, or use another workdir")  # fmt: skip
 
             def load(step: int) -> dict[str, Any]:
-                return checkpoints.restore(step, by_name(state, best), names)
+                return checkpoints.restore(step, by_name(state, best), names, axis)
 
             found = checkpoints.newest(load)
             if found is not None:
