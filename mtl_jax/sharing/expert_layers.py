@@ -23,11 +23,18 @@ from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 
-def mix(weights: Float[Array, "batch expert"], stacked: Any) -> Any:
-    """Features weighted row by row; `stacked` has the experts in front."""
-    values = values_of(stacked)
-    mixed = jnp.einsum("be,eb...->b...", weights.astype(values.dtype), values)
-    return with_values(jax.tree.map(lambda x: x[0], stacked), mixed)
+def mix(weights: Float[Array, "batch expert"], *experts: Any) -> Any:
+    """Features weighted row by row; each group of `experts` is stacked in front, or None.
+
+    Group by group, so that what all tasks read is not copied for each.
+    """
+    total, rest = 0, weights
+    for group in experts:
+        if group is not None:
+            values = values_of(group)
+            mine, rest = rest[:, : len(values)], rest[:, len(values) :]
+            total = total + jnp.einsum("be,eb...->b...", mine.astype(values.dtype), values)
+    return with_values(jax.tree.map(lambda x: x[0], experts[-1]), total)
 
 
 def joined(*experts: Any) -> Any:
@@ -79,7 +86,7 @@ def extraction(
     def through(params: Any, x: Any, mine: Any, of_shared: Any) -> tuple[Any, Any, dict[str, Any]]:
         """(the features that a task's gate mixes, the mean weights of its experts, its auxiliary losses)."""
         weights, losses = gate.apply(params, reading(x, mine, of_shared), of_task)
-        return mix(weights, joined(mine, of_shared)), weights.mean(0), losses
+        return mix(weights, mine, of_shared), weights.mean(0), losses
 
     def of_one(at: Any, x: Any, mine: Any, of_shared: Any, index: int) -> tuple[Any, Any, dict[str, Any]]:
         """`through` a gate of the task's own."""
@@ -110,15 +117,16 @@ def extraction(
                 xs, share, losses = of_all_tasks(at, xs, mine, of_shared, index)
             else:
                 one = functools.partial(of_one, index=index)
-                xs, share, losses = at.each(one, xs, mine if mine is None else Rows(mine), of_shared)
+                xs, share, losses = at.each(
+                    one, xs, mine if mine is None else Rows(mine), of_shared, few=None if own else 0
+                )
             report(at, level, share, losses, of_task)
             if index < last:
                 every = mine if mine is None else jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), mine)
-                every = joined(every, of_shared)
-                read = gate_inputs(reads, common, every, sharing)
+                read = gate_inputs(reads, common, joined(every, of_shared), sharing)
                 begin = functools.partial(gate.start, x=read, groups=of_all)
                 weights, losses = gate.apply(at.leaf(f"shared/{level}gate", begin), read, of_all)
-                common = mix(weights, every)
+                common = mix(weights, every, of_shared)
                 at.losses |= {f"{level}{name}/shared": value for name, value in losses.items()}
                 at.metrics |= load(level, "shared", weights.mean(0), of_all)
         return xs

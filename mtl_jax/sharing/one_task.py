@@ -36,6 +36,6 @@ def one_task(
         return features(at.leaf("shared", lambda key: shared(key, x)), at.leaf("own", mine), x)
 
     def finish(at: Any, x: Any) -> Any:
-        return outputs(at.leaf("own", None), x, by_name[at.task])
+        return outputs(at.leaf("own"), x, by_name[at.task])
 
     return walked("one_task", None, tasks, lambda at, x: at.each(one, x), finish, features="branched")

@@ -15,6 +15,8 @@ from mtl_jax.sharing.encoder_copies import Layers, apply_columns, one_by_one
 from mtl_jax.sharing.places import Place, Rows, get, per_task, put, read_by
 from mtl_jax.stacking import Layout, Standing, View
 
+FEW = 4  # tasks whose own networks are quicker beside each other, on a CPU, than as one with an axis of tasks
+
 
 class Running(Place):
     """Runs with the variables that lie at their places.
@@ -52,7 +54,7 @@ class Running(Place):
         )
         return self._noted(path, new, x)
 
-    def leaf(self, path: str, make: Callable) -> Any:
+    def leaf(self, path: str, make: Callable | None = None) -> Any:
         """The parameters at a path."""
         del make
         return self._params(path)
@@ -103,14 +105,16 @@ class Running(Place):
         at.changed, at.losses, at.metrics = self.changed, self.losses, self.metrics
         return at
 
-    def each(self, function: Callable, *values: Any) -> Any:
+    def each(self, function: Callable, *values: Any, few: int | None = None) -> Any:
         """`PerTask` of ``function(at, *values)``, `at` being one task's pass; alike tasks that lie stacked at once.
 
         Args:
           function: where it returns a tuple, a tuple of `PerTask` is returned.
+          few: groups of at most so many tasks run beside each other; None for `FEW`.
           values: `PerTask`, of which a task reads its own; `Rows`, likewise; or the same for all.
         """
-        if self.layout is None:
+        few = FEW if few is None else few
+        if self.layout is None or max(map(self.layout.size, self.layout.groups)) <= few:
             found = {}
             for name in self.wanted:
                 at = self.of(name)

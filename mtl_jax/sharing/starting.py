@@ -51,7 +51,7 @@ class Starting(Place):
         """The weights that layers would have at `path`."""
         return base.init_layers(layers, self.key, x, self.path(path))[0]
 
-    def leaf(self, path: str, make: Callable) -> Any:
+    def leaf(self, path: str, make: Callable | None = None) -> Any:
         """The parameters at a path: ``make(key)``, where they are met for the first time."""
         made = get(self.variables["params"], self.path(path))
         if not isinstance(made, dict) or made:
@@ -83,8 +83,9 @@ class Starting(Place):
 
         return self._made(path, *jax.vmap(one)(np.arange(len(self.names))))
 
-    def each(self, function: Callable, *values: Any) -> Any:
+    def each(self, function: Callable, *values: Any, few: int | None = None) -> Any:
         """`PerTask` of ``function(at, *values)``: a value is `PerTask`, `Rows` or the same for all; see `Running`."""
+        del few
         if self.task is not None:
             return per_task({self.task: function(self, *(read_by(v, self.task, 0) for v in values))})
         groups = {n: (n,) for n in self.names} if self.layout is None else self.layout.groups

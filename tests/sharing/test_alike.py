@@ -16,7 +16,7 @@ from mtl_jax.alike import layout_of
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.keys import TaskKey, named_key, task_key
 from mtl_jax.scaler import Scaler
-from mtl_jax.sharing import forward
+from mtl_jax.sharing import forward, running
 from mtl_jax.training.optimizers import per_owner
 from mtl_jax.training.start import initial, small_batch
 from tests import tiny
@@ -27,6 +27,12 @@ TREE = "branched(tree=((('color', 'sold', 'price', 'width'),), (('color', 'price
 ASKED = [t for t in GRAPHS if not t.startswith("branched")] + [TREE]
 OWN = ("hard", "independent", "soft", "film", "mmoe(experts=3)", "dselect_k", "dmtrl(latent=2, rank=3)", "mtan")
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Three tasks are few, and would run beside each other."""
+    monkeypatch.setattr(running, "FEW", 0)
 
 
 @functools.cache
