@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import pathlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from mtl_jax import integrity, partition
+from mtl_jax.earlier_paths import Moved
 from mtl_jax.integrity import DamagedCheckpoint
 
 T = TypeVar("T")
@@ -124,34 +125,37 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+    def restore(self, step: int, items: dict[str, Any], tasks: Sequence[str] = (), axis: int = 0) -> dict[str, Any]:
         """The items of a checkpoint, each with the structure, shapes, dtypes and shardings of its target.
 
         Args:
           step: which checkpoint.
           items: {name: target}; leaves are arrays or ShapeDtypeStructs.
+          tasks, axis: their names in order, and where they are in what is stacked, so that what lay elsewhere is
+            found (`earlier_paths`).
 
         Raises:
           DamagedCheckpoint: if its files are not those that were written.
           ValueError: listing missing, unexpected and reshaped paths, if the checkpoint does not fit.
         """
         wanted = {n: {p: _abstract(x) for p, x in partition.flatten(tree).items()} for n, tree in items.items()}
+        moved = {name: Moved(self._stored(step, name), target, tasks, axis) for name, target in wanted.items()}
         for name, target in wanted.items():
-            check_fit(f"{self.directory.parent} (step {step}, item {name!r})", self._stored(step, name), target)
-        loaded = self._load(step, wanted)
-        return {name: _like(loaded[name], tree) for name, tree in items.items()}
+            check_fit(f"{self.directory.parent} (step {step}, item {name!r})", moved[name].today, target)
+        loaded = self._load(step, {name: moved[name].stored() for name in items})
+        return {name: _like(moved[name].made(loaded[name]), tree) for name, tree in items.items()}
 
-    def restore_part(self, step: int, item: str, target: Any) -> Any:
+    def restore_part(self, step: int, item: str, target: Any, tasks: Sequence[str] = ()) -> Any:
         """Like `restore` for one item, of which `target` is only a part: what it does not name is not read."""
         wanted = {p: _abstract(x) for p, x in partition.flatten(target).items()}
-        stored = self._stored(step, item)
-        named = {p: stored[p] for p in wanted if p in stored}
+        moved = Moved(self._stored(step, item), wanted, tasks, 0)
+        named = {p: moved.today[p] for p in wanted if p in moved.today}
         check_fit(f"{self.directory.parent} (step {step}, item {item!r})", named, wanted)
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         with context:
-            loaded = self._load(step, {item: wanted})
-        return _like(loaded[item], target)
+            loaded = self._load(step, {item: moved.stored()})
+        return _like(moved.made(loaded[item]), target)
 
     def shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
         """{path: shape} of one item on disk."""

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+OF_EACH = "{}"  # stands for a task's name in the name of a part that lies under none of the tasks
+
 
 class TaskKey(NamedTuple):
     """A pass's key where one trace stands for several tasks: what is drawn under a task's name is that task's own.
@@ -25,6 +27,8 @@ class TaskKey(NamedTuple):
 
     def named(self, name: str) -> Key[Array, ""]:
         """The key by `name` with the task's own in place of the first task's."""
+        if OF_EACH in name:
+            return self.one_of([name.replace(OF_EACH, other) for other in self.names])
         prefix = f"tasks/{self.names[0]}/"
         if not name.startswith(prefix):
             return self.one_of((name,))
@@ -47,3 +51,9 @@ def task_key(key: Key[Array, ""] | TaskKey, task: str) -> Key[Array, ""] | TaskK
     if not isinstance(key, TaskKey):
         return named_key(key, task)
     return key._replace(key=key.one_of(key.names if task == key.names[0] else (task,)))
+
+
+def named_keys(key: Key[Array, ""] | TaskKey, names: Sequence[str]) -> Key[Array, " name"]:
+    """The `named_key` of each name, in one program however many there are."""
+    root = key.key if isinstance(key, TaskKey) else key
+    return jax.vmap(jax.random.fold_in, (None, 0))(root, np.asarray([zlib.crc32(n.encode()) for n in names], np.uint32))

@@ -1,6 +1,6 @@
 """The contract between models and everything else: pure functions over one partitioned tree of variables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mtl_jax.encoders.base import Encoder
 
 Train = bool | Callable[[str], bool]  # a function answers per path: a frozen module runs as in inference
+
+MANY = 20  # tasks; of more, a model reports one number for all where it would report one for each
 
 
 class MultiTaskModel(NamedTuple):
@@ -33,8 +35,8 @@ class MultiTaskModel(NamedTuple):
       encoder, spec: what it was made of, for saving; None in hand-written models.
       alike: (name) -> what the task's computation depends on besides its `Task` and the shapes of its leaves and
         inputs; tasks of equal values there run as one (`mtl_jax.alike`). None: each task runs by itself.
-      of_tasks: (some of the tasks) -> the model of these alone, if what it initialises for them and in common is the
-        same as here; then alike tasks are initialised as one. None: all are initialised one after the other.
+      start: (rng, batch, layout) -> variables that lie as `stacking.Layout` says, with the numbers of `init`; then
+        alike tasks are initialised as one. None: all are initialised one after the other.
       base: (the model that it was made of, the fine-tuning method), if `transfer.methods.attach` made it; else None.
       check: (split, its name) -> None, a ValueError for labels that its losses cannot mean; None for any.
 
@@ -50,7 +52,7 @@ class MultiTaskModel(NamedTuple):
     encoder: "Encoder | None" = None
     spec: str | None = None
     alike: Callable[[str], Any] | None = None
-    of_tasks: Callable[[Sequence[Task]], "MultiTaskModel"] | None = None
+    start: Callable | None = None
     check: Callable[[Batch, str], None] | None = None
     base: "tuple[MultiTaskModel, Any] | None" = None
 

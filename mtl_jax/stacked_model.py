@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.keys import TaskKey
-from mtl_jax.model import MultiTaskModel, Train, merge
-from mtl_jax.stacking import Layout
+from mtl_jax.model import MANY, MultiTaskModel, Train, merge
+from mtl_jax.stacking import Layout, Standing, View
 
 
 def branched(model: MultiTaskModel, batch: Batch) -> bool:
@@ -68,8 +68,16 @@ def encode_group(
     changed = {"tasks": {first: own_state}} if own_state else {}
     if common:  # as branches one after the other would leave it
         changed["shared"] = jax.tree.map(lambda x: x[-1], common)
+    names = layout.groups[first]
+    if len(names) > MANY and len(names) == len(layout.names):
+        losses = {_of_task(key, first, "tasks"): v.sum() for key, v in aux["losses"].items()}
+        return (
+            x,
+            changed,
+            {"losses": losses, "metrics": {_of_task(k, first, "tasks"): v.mean(0) for k, v in aux["metrics"].items()}},
+        )
     named = {
-        kind: {_of_task(key, first, n): v[i] for key, v in found.items() for i, n in enumerate(layout.groups[first])}
+        kind: {_of_task(key, first, n): v[i] for key, v in found.items() for i, n in enumerate(names)}
         for kind, found in aux.items()
     }
     return x, changed, named
@@ -121,7 +129,8 @@ def encode_one(
         seen = seen._replace(**{kind: layout.view(getattr(batch, kind), {first: labels})})
     if own.inputs is not None:
         seen = seen._replace(inputs=PerTask({first: own.inputs}))
-    x, changed, aux = model.encode(found, seen, train=train, rng=key_of(layout, first, rng, index), tasks=(first,))
+    about, key = Standing.of(layout, first, index), key_of(layout, first, rng, index)
+    x, changed, aux = model.encode(found, seen, train=train, rng=key, tasks=about)
     x = x[first] if isinstance(x, PerTask) else x
     return x, changed.get("tasks", {}).get(first, {}), changed.get("shared", {}), aux
 
@@ -211,7 +220,9 @@ def restacked(layout: Layout, state: Any, changed: dict) -> dict:
     tasks = changed.get("tasks", {})
     if not tasks:
         return changed
+    stood, named = (tasks.stacked, tasks.own) if isinstance(tasks, View) else ({}, tasks)
+    found = {first: merge(state["tasks"][first], new) for first, new in stood.items()}
     whole = layout.view(state["tasks"])
-    groups = {first for first, names in layout.groups.items() if any(n in tasks for n in names)}
-    full = {n: merge(whole[n], tasks.get(n, {})) for first in groups for n in layout.groups[first]}
-    return {**changed, "tasks": layout.stack(full)}
+    groups = {first for first, names in layout.groups.items() if any(n in named for n in names)}
+    full = {n: merge(whole[n], named.get(n, {})) for first in groups for n in layout.groups[first]}
+    return {**changed, "tasks": found | layout.stack(full)}

@@ -221,20 +221,28 @@ class View(Mapping):
         return dict(zip(names, children, strict=True))
 
 
-def as_one(by_task: ByTask, names: Sequence[str]) -> Any:
-    """The trees of several tasks as one with leaves [task, ...], where they lie so; else None."""
-    if isinstance(by_task, View) and not by_task.own:
-        for first, stood in by_task.layout.groups.items():
-            if stood == tuple(names) and first in by_task.stacked:
-                return by_task.stacked[first]
-    return None
+class Standing(tuple):
+    """(name,): the tasks that a pass is about, where one trace stands for each task of a group.
+
+    Attributes:
+      place: of the task among all, traced.
+    """
+
+    place: Any
+
+    @classmethod
+    def of(cls, layout: Layout, first: str, index: Any) -> "Standing":
+        """The task of this index of the group of `first`."""
+        found = cls((first,))
+        found.place = jnp.asarray(layout.positions[first])[index]
+        return found
 
 
-def lying_as(by_task: ByTask, names: Sequence[str], tree: Any) -> ByTask | None:
-    """{name: its part} of a tree with leaves [task, ...], to lie as `by_task` does; None unless `as_one`."""
-    if not isinstance(by_task, View) or as_one(by_task, names) is None:
-        return None
-    return by_task.layout.view({names[0]: tree})
+def over_tasks(by_task: ByTask, names: Sequence[str], function: Callable) -> Any:
+    """`function` of each task's tree, stacked in the order of `names`, all tasks; once for those that lie stacked."""
+    if isinstance(by_task, View) and not by_task.own and by_task.stacked.keys() == by_task.layout.groups.keys():
+        return by_task.layout.join({first: jax.vmap(function)(x) for first, x in by_task.stacked.items()})
+    return jax.tree.map(lambda *x: jnp.stack(x), *(function(by_task[n]) for n in names))
 
 
 def _stack(arrays: Sequence[Any], axis: int) -> Any:

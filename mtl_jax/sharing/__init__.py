@@ -15,7 +15,6 @@ from mtl_jax.sharing.cooperative import cooperative
 from mtl_jax.sharing.cross_stitch import cross_stitch
 from mtl_jax.sharing.dmtrl import dmtrl
 from mtl_jax.sharing.dselect_k import dselect_k
-from mtl_jax.sharing.encoder_copies import OWN_INPUTS
 from mtl_jax.sharing.esmm import esmm
 from mtl_jax.sharing.film import film
 from mtl_jax.sharing.fully_shared import fully_shared
@@ -34,6 +33,7 @@ from mtl_jax.sharing.soft import soft
 from mtl_jax.sharing.taps import taps
 from mtl_jax.sharing.task_embedding import task_embedding
 from mtl_jax.sharing.task_routing import task_routing
+from mtl_jax.sharing.walk import OWN_INPUTS
 from mtl_jax.tasks import Task
 
 # Parallel, feature mixing, experts, task-conditioned, soft, sequential and cooperative, funnels, learned structure.

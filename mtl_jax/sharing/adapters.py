@@ -67,6 +67,4 @@ def adapters(
         raise parts.unknown("kind of adapters", kind, KINDS)
     layers.check(width, "none", activation, 0.0, "adapters")
     module = Adapter(kind, width, activation)
-    return task_passes(
-        encoder, tasks, "adapters", behind_stages(encoder, lambda n: Step("tasks", "adapters", n, module))
-    )
+    return task_passes(encoder, tasks, "adapters", behind_stages(encoder, lambda n: Step("own/adapters", n, module)))

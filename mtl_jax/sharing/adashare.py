@@ -15,6 +15,7 @@ from mtl_jax.sharing.annealing import decay_of
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.positions import at_positions_of
 from mtl_jax.sharing.task_conditioned import Step, task_passes
+from mtl_jax.stacking import over_tasks
 from mtl_jax.tasks import Task
 
 
@@ -95,17 +96,19 @@ def adashare(
     free = [f"stage_{i}" for i in range(1, len(encoder.stages))]
     if not free:
         raise ValueError("adashare: the encoder has one stage, which always runs; give it more, or use sharing 'hard'")
-    choice = Choice(temperature, final_temperature, decay)
+    names, choice = [t.name for t in tasks], Choice(temperature, final_temperature, decay)
     steps = []
     for name, module in layers(encoder):
-        steps.append(Step("shared", "encoder", name, module))
+        steps.append(Step("shared/encoder", name, module))
         if name in free:
-            steps.append(Step("shared", "shortcuts", name, Shortcut(), before=True))
-            steps.append(Step("tasks", "policy", name, choice))
+            steps.append(Step("shared/shortcuts", name, Shortcut(), before=True))
+            steps.append(Step("own/policy", name, choice))
 
     def penalty(variables: Any) -> Float[Array, ""]:
-        own = [t["policy"] for t in variables["params"]["tasks"].values()]
-        chances = jax.nn.log_softmax(jnp.stack([jnp.stack([p[n]["logits"] for n in free]) for p in own]))
+        def own(tree: Any) -> Float[Array, "stage choice"]:
+            return jnp.stack([tree["policy"][n]["logits"] for n in free])
+
+        chances = jax.nn.log_softmax(over_tasks(variables["params"]["tasks"], names, own))
         runs = jnp.exp(chances[..., 0])
         apart = jnp.abs(runs[:, None] - runs).sum((0, 1)) / 2
         early = 1 - jnp.arange(len(free)) / len(free)

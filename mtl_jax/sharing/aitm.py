@@ -7,17 +7,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders.base import Encoder, values_of, with_values
-from mtl_jax.model import MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.funnel import check_funnel, labels_of_all_rows
-from mtl_jax.sharing.heads_only import decode_heads
-from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
+from mtl_jax.sharing.places import split_stages
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 
@@ -82,7 +81,7 @@ def aitm(
     """
     tasks = check_names(tasks)
     steps = check_funnel(funnel, tasks, "aitm")
-    names, modules = tuple(t.name for t in tasks), {t.name: heads.build(t, encoder.members) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
     trunk, tower = split_stages(encoder, shared_stages, "aitm")
     if not tower:
         raise ValueError(
@@ -92,10 +91,9 @@ def aitm(
     if calibration < 0:
         raise ValueError(f"aitm: calibration={calibration} must not be negative")
 
-    def walk(at: Any, inputs: Any, wanted: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
-        """({task: its features}, logits of the steps up to the last wanted one)."""
+    def walk(at: Any, inputs: Any) -> PerTask:
         x, z, logits = at(trunk, "shared/encoder", inputs), {}, []
-        last = max((i for i, name in enumerate(steps) if name in wanted), default=-1)
+        last = max((i for i, name in enumerate(steps) if name in at.wanted), default=-1)
         for before, name in zip((None, *steps), steps[: last + 1], strict=False):
             read_on = name != steps[-1]
             own = at(tower, f"shared/branches/{name}" if read_on else f"tasks/{name}/encoder", x)
@@ -104,29 +102,11 @@ def aitm(
                 own = at([(place[1], Transfer())], place[0], {"before": values_of(z[before]), "own": own})
             z[name] = own
             logits.append(at([("head", modules[name])], f"tasks/{name}", own))
-        for name in [n for n in wanted if n not in steps]:
+        for name in [n for n in at.wanted if n not in steps]:
             z[name] = at(tower, f"tasks/{name}/encoder", x)
-        return {name: z[name] for name in wanted}, logits
-
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        z, _ = walk(at, common_inputs(batch, "aitm"), names)
-        for name in [n for n in names if n not in steps]:
-            at([("head", modules[name])], f"tasks/{name}", z[name])
-        return at.variables
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        at = Running(variables, train, rng)
-        z, logits = walk(at, common_inputs(batch, "aitm"), chosen(names, tasks))
-        losses, metrics = {}, {}
         if len(logits) > 1:
-            loss, metrics["calibrator/violations"] = calibrator(logits)
-            losses = {"calibrator": calibration * loss} if calibration else {}
-        return PerTask(z), at.changed, {"losses": losses, "metrics": metrics}
+            loss, at.metrics["calibrator/violations"] = calibrator(logits)
+            at.losses |= {"calibrator": calibration * loss} if calibration else {}
+        return PerTask({name: z[name] for name in at.wanted})
 
-    return MultiTaskModel(
-        tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind,
-        check=labels_of_all_rows(steps, "aitm"),
-    )  # fmt: skip
+    return walked("aitm", encoder, tasks, walk, start=None, check=labels_of_all_rows(steps, "aitm"))

@@ -6,18 +6,15 @@ Lu et al., CVPR 2017, arXiv:1611.05377; Vandenhende et al., "Branched Multi-Task
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Array, Key
-
 from mtl_jax import heads, parts
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.keys import task_key
 from mtl_jax.members import Outputs
-from mtl_jax.model import NO_AUX, MultiTaskModel, Train, merge, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.encoder_copies import Layers
-from mtl_jax.sharing.places import Running, Starting, chosen, readers
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 Tree = Sequence[Sequence[Sequence[str]]]  # stages of groups of task names
@@ -62,50 +59,26 @@ def branched(encoder: Encoder, tasks: Sequence[Task], tree: Tree) -> MultiTaskMo
     alone = {n: [len(g[n]) == 1 < len(names) for g in groups] for n in names}
     layers = [base.layers(encoder, i, i + 1) for i in range(len(groups))]
 
-    def walk(at: Any, inputs: Any, wanted: Sequence[str]) -> dict[str, Any]:
-        """{task: the features of the last copy that it shares}."""
-        x = dict.fromkeys(wanted, inputs)
+    def walk(at: Any, inputs: Any) -> PerTask:
+        """The features of the last copy that a task shares."""
+        x = dict.fromkeys(at.wanted, inputs)
         for i, group in enumerate(groups):
             made: dict[frozenset[str], Any] = {}
-            for n in [n for n in wanted if not alone[n][i]]:
+            for n in [n for n in at.wanted if not alone[n][i]]:
                 if group[n] not in made:
                     made[group[n]] = at(layers[i], place(group[n]), x[n])
                 x[n] = made[group[n]]
-        return x
+        return PerTask(x)
 
-    def finish(at: Any, name: str, x: Any) -> Any:
-        own: Layers = [layer for i, named in enumerate(layers) if alone[name][i] for layer in named]
-        return at([("head", modules[name])], f"tasks/{name}", at(own, f"tasks/{name}/encoder", x))
-
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        for at.reader, inputs, wanted in readers(batch, names):
-            for name, x in walk(at, inputs, wanted).items():
-                finish(at, name, x)
-        return at.variables
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        features, changed = {}, {}
-        for reader, inputs, wanted in readers(batch, chosen(names, tasks)):
-            key = rng if rng is None or reader is None else task_key(rng, reader)
-            at = Running(variables, train, key, reader)
-            features |= walk(at, inputs, wanted)
-            changed = merge(changed, at.changed)
-        return PerTask(features), changed, NO_AUX
-
-    def decode(
-        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Outputs], dict]:
-        at = Running(variables, train, rng)
-        return {name: finish(at, name, x) for name, x in features.items()}, at.changed
+    def finish(at: Any, x: Any) -> Outputs:
+        own: Layers = [layer for i, named in enumerate(layers) if alone[at.task][i] for layer in named]
+        return at([("head", modules[at.task])], "own", at(own, "own/encoder", x))
 
     def read(name: str) -> tuple[str, ...]:
         """Which copies a task runs through, but for those of its own."""
         return tuple("alone" if own else place(g[name]) for own, g in zip(alone[name], groups, strict=True))
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder, alike=read)
+    return walked("branched", encoder, tasks, walk, finish, alike=read)
 
 
 def _groups(tree: Tree, names: tuple[str, ...], stages: int) -> list[dict[str, frozenset[str]]]:

@@ -8,19 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jaxtyping import Array, Key
 
 from mtl_jax import heads, parts
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders.base import Encoder, values_of, with_values
-from mtl_jax.keys import task_key
-from mtl_jax.members import Outputs
-from mtl_jax.model import NO_AUX, MultiTaskModel, Train, merge, no_penalty
+from mtl_jax.model import MultiTaskModel, no_penalty
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.places import Running, Starting, chosen, readers, runs_in_training, split_stages
+from mtl_jax.sharing.places import split_stages
 from mtl_jax.sharing.successive import successive_regularization
 from mtl_jax.sharing.task_graph import Edges, task_graph
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 PASS = {"features": ("features",), "outputs": ("outputs",), "both": ("features", "outputs")}
@@ -102,17 +100,16 @@ def cascade(
     held = successive_regularization(successive, successive_every, reference, "cascade")
     modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def walk(at: Any, batch: Batch, inputs: Any, wanted: Sequence[str], train: Train, forcing: bool) -> dict[str, Any]:
-        """{task: what decode gets} of `wanted`."""
-        x, ready, sent, needed = at(trunk, "shared/encoder", inputs), {}, {}, graph.needed(wanted)
+    def walk(at: Any, inputs: Any) -> PerTask:
+        x, ready, sent, needed = at(trunk, "shared/encoder", inputs), {}, {}, graph.needed(at.wanted)
         for name in [n for n in graph.order if n in needed]:
             place = f"shared/edges/{name}" if name in graph.senders else f"tasks/{name}/edges"
-            forced = forcing and runs_in_training(train, place)
+            forced = teacher_forcing and at.task is None and at.on(place)
             here = values_of(x)
             for parent in graph.parents[name]:
                 for what, message in sent[parent].items():
-                    if forced and what == "outputs" and parent in batch.targets:
-                        labels = batch.targets[parent], batch.masks[parent]
+                    if forced and what == "outputs" and parent in at.batch.targets:
+                        labels = at.batch.targets[parent], at.batch.masks[parent]
                         message = with_values(message, messages.labelled(by_name[parent], values_of(message), *labels))
                     edge = [(parent, messages.Projection(values_of(x).shape[-1]))]
                     here = here + at(edge, f"{place}/{what}", messages.fit_to(message, x)).astype(here.dtype)
@@ -127,45 +124,17 @@ def cascade(
                     here = outputs
                 sent[name] = jax.lax.stop_gradient(told) if stop_gradient else told
             ready[name] = here
-        return {name: ready[name] for name in wanted}
+        return PerTask({name: ready[name] for name in at.wanted})
 
-    def finish(at: Any, name: str, x: Any) -> Any:
+    def finish(at: Any, x: Any) -> Any:
         """From what encode returns to outputs."""
-        if name in graph.senders and "outputs" in passed:
+        if at.task in graph.senders and "outputs" in passed:
             return x
-        if name not in graph.senders:
-            x = at(branch, f"tasks/{name}/encoder", x)
-        return at([("head", modules[name])], f"tasks/{name}", x)
+        x = x if at.task in graph.senders else at(branch, "own/encoder", x)
+        return at([("head", modules[at.task])], "own", x)
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        for at.reader, inputs, wanted in readers(batch, tuple(by_name)):
-            for name, x in walk(at, batch, inputs, wanted, False, False).items():
-                finish(at, name, x)
-        if held and held.start:
-            at.variables["state"]["shared"]["successive"] = held.start(at.variables["params"])
-        return at.variables
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        features, changed = {}, {}
-        for reader, inputs, wanted in readers(batch, chosen(tuple(by_name), tasks)):
-            key = rng if rng is None or reader is None else task_key(rng, reader)
-            at = Running(variables, train, key, reader)
-            features |= walk(at, batch, inputs, wanted, train, teacher_forcing and reader is None)
-            changed = merge(changed, at.changed)
-        if held and held.advance and runs_in_training(train, "shared/encoder"):
-            changed = merge(changed, {"shared": {"successive": held.advance(variables)}})
-        return PerTask(features), changed, NO_AUX
-
-    def decode(
-        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Outputs], dict]:
-        at = Running(variables, train, rng)
-        return {name: finish(at, name, x) for name, x in features.items()}, at.changed
-
-    penalty = held.penalty if held else no_penalty
-    return MultiTaskModel(
-        tasks, "per_task", init, encode, decode, penalty, encoder, alike=lambda name: name in graph.senders
-    )
+    model = walked(
+        "cascade", encoder, tasks, walk, finish, start=None, alike=lambda name: name in graph.senders,
+        penalty=held.penalty if held else no_penalty,
+    )  # fmt: skip
+    return held.kept_by(model) if held and held.start else model

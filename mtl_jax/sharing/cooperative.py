@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Key
 
 from mtl_jax import heads, parts
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders.base import Encoder, values_of, with_values
-from mtl_jax.members import Outputs
-from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing import messages
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.messages import Projection
 from mtl_jax.sharing.neighbours import Neighbours
-from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
+from mtl_jax.sharing.places import split_stages
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 MESSAGES = ("outputs", "features", "distillation")
@@ -111,39 +109,20 @@ def cooperative(
             new[n] = with_values(x[n], values)
         return new
 
-    def walk(at: Any, inputs: Any) -> dict[str, Any]:
-        """{task: what decode gets}."""
+    def walk(at: Any, inputs: Any) -> Any:
         x = at(trunk, "shared/encoder", inputs)
         if not rounds:
-            return dict.fromkeys(names, x)
+            return x
         x = {n: at(branch, f"shared/branches/{n}", x) for n in names}
         for _ in range(rounds):
             x = refine(at, x)
-        return outputs(at, x) if heads_are_read else x
+        x = outputs(at, x) if heads_are_read else x
+        return PerTask({n: x[n] for n in at.wanted})
 
-    def finish(at: Any, name: str, x: Any) -> Any:
+    def finish(at: Any, x: Any) -> Any:
         if heads_are_read:
             return x
-        x = x if rounds else at(branch, f"tasks/{name}/encoder", x)
-        return at([("head", modules[name])], f"tasks/{name}", x)
+        x = x if rounds else at(branch, "own/encoder", x)
+        return at([("head", modules[at.task])], "own", x)
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        for name, x in walk(at, common_inputs(batch, "cooperative")).items():
-            finish(at, name, x)
-        return at.variables
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        at = Running(variables, train, rng)
-        features = walk(at, common_inputs(batch, "cooperative"))
-        return PerTask({n: features[n] for n in chosen(names, tasks)}), at.changed, NO_AUX
-
-    def decode(
-        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Outputs], dict]:
-        at = Running(variables, train, rng)
-        return {name: finish(at, name, x) for name, x in features.items()}, at.changed
-
-    return MultiTaskModel(tasks, "per_task", init, encode, decode, no_penalty, encoder, alike=by_kind)
+    return walked("cooperative", encoder, tasks, walk, finish, features="per_task" if rounds else "common")

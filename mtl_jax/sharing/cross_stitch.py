@@ -1,13 +1,15 @@
 """Cross-stitch networks (Misra et al., CVPR 2016, arXiv:1604.03539)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.task_columns import Unit, mixed_columns, own_and_others
+from mtl_jax.sharing.task_columns import mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 
@@ -32,8 +34,8 @@ def cross_stitch(encoder: Encoder, tasks: Sequence[Task], own: float = 0.9) -> M
       own: first value of A_tt; the rest is spread evenly over the other columns. 1 starts as independent networks.
     """
     first = own_and_others(len(check_names(tasks)), own, "cross_stitch")
-    unit = Unit(
-        start=lambda key, name, values: (first, {}),
-        apply=lambda matrix, state, x, on: (jnp.einsum("ts,s...->t...", matrix.astype(x.dtype), x), {}),
-    )
+
+    def unit(at: Any, path: str, x: Float[Array, "task batch ... width"]) -> Float[Array, "task batch ... width"]:
+        return jnp.einsum("ts,s...->t...", at.leaf(path, lambda key: first).astype(x.dtype), x)
+
     return mixed_columns(encoder, tasks, "cross_stitch", unit)

@@ -8,26 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
-from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.keys import TaskKey, named_keys
 from mtl_jax.model import Train
 
 Layers = list[tuple[str, nn.Module]]
-
-# Architectures that take inputs of each task's own (`PerTask`). The others mix the tasks' features of one input.
-OWN_INPUTS = (
-    "hard", "independent", "fully_shared", "film", "adapters", "task_embedding", "hypernetwork", "task_routing", "mmoe",
-    "cgc", "ple", "dselect_k", "mtan", "soft", "taps", "go_mtl", "dmtrl", "cascade", "adashare", "branched",
-)  # fmt: skip
-
-
-def common_inputs(batch: Batch, sharing: str) -> Any:
-    """The inputs, or an error if each task has its own."""
-    if isinstance(batch.inputs, PerTask):
-        able = ", ".join(map(repr, OWN_INPUTS))
-        raise ValueError(f"sharing {sharing!r} takes inputs in common; each task's own go to one of {able}")
-    return jax.tree.map(jnp.asarray, batch.inputs)
 
 
 def one_by_one(x: Any, names: Sequence[Any]) -> dict[Any, Any]:
@@ -48,10 +33,18 @@ def init_columns(
     A copy's draws depend on its name alone.
     """
 
-    def one(name: str) -> tuple[dict, dict, Any]:
-        return base.init_layers(named, named_key(key, f"{prefix}/{name}"), x, prefix)
+    if isinstance(key, TaskKey):
+        folds = jnp.stack([key.named(f"{prefix}/{name}") for name in names])
+    else:
+        folds = named_keys(key, [f"{prefix}/{name}" for name in names])
 
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(one, names))
+    def one(own: Key[Array, ""]) -> tuple[dict, dict, Any]:
+        own = key._replace(key=own) if isinstance(key, TaskKey) else own
+        params, state, out = base.init_layers(named, own, x, prefix)
+        return params, state, jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), out)
+
+    params, state, out = jax.vmap(one, out_axes=(0, 0, None))(folds)
+    return params, state, jax.tree.map(lambda y: jnp.broadcast_to(y, (len(names), *y.shape)), out)
 
 
 def apply_columns(
@@ -69,7 +62,7 @@ def apply_columns(
     """(outputs [column, B, ...], stacked new state); `x` is one input for all, or `stacked` one per column."""
     used = {n: params[n] for n, _ in named if n in params}
     kept = {n: state[n] for n, _ in named if n in state}
-    keys = None if key is None else jnp.stack([named_key(key, name) for name in names])
+    keys = None if key is None else named_keys(key, names)
 
     def one(params: dict, state: dict, own: Any, x: Any) -> tuple[Any, dict]:
         own = key._replace(key=own) if isinstance(key, TaskKey) else own

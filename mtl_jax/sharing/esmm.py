@@ -5,17 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.members import Outputs
-from mtl_jax.model import NO_AUX, MultiTaskModel, Train, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.encoder_copies import common_inputs
 from mtl_jax.sharing.funnel import check_funnel, labels_of_all_rows
-from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
+from mtl_jax.sharing.places import split_stages
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 
@@ -56,45 +56,25 @@ def esmm(
     """
     tasks = check_names(tasks)
     pair = check_funnel((click, conversion), tasks, "esmm")
-    names, modules = tuple(t.name for t in tasks), {t.name: heads.build(t, encoder.members) for t in tasks}
+    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
     trunk, tower = split_stages(encoder, shared_stages, "esmm")
 
-    def walk(at: Any, inputs: Any, wanted: Sequence[str]) -> dict[str, Any]:
-        """{task: what decode gets}."""
+    def walk(at: Any, inputs: Any) -> PerTask:
         x = at(trunk, "shared/encoder", inputs)
-        found = dict.fromkeys(wanted, x)
-        if click in wanted or conversion in wanted:
+        found = dict.fromkeys(at.wanted, x)
+        if click in at.wanted or conversion in at.wanted:
             clicked = at([(click, modules[click])], "shared/heads", at(tower, f"shared/branches/{click}", x))
             found |= {click: clicked, conversion: {"x": x, "clicked": clicked}}
-        return {name: found[name] for name in wanted}
+        return PerTask({name: found[name] for name in at.wanted})
 
-    def finish(at: Any, name: str, x: Any) -> Outputs:
-        """From what encode returns to outputs."""
-        if name == click:
+    def finish(at: Any, x: Any) -> Outputs:
+        if at.task == click:
             return x
-        inner = at(tower, f"tasks/{name}/encoder", x["x"] if name == conversion else x)
-        outputs = at([("head", modules[name])], f"tasks/{name}", inner)
-        return jax.tree.map(both, x["clicked"], outputs) if name == conversion else outputs
+        inner = at(tower, "own/encoder", x["x"] if at.task == conversion else x)
+        outputs = at([("head", modules[at.task])], "own", inner)
+        return jax.tree.map(both, x["clicked"], outputs) if at.task == conversion else outputs
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        for name, x in walk(at, common_inputs(batch, "esmm"), names).items():
-            finish(at, name, x)
-        return at.variables
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        at = Running(variables, train, rng)
-        return PerTask(walk(at, common_inputs(batch, "esmm"), chosen(names, tasks))), at.changed, NO_AUX
-
-    def decode(
-        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Outputs], dict]:
-        at = Running(variables, train, rng)
-        return {name: finish(at, name, x) for name, x in features.items()}, at.changed
-
-    return MultiTaskModel(
-        tasks, "per_task", init, encode, decode, no_penalty, encoder,
-        alike=lambda name: name if name in pair else (), check=labels_of_all_rows(pair, "esmm"),
+    return walked(
+        "esmm", encoder, tasks, walk, finish, alike=lambda name: name if name in pair else (),
+        check=labels_of_all_rows(pair, "esmm"),
     )  # fmt: skip

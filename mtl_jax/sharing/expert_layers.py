@@ -10,45 +10,36 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, values_of, with_values
-from mtl_jax.keys import TaskKey, named_key
-from mtl_jax.model import MultiTaskModel, Train, by_kind, merge, no_penalty
-from mtl_jax.sharing.encoder_copies import apply_columns, common_inputs, init_columns, one_by_one
-from mtl_jax.sharing.gates import Gate, check_reads, gate_inputs
-from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.own_inputs import on_own_inputs
-from mtl_jax.stacking import as_one, lying_as
+from mtl_jax.keys import named_keys
+from mtl_jax.model import MANY, MultiTaskModel
+from mtl_jax.sharing.gates import Gate, Groups, OfEach, check_reads, gate_inputs
+from mtl_jax.sharing.places import Rows
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
-Path = tuple[str, ...]
-SHARED = None  # the reader that no task is
-MANY = 20  # tasks; of more, one number says how all of them use an expert, where their gates lie stacked
+
+def mix(weights: Float[Array, "batch expert"], *experts: Any) -> Any:
+    """Features weighted row by row; each group of `experts` is stacked in front, or None.
+
+    Group by group, so that what all tasks read is not copied for each.
+    """
+    total, rest = 0, weights
+    for group in experts:
+        if group is not None:
+            values = values_of(group)
+            mine, rest = rest[:, : len(values)], rest[:, len(values) :]
+            total = total + jnp.einsum("be,eb...->b...", mine.astype(values.dtype), values)
+    return with_values(jax.tree.map(lambda x: x[0], experts[-1]), total)
 
 
-def nest(path: Path, value: Any) -> dict[str, Any]:
-    """{"a": {"b": value}} for ("a", "b")."""
-    for name in reversed(path):
-        value = {name: value}
-    return value
-
-
-def entry(tree: Any, path: Path) -> Any:
-    """What `tree` holds at `path`, or an empty dict."""
-    for name in path:
-        tree = tree.get(name, {})
-    return tree
-
-
-def mix(weights: Float[Array, "batch expert"], stacked: Any) -> Any:
-    """Features weighted row by row; `stacked` has the experts in front."""
-    values = values_of(stacked)
-    mixed = jnp.einsum("be,eb...->b...", weights.astype(values.dtype), values)
-    return with_values(jax.tree.map(lambda x: x[0], stacked), mixed)
+def joined(*experts: Any) -> Any:
+    """Groups of stacked experts one behind the other; None for no group."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *(e for e in experts if e is not None))
 
 
 def extraction(
@@ -65,8 +56,8 @@ def extraction(
     """A model of one layer of experts (`layers` None), or of several over groups of the encoder's stages.
 
     With several, experts of a layer that is not the last reach all tasks through the shared gate, and so do task gates
-    of layers before the last two: these are under ``shared/layer_<i>/experts_of/<t>`` and ``gates/<t>``. What only task
-    t reaches is under ``tasks/<t>``.
+    of layers before the last two: these are under ``shared/layer_<i>/experts_of`` and ``gates``, stacked in the tasks'
+    order. What only task t reaches is under ``tasks/<t>``.
 
     Args:
       encoder: an expert of layer i is a copy of its i-th group of stages; the pool goes with the last.
@@ -77,131 +68,93 @@ def extraction(
       reads: what gates read, one of `gates.READS`.
       layers: how many.
     """
-    tasks = check_names(tasks)
     check_reads(reads, sharing)
-    last = (layers or 1) - 1
-    stages = len(encoder.stages)
+    names = tuple(t.name for t in check_names(tasks))
+    last, stages = (layers or 1) - 1, len(encoder.stages)
     edges = [round(stages * i / (last + 1)) for i in range(last + 2)]
     groups = [base.layers(encoder, a, b) for a, b in zip(edges, edges[1:], strict=False)]
-    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
-    names = tuple(modules)
+    levels = [""] if layers is None else [f"layer_{i}/" for i in range(layers)]
+    of_task, of_all = {"own": own, "shared": shared}, {"of": OfEach(names, own), "shared": shared}
+    if not own:
+        of_task = of_all = {"shared": shared}
+    in_common, of_own = tuple(map(str, range(shared))), tuple(map(str, range(own)))
 
-    def within(index: int) -> Path:
-        return () if layers is None else (f"layer_{index}",)
+    def reading(x: Any, mine: Any, of_shared: Any) -> Any:
+        """What a task's gate reads."""
+        return gate_inputs(reads, x, joined(mine, of_shared), sharing)
 
-    def experts_of(reader: str | None, index: int) -> Path:
-        if reader is SHARED:
-            return ("shared", *within(index), "experts")
-        if index == last:
-            return ("tasks", reader, *within(index), "experts")
-        return ("shared", *within(index), "experts_of", reader)
+    def through(params: Any, x: Any, mine: Any, of_shared: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """(the features that a task's gate mixes, the mean weights of its experts, its auxiliary losses)."""
+        weights, losses = gate.apply(params, reading(x, mine, of_shared), of_task)
+        return mix(weights, mine, of_shared), weights.mean(0), losses
 
-    def gate_of(reader: str | None, index: int) -> Path:
-        if reader is SHARED:
-            return ("shared", *within(index), "gate")
-        if index >= last - 1:
-            return ("tasks", reader, *within(index), "gate")
-        return ("shared", *within(index), "gates", reader)
+    def of_one(at: Any, x: Any, mine: Any, of_shared: Any, index: int) -> tuple[Any, Any, dict[str, Any]]:
+        """`through` a gate of the task's own."""
+        if own and index == last:
+            mine = at.columns(groups[index], f"own/{levels[index]}experts", of_own, x)
+        begin = functools.partial(gate.start, x=reading(x, mine, of_shared), groups=of_task)
+        return through(at.leaf(f"own/{levels[index]}gate", begin), x, mine, of_shared)
 
-    def read_by(reader: str | None) -> dict[str, str | None]:
-        """{group of experts: who owns it} that a reader's gate mixes, in order."""
-        owners = names if reader is SHARED else (reader,)
-        own_groups = {f"of_{t}" if reader is SHARED else "own": t for t in owners} if own else {}
-        return own_groups | {"shared": SHARED}
+    def of_all_tasks(at: Any, xs: Any, mine: Any, of_shared: Any, index: int) -> tuple[Rows, PerTask, PerTask]:
+        """`through` the gate of every task, which other tasks reach too."""
+        x, axis = (xs.tree, 0) if isinstance(xs, Rows) else (xs, None)
+        first = jax.tree.map(lambda leaf: leaf[0], (xs, mine) if axis == 0 else (None, mine))
+        begin = functools.partial(
+            gate.start, x=reading(first[0].tree if axis == 0 else x, first[1], of_shared), groups=of_task
+        )
+        place = f"shared/{levels[index]}gates"
+        params = at.leaf(place, lambda _: jax.vmap(begin)(named_keys(at.key, [f"{place}/{n}" for n in names])))
+        x, share, losses = jax.vmap(through, (0, axis, 0, None))(params, x, mine, of_shared)
+        return Rows(x), at.apart(share), at.apart(losses)
 
-    def copies(owner: str | None) -> tuple[str, ...]:
-        return tuple(map(str, range(shared if owner is SHARED else own)))
+    def walk(at: Any, inputs: Any) -> PerTask:
+        xs, common = inputs, inputs  # what tasks read, one value or their own; what the experts in common read
+        for index, (named, level) in enumerate(zip(groups, levels, strict=True)):
+            of_shared, mine = at.columns(named, f"shared/{level}experts", in_common, common), None
+            if own and index < last:
+                mine = at.columns_of_each(named, f"shared/{level}experts_of", of_own, xs)
+            if index < last - 1:
+                xs, share, losses = of_all_tasks(at, xs, mine, of_shared, index)
+            else:
+                one = functools.partial(of_one, index=index)
+                xs, share, losses = at.each(
+                    one, xs, mine if mine is None else Rows(mine), of_shared, few=None if own else 0
+                )
+            report(at, level, share, losses, of_task)
+            if index < last:
+                every = mine if mine is None else jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), mine)
+                read = gate_inputs(reads, common, joined(every, of_shared), sharing)
+                begin = functools.partial(gate.start, x=read, groups=of_all)
+                weights, losses = gate.apply(at.leaf(f"shared/{level}gate", begin), read, of_all)
+                common = mix(weights, every, of_shared)
+                at.losses |= {f"{level}{name}/shared": value for name, value in losses.items()}
+                at.metrics |= load(level, "shared", weights.mean(0), of_all)
+        return xs
 
-    def owners(index: int, chosen: Sequence[str]) -> list[str | None]:
-        return [*((chosen if index == last else names) if own else ()), SHARED]
-
-    def readers(index: int, chosen: Sequence[str]) -> list[str | None]:
-        return list(chosen) if index == last else [*(chosen if index == last - 1 else names), SHARED]
-
-    def gated(reader: str | None, x: Any, outputs: dict) -> tuple[Any, dict[str, int], Any]:
-        """(what the gate reads, its groups, their experts stacked)."""
-        mine = {g: outputs[owner] for g, owner in read_by(reader).items()}
-        stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *mine.values())
-        sizes = {g: len(values_of(out)) for g, out in mine.items()}
-        return gate_inputs(reads, x, stacked, sharing), sizes, stacked
-
-    def through(params: Any, read: Any, sizes: dict[str, int], stacked: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """(a gate's weights, the features that it mixes, its auxiliary losses)."""
-        weights, more = gate.apply(params, read, sizes)
-        return weights, mix(weights, stacked), more
-
-    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
-        inputs = common_inputs(batch, sharing)
-        variables = {kind: {"shared": {}, "tasks": {}} for kind in ("params", "state")}
-        xs = dict.fromkeys([*names, SHARED], inputs)
-        for index, named in enumerate(groups):
-            outputs = {}
-            for owner in owners(index, names):
-                path = experts_of(owner, index)
-                weights, state, outputs[owner] = init_columns(named, rng, xs[owner], "/".join(path), copies(owner))
-                new = {"params": nest(path, weights), "state": nest(path, state) if state else {}}
-                variables = merge(variables, new)
-            for reader in readers(index, names):
-                read, sizes, stacked = gated(reader, xs[reader], outputs)
-                path = gate_of(reader, index)
-                weights = gate.start(named_key(rng, "/".join(path)), read, sizes)
-                variables = merge(variables, {"params": nest(path, weights)})
-                xs[reader] = jax.tree.map(lambda x: x[0], stacked)
-        return merge(variables, {"params": {"tasks": init_heads(modules, rng, xs)}})
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        inputs, chosen = common_inputs(batch, sharing), names if tasks is None else tuple(tasks)
-        xs = dict.fromkeys([*names, SHARED], inputs)
-        changed, losses, use = {}, {}, {}
-        for index, named in enumerate(groups):
-            outputs, mixed, level = {}, {}, "".join(f"{n}/" for n in within(index))
-            for owner in owners(index, chosen):
-                path = experts_of(owner, index)
-                outputs[owner], new = apply_columns(
-                    named, entry(variables["params"], path), entry(variables["state"], path), xs[owner], train=train,
-                    key=rng, prefix="/".join(path), names=copies(owner),
-                )  # fmt: skip
-                changed = merge(changed, nest(path, new)) if new else changed
-            group = readers(index, chosen)
-            gates = {reader: entry(variables["params"], gate_of(reader, index)) for reader in group}
-            if not own and index == 0:  # all gates read and mix the same
-                read, sizes, stacked = gated(group[0], inputs, outputs)
-                together = jax.vmap(functools.partial(through, read=read, sizes=sizes, stacked=stacked))
-                whole = as_one(variables["params"]["tasks"], group)
-                if whole is not None and len(group) > MANY and index == last:
-                    weights, x, more = together(entry(whole, gate_of(group[0], index)[2:]))
-                    losses = {f"{level}{name}/tasks": value.sum() for name, value in more.items()}
-                    every = weights.reshape(-1, weights.shape[-1])
-                    use = load(f"{level}load/tasks", f"{level}gate_entropy/tasks", every, sizes)
-                    features = PerTask(lying_as(variables["params"]["tasks"], group, x))
-                    return features, changed, {"losses": losses, "metrics": use}
-                every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gates.values())
-                found = one_by_one(together(every), group)
-            for reader in group:
-                if own or index > 0:
-                    read, sizes, stacked = gated(reader, xs[reader], outputs)
-                    found = {reader: through(gates[reader], read, sizes, stacked)}
-                weights, mixed[reader], more = found[reader]
-                who = "shared" if reader is SHARED else reader
-                losses |= {f"{level}{name}/{who}": value for name, value in more.items()}
-                use |= load(f"{level}load/{who}", f"{level}gate_entropy/{who}", weights, sizes)
-            xs |= mixed
-        return PerTask({t: xs[t] for t in chosen}), changed, {"losses": losses, "metrics": use}
-
-    model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
-    if not own and layers is None:
-        model = model._replace(of_tasks=lambda some: extraction(
-            encoder, some, sharing, shared=shared, own=own, gate=gate, reads=reads
-        ))  # fmt: skip
-    return on_own_inputs(model, sharing)
+    return walked(sharing, encoder, tasks, walk)
 
 
-def load(
-    prefix: str, entropy: str, weights: Float[Array, "batch expert"], sizes: dict[str, int]
-) -> dict[str, Float[Array, ""]]:
+def report(at: Any, level: str, share: PerTask, losses: PerTask, groups: Groups) -> None:
+    """Notes the auxiliary losses and the use of experts, task by task; of many tasks, of all together."""
+    if len(at.wanted) > MANY:
+        at.losses |= {f"{level}{name}/tasks": values.sum() for name, values in at.rows(losses).items()}
+        at.metrics |= load(level, "tasks", at.rows(share).mean(0), groups)
+        return
+    for t in at.wanted:
+        at.losses |= {f"{level}{name}/{t}": value for name, value in losses[t].items()}
+        at.metrics |= load(level, t, share[t], groups)
+
+
+def load(level: str, who: str, share: Float[Array, " expert"], groups: Groups) -> dict[str, Float[Array, ""]]:
     """Each expert's mean share of the weights, and the entropy of these shares: 0 where one is used alone."""
-    share = weights.mean(0)
-    labels = [f"{prefix}/{group}_{i}" for group, count in sizes.items() for i in range(count)]
-    return dict(zip(labels, share, strict=True)) | {entropy: -(share * jnp.log(jnp.maximum(share, 1e-12))).sum()}
+    found, rest = {}, share
+    for group, own in groups.items():
+        count = own if isinstance(own, int) else own.count * len(own.names)
+        mine, rest = rest[:count], rest[count:]
+        if isinstance(own, OfEach) and len(own.names) > MANY:
+            found[f"{level}load/{who}/of_tasks"] = mine.sum()
+            continue
+        labels = [group] if isinstance(own, int) else [f"{group}_{name}" for name in own.names]
+        places = [f"{label}_{i}" for label in labels for i in range(count // len(labels))]
+        found |= {f"{level}load/{who}/{place}": x for place, x in zip(places, mine, strict=True)}
+    return found | {f"{level}gate_entropy/{who}": -(share * jnp.log(jnp.maximum(share, 1e-12))).sum()}

@@ -42,4 +42,4 @@ def film(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
       encoder: the trunk.
       tasks: on common inputs, or each on its own.
     """
-    return task_passes(encoder, tasks, "film", behind_stages(encoder, lambda n: Step("tasks", "film", n, Modulation())))
+    return task_passes(encoder, tasks, "film", behind_stages(encoder, lambda n: Step("own/film", n, Modulation())))

@@ -12,13 +12,23 @@ from mtl_jax import parts
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import values_of
 from mtl_jax.encoders.positions import mean_over_positions
-from mtl_jax.keys import named_key
+from mtl_jax.keys import named_key, named_keys
 
 READS = ("input", "features", "static")
 
 
+class OfEach(NamedTuple):
+    """Groups of experts of one size, a group per name; their parameters lie stacked, [name, ...]."""
+
+    names: tuple[str, ...]
+    count: int
+
+
+Groups = Mapping[str, int | OfEach]
+
+
 class Gate(NamedTuple):
-    """A gate over groups of experts, ``{group: number}``. Each group's draws depend on its name alone.
+    """A gate over groups of experts, ``{group: number}`` or `OfEach`. A group's draws depend on its name alone.
 
     Attributes:
       start: (key, inputs [B, d], groups) -> params.
@@ -35,14 +45,26 @@ def softmax_gate(reads: str) -> Gate:
     def dense(count: int) -> nn.Dense:
         return nn.Dense(count, use_bias=reads != "static")
 
-    def start(key: Array, x: Float[Array, "batch width"], groups: Mapping[str, int]) -> dict[str, Any]:
-        return {g: dense(n).init(named_key(key, g), x)["params"] for g, n in groups.items()}
+    def start(key: Array, x: Float[Array, "batch width"], groups: Groups) -> dict[str, Any]:
+        def first(group: str, own: int | OfEach) -> Any:
+            if isinstance(own, int):
+                return dense(own).init(named_key(key, group), x)["params"]
+            keys = named_keys(key, [f"{group}_{name}" for name in own.names])
+            return jax.vmap(lambda key: dense(own.count).init(key, x)["params"])(keys)
+
+        return {g: first(g, own) for g, own in groups.items()}
 
     def apply(
-        params: Any, x: Float[Array, "batch width"], groups: Mapping[str, int]
+        params: Any, x: Float[Array, "batch width"], groups: Groups
     ) -> tuple[Float[Array, "batch expert"], dict[str, Array]]:
-        logits = [dense(n).apply({"params": params[g]}, x) for g, n in groups.items()]
-        return jax.nn.softmax(jnp.concatenate(logits, -1), -1), {}
+        def logits(params: Any, own: int | OfEach) -> Float[Array, "batch expert"]:
+            if isinstance(own, int):
+                return dense(own).apply({"params": params}, x)
+            of_each = jax.vmap(lambda p: dense(own.count).apply({"params": p}, x), out_axes=1)(params)
+            return of_each.reshape(len(x), -1)
+
+        found = [logits(params[g], own) for g, own in groups.items()]
+        return jax.nn.softmax(jnp.concatenate(found, -1), -1), {}
 
     return Gate(start, apply)
 

@@ -13,6 +13,7 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.low_rank import Factors, low_rank
+from mtl_jax.stacking import over_tasks
 from mtl_jax.tasks import Task
 
 FACTORS = Factors(
@@ -57,12 +58,15 @@ def go_mtl(
             "the sparsity costs nothing; for no penalty at all, give sparsity=0 too"
         )
 
+    names = [t.name for t in tasks]
+
     def penalty(variables: Any) -> Float[Array, ""]:
-        params = variables["params"]
-        codes = jax.tree.leaves([own["codes"] for own in params["tasks"].values()])
-        heads = jax.tree.leaves([own["head"] for own in params["tasks"].values()])
-        kernels = jax.tree.leaves(params["shared"]["encoder"]) + [x for x in heads if x.ndim > 1]
-        size = sum((x**2).sum() for x in kernels)
-        return sparsity * sum(jnp.abs(s).sum() for s in codes) + decay * size
+        def own(tree: Any) -> tuple[Any, Any]:
+            sizes = [(x**2).sum() for x in jax.tree.leaves(tree["head"]) if x.ndim > 1]
+            return sum(jnp.abs(s).sum() for s in jax.tree.leaves(tree["codes"])), sum(sizes)
+
+        codes, heads = over_tasks(variables["params"]["tasks"], names, own)
+        kernels = sum((x**2).sum() for x in jax.tree.leaves(variables["params"]["shared"]["encoder"]))
+        return sparsity * codes.sum() + decay * (kernels + heads.sum())
 
     return low_rank(encoder, tasks, "go_mtl", latent, FACTORS, penalty)

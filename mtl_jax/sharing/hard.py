@@ -7,92 +7,29 @@ single-task baseline.
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-from jaxtyping import Array, Key
-
 from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask, inputs_of
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.keys import TaskKey, task_key
 from mtl_jax.members import Outputs
-from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.tasks import Task, check_names
+from mtl_jax.sharing.walk import walked
+from mtl_jax.tasks import Task
 
 
-def trunk_and_branches(encoder: Encoder, tasks: Sequence[Task], shared_stages: int) -> MultiTaskModel:
+def trunk_and_branches(sharing: str, encoder: Encoder, tasks: Sequence[Task], shared_stages: int) -> MultiTaskModel:
     """Stages ``:shared_stages`` in common; the rest, and a head, per task. The pool goes with the last stage."""
-    tasks = check_names(tasks)
     trunk = base.layers(encoder, 0, shared_stages) if shared_stages else []
     branch = base.layers(encoder, shared_stages) if shared_stages < len(encoder.stages) else []
     modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def init(rng: Key[Array, ""] | TaskKey, batch: Batch) -> dict[str, Any]:
-        params: dict[str, Any] = {"shared": {}, "tasks": {}}
-        state: dict[str, Any] = {"shared": {}, "tasks": {}}
-        trunks: dict[Any, tuple] = {}  # by the form of what it reads; its keys, and so its draws, are the same for all
-        for t in tasks:
-            prefix, inputs = f"tasks/{t.name}", inputs_of(batch.inputs, t.name)
-            form = jax.tree.structure(inputs), tuple((x.shape, x.dtype) for x in jax.tree.leaves(inputs))
-            if form not in trunks:
-                trunks[form] = base.init_layers(trunk, rng, inputs, "shared/encoder")
-            weights, trunk_state, x = trunks[form]
-            own, own_state, x = base.init_layers(branch, rng, x, f"{prefix}/encoder")
-            head, _, _ = base.init_layers([("head", modules[t.name])], rng, x, prefix)
-            if weights:
-                params["shared"]["encoder"] = weights
-            params["tasks"][t.name] = {**({"encoder": own} if own else {}), **head}
-            # Inputs of each task's own have statistics of each task's own.
-            if isinstance(batch.inputs, PerTask):
-                own_state = {**trunk_state, **own_state}
-            elif trunk_state:
-                state["shared"]["encoder"] = trunk_state
-            if own_state:
-                state["tasks"][t.name] = {"encoder": own_state}
-        return {"params": params, "state": state}
+    def walk(at: Any, inputs: Any) -> Any:
+        return at(trunk, "shared/encoder", inputs)
 
-    def run_trunk(variables: Any, x: Any, owner: str, train: Train, rng: Any) -> tuple[Any, dict]:
-        params = variables["params"]["shared"].get("encoder", {})
-        state = variables["state"]
-        state = (state["shared"] if owner == "shared" else state["tasks"].get(owner, {})).get("encoder", {})
-        return base.apply_layers(trunk, params, state, x, train=train, key=rng, prefix="shared/encoder")
+    def finish(at: Any, x: Any) -> Outputs:
+        return at([("head", modules[at.task])], "own", at(branch, "own/encoder", x))
 
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        if not isinstance(batch.inputs, PerTask):
-            x, changed = run_trunk(variables, batch.inputs, "shared", train, rng)
-            return x, {"shared": {"encoder": changed}} if changed else {}, NO_AUX
-        features, new_state = {}, {}
-        for name in modules if tasks is None else tasks:
-            key = None if rng is None else task_key(rng, name)
-            features[name], changed = run_trunk(variables, batch.inputs[name], name, train, key)
-            if changed:
-                new_state[name] = {"encoder": changed}
-        return PerTask(features), {"tasks": new_state} if new_state else {}, NO_AUX
-
-    def decode(
-        variables: Any, features: dict[str, Any], *, train: Train, rng: Any = None
-    ) -> tuple[dict[str, Outputs], dict]:
-        outputs, new_state = {}, {}
-        for name, x in features.items():
-            params, prefix = variables["params"]["tasks"][name], f"tasks/{name}"
-            state = variables["state"]["tasks"].get(name, {}).get("encoder", {})
-            x, changed = base.apply_layers(
-                branch, params.get("encoder", {}), state, x, train=train, key=rng, prefix=f"{prefix}/encoder"
-            )
-            outputs[name], _ = base.apply_layers(
-                [("head", modules[name])], params, {}, x, train=train, key=rng, prefix=prefix
-            )
-            if changed:
-                new_state[name] = {"encoder": changed}
-        return outputs, {"tasks": new_state} if new_state else {}
-
-    return MultiTaskModel(
-        tasks, "common", init, encode, decode, no_penalty, encoder, alike=by_kind,
-        of_tasks=lambda some: trunk_and_branches(encoder, some, shared_stages),
-    )  # fmt: skip
+    return walked(sharing, encoder, tasks, walk, finish, features="common")
 
 
 @architecture(
@@ -121,7 +58,7 @@ def hard(encoder: Encoder, tasks: Sequence[Task], shared_stages: int | None = No
             f"hard: shared_stages={shared_stages} must lie in 1..{count}, the encoder's stages; "
             "for none use sharing 'independent'"
         )
-    return trunk_and_branches(encoder, tasks, shared_stages)
+    return trunk_and_branches("hard", encoder, tasks, shared_stages)
 
 
 @architecture(
@@ -133,4 +70,4 @@ def independent(encoder: Encoder, tasks: Sequence[Task]) -> MultiTaskModel:
 
     Source: a baseline, no paper.
     """
-    return trunk_and_branches(encoder, tasks, 0)
+    return trunk_and_branches("independent", encoder, tasks, 0)

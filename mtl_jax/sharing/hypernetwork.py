@@ -70,5 +70,5 @@ def hypernetwork(
     layers.check_sizes("hypernetwork", size=size, width=width)
     layers.check(width, "none", activation, 0.0, "hypernetwork")
     module = Generated(width, activation)
-    steps = behind_stages(encoder, lambda n: Step("shared", "hypernetwork", n, module, told=True))
+    steps = behind_stages(encoder, lambda n: Step("shared/hypernetwork", n, module, told=True))
     return task_passes(encoder, tasks, "hypernetwork", steps, lambda key: jax.random.normal(key, (size,), jnp.float32))

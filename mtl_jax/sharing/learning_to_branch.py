@@ -10,19 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.keys import named_key
-from mtl_jax.model import MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.keys import named_keys
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.annealing import decay_of
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.encoder_copies import apply_columns, common_inputs, init_columns, one_by_one
-from mtl_jax.sharing.heads_only import decode_heads, init_heads
-from mtl_jax.sharing.places import chosen, runs_in_training
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 
@@ -66,62 +63,41 @@ def learning_to_branch(
     decay = decay_of(temperature, final_temperature, anneal_steps, "learning_to_branch")
     columns = tuple(map(str, range(copies)))
     stages = [base.layers(encoder, i, i + 1) for i in range(len(encoder.stages))]
-    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        named = [layer for stage in stages for layer in stage]
-        weights, state, x = init_columns(
-            named, rng, common_inputs(batch, "learning_to_branch"), "shared/copies", columns
-        )
-        logits = {f"stage_{i}": {c: jnp.zeros(copies) for c in columns} for i in range(1, len(stages))}
-        logits["tasks"] = {n: jnp.zeros(copies) for n in names}
-        first = jax.tree.map(lambda y: y[0], x)
-        own = init_heads(modules, rng, dict.fromkeys(names, first))
-        kept = {"branching": {"temperature": jnp.asarray(temperature, jnp.float32)}}
-        return {
-            "params": {"shared": {"copies": weights, "branching": logits}, "tasks": own},
-            "state": {"shared": kept | ({"copies": state} if state else {}), "tasks": {}},
-        }
+    def choose(at: Any, stage: str, children: Sequence[str], heat: Array) -> tuple[Float[Array, "child copy"], Array]:
+        """(each child's weights of the copies in front, the entropies of its choices)."""
+        place = f"shared/branching/{stage}"
+        table = jnp.stack([at.leaf(f"{place}/{c}", lambda key: jnp.zeros(copies)) for c in children])
+        chances = jax.nn.softmax(table, -1)
+        entropy = -(chances * jnp.log(jnp.maximum(chances, 1e-12))).sum(-1)
+        hard = jax.nn.one_hot(table.argmax(-1), copies, dtype=table.dtype)
+        if not at.on("shared/branching"):
+            return hard, entropy
+        if at.key is not None:
+            keys = named_keys(at.key, [f"{place}/{c}" for c in children])
+            table = table + jax.vmap(lambda key: jax.random.gumbel(key, (copies,), table.dtype))(keys)
+        soft = jax.nn.softmax(table / heat.astype(table.dtype), -1)
+        if not straight_through:
+            return soft, entropy
+        hard = jax.nn.one_hot(table.argmax(-1), copies, dtype=table.dtype)
+        return hard + soft - jax.lax.stop_gradient(soft), entropy
 
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        shared, state = variables["params"]["shared"], variables["state"]["shared"]
-        on, heat, entropies = runs_in_training(train, "shared/branching"), state["branching"]["temperature"], []
-
-        def choose(logits: dict[str, Array], stage: str, children: Sequence[str]) -> Float[Array, "child copy"]:
-            table = jnp.stack([logits[c] for c in children])
-            chances = jax.nn.softmax(table, -1)
-            entropies.append(-(chances * jnp.log(jnp.maximum(chances, 1e-12))).sum(-1))
-            hard = jax.nn.one_hot(table.argmax(-1), copies, dtype=table.dtype)
-            if not on:
-                return hard
-            if rng is not None:
-                keys = [named_key(rng, f"shared/branching/{stage}/{c}") for c in children]
-                table = table + jnp.stack([jax.random.gumbel(k, (copies,), table.dtype) for k in keys])
-            soft = jax.nn.softmax(table / heat.astype(table.dtype), -1)
-            if not straight_through:
-                return soft
-            hard = jax.nn.one_hot(table.argmax(-1), copies, dtype=table.dtype)
-            return hard + soft - jax.lax.stop_gradient(soft)
-
-        x, changed = common_inputs(batch, "learning_to_branch"), {}
+    def walk(at: Any, x: Any) -> PerTask:
+        entropies, heat = [], at.kept("shared/branching/temperature", jnp.asarray(temperature, jnp.float32))
         for i, stage in enumerate(stages):
             if i:
-                x = mix(choose(shared["branching"][f"stage_{i}"], f"stage_{i}", columns), x)
-            x, new = apply_columns(stage, shared["copies"], state.get("copies", {}), x, train=train, key=rng,
-                                   prefix="shared/copies", names=columns, stacked=i > 0)  # fmt: skip
-            changed |= new
-        readers = chosen(names, tasks)
-        x = mix(choose(shared["branching"]["tasks"], "tasks", readers), x)
-        features = one_by_one(x, readers)
-        new_state = {"copies": changed} if changed else {}
-        if on:
-            new_state["branching"] = {"temperature": jnp.maximum(heat * decay, final_temperature).astype(heat.dtype)}
-        metrics = {"branching/temperature": heat, "branching/entropy": jnp.concatenate(entropies).mean()}
-        return PerTask(features), {"shared": new_state} if new_state else {}, {"losses": {}, "metrics": metrics}
+                choice, entropy = choose(at, f"stage_{i}", columns, heat)
+                entropies, x = [*entropies, entropy], mix(choice, x)
+            x = at.columns(stage, "shared/copies", columns, x, stacked=i > 0)
+        choice, entropy = choose(at, "tasks", names, heat)
+        if at.on("shared/branching"):
+            falling = jnp.maximum(heat * decay, final_temperature).astype(heat.dtype)
+            at.keep("shared/branching/temperature", falling)
+        entropy = jnp.concatenate([*entropies, entropy])
+        at.metrics |= {"branching/temperature": heat, "branching/entropy": entropy.mean()}
+        return at.apart(mix(choice, x))
 
-    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
+    return walked("learning_to_branch", encoder, tasks, walk)
 
 
 def mix(choice: Float[Array, "child copy"], x: Any) -> Any:

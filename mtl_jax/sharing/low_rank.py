@@ -3,6 +3,7 @@
 Every leaf of an encoder with two or more axes is such a kernel; the others (biases, scales) are each task's own.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.keys import TaskKey, named_key
+from mtl_jax.keys import TaskKey
 from mtl_jax.model import MultiTaskModel, merge
 from mtl_jax.sharing.composed import composed, split_kernels
 from mtl_jax.sharing.encoder_copies import init_columns
@@ -43,16 +43,6 @@ def is_factors(node: Any) -> bool:
     return bool(node) and not any(isinstance(value, dict) for value in node.values())
 
 
-def kernel_of(variables: Any, task: str, factors: Factors) -> dict[str, Any]:
-    """The encoder's parameters that `task` runs with."""
-    own = variables["params"]["tasks"][task]
-    made = {
-        layer: map_kernels(tree, lambda node, layer=layer: factors.compose(node, own["codes"][layer]), is_factors)
-        for layer, tree in variables["params"]["shared"]["encoder"].items()
-    }
-    return merge(made, own.get("encoder", {}))
-
-
 def low_rank(
     encoder: Encoder,
     tasks: Sequence[Task],
@@ -68,21 +58,26 @@ def low_rank(
     """
     if latent < 1:
         raise ValueError(f"{sharing}: latent={latent} must be at least 1")
-    named = base.layers(encoder)
     copies = tuple(map(str, range(latent)))
 
-    def first(rng: Key[Array, ""] | TaskKey, x: Any, t: str) -> tuple[dict, dict, dict, Any]:
-        """(shared params, the task's params, its state, features)."""
-        drawn, _, _ = init_columns(named, rng, x, "shared/encoder", copies)
-        kernels, _ = split_kernels(drawn, 1)
-        made = map_kernels(kernels, factors.start, lambda node: not isinstance(node, dict))
-        weights, state, x = base.init_layers(named, rng, x, f"tasks/{t}/encoder")
-        _, others = split_kernels(weights, 0)
-        codes = {layer: unit_vector(named_key(rng, f"tasks/{t}/codes/{layer}")) for layer in made}
-        return made, {"codes": codes, **({"encoder": others} if others else {})}, state, x
+    def weights(at: Any, layers: Any, x: Any) -> dict[str, Any]:
+        def kernels(key: Key[Array, ""] | TaskKey) -> dict[str, Any]:
+            del key
+            drawn = init_columns(layers, at.key, x, "shared/encoder", copies)[0]
+            return map_kernels(split_kernels(drawn, 1)[0], factors.start, lambda node: not isinstance(node, dict))
+
+        def others(key: Key[Array, ""] | TaskKey) -> dict[str, Any]:
+            del key
+            return split_kernels(at.drawn(layers, "own/encoder", x), 0)[1]
+
+        made = {}
+        for layer, tree in at.leaf("shared/encoder", kernels).items():
+            code = at.leaf(f"own/codes/{layer}", unit_vector)
+            made[layer] = map_kernels(tree, functools.partial(factors.compose, code=code), is_factors)
+        return merge(made, at.leaf("own/encoder", others))
 
     def unit_vector(key: Key[Array, ""]) -> Float[Array, " latent"]:
         draw = jax.random.normal(key, (latent,), jnp.float32)
         return draw / jnp.linalg.norm(draw)
 
-    return composed(encoder, tasks, sharing, first, lambda variables, t: kernel_of(variables, t, factors), penalty)
+    return composed(encoder, tasks, sharing, weights, penalty)

@@ -6,21 +6,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
-from mtl_jax import heads
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder, values_of, with_values
-from mtl_jax.model import NO_AUX, MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.encoder_copies import common_inputs
-from mtl_jax.sharing.heads_only import decode_heads, init_heads
 from mtl_jax.sharing.neighbours import Neighbours
-from mtl_jax.sharing.own_inputs import on_own_inputs
-from mtl_jax.sharing.places import Running, Starting, chosen
 from mtl_jax.sharing.positions import at_positions_of
-from mtl_jax.tasks import Task, check_names
+from mtl_jax.sharing.walk import walked
+from mtl_jax.tasks import Task
 
 
 class Carry(nn.Module):
@@ -73,42 +69,21 @@ def mtan(encoder: Encoder, tasks: Sequence[Task], norm: str = "batch") -> MultiT
       tasks: on common inputs, or each on its own.
       norm: "batch" as in the paper, "layer" or "none".
     """
-    tasks = check_names(tasks)
     layers.check(1, norm, "relu", 0.0, "mtan")
-    stages = [(f"stage_{i}", stage) for i, stage in enumerate(encoder.stages)]
     pool = [("pool", encoder.pool)] if encoder.pool is not None else []
-    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
-    def walk(at: Any, inputs: Any, wanted: Sequence[str]) -> dict[str, Any]:
-        """{task: its features}."""
-        x, kept = inputs, {}
-        for name, stage in stages:
-            x = at([(name, stage)], "shared/encoder", x)
-            for t in wanted:
-                read = {"x": x}
-                if t in kept:
-                    at.reader = t  # what is shared runs on a task's own features: its statistics are the task's
-                    read["carried"] = at([(name, Carry(norm))], "shared/carry", {"x": x, "before": kept[t]})
-                    at.reader = None
-                kept[t] = at([(name, Attention(norm))], f"tasks/{t}/attention", read)
-        for t in wanted:
-            at.reader = t
-            kept[t] = at(pool, "shared/encoder", kept[t])
-        return kept
+    def attend(at: Any, x: Any, before: Any, name: str) -> Any:
+        """What a task keeps of a stage's features `x`."""
+        read = {"x": x}
+        if before is not None:
+            read["carried"] = at([(name, Carry(norm))], "shared/carry", {"x": x, "before": before})
+        return at([(name, Attention(norm))], "own/attention", read)
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        last = init_heads(modules, rng, walk(at, common_inputs(batch, "mtan"), tuple(modules)))
-        for t in modules:
-            at.variables["params"]["tasks"].setdefault(t, {}).update(last[t])
-        return at.variables
+    def walk(at: Any, x: Any) -> PerTask:
+        kept = None
+        for i, stage in enumerate(encoder.stages):
+            x = at([(f"stage_{i}", stage)], "shared/encoder", x)
+            kept = at.each(functools.partial(attend, name=f"stage_{i}"), x, kept)
+        return at.each(lambda at, x: at(pool, "shared/encoder", x), kept)
 
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        at = Running(variables, train, rng)
-        features = walk(at, common_inputs(batch, "mtan"), chosen(tuple(modules), tasks))
-        return PerTask(features), at.changed, NO_AUX
-
-    model = MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
-    return on_own_inputs(model, "mtan")
+    return walked("mtan", encoder, tasks, walk)

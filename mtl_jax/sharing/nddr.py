@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -11,7 +10,7 @@ from mtl_jax.encoders import layers
 from mtl_jax.encoders.base import Encoder
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.task_columns import Unit, mixed_columns, own_and_others
+from mtl_jax.sharing.task_columns import mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 
@@ -40,36 +39,18 @@ def nddr(
       norm: "batch" as in the paper, "layer" or "none".
       activation: one of `layers.ACTIVATIONS`.
     """
-    count = len(check_names(tasks))
-    first = own_and_others(count, own, "nddr")
+    names = tuple(t.name for t in check_names(tasks))
+    first = own_and_others(len(names), own, "nddr")
     layers.check(1, norm, activation, 0.0, "nddr")
-    finish = layers.Finish(norm, activation)
+    finish = [("finish", layers.Finish(norm, activation))]
 
-    def start(key: Array, name: str, x: Float[Array, "task batch ... width"]) -> tuple[dict, dict]:
+    def unit(at: Any, path: str, x: Float[Array, "task batch ... width"]) -> Float[Array, "task batch ... width"]:
         width = x.shape[-1]
-        params = {"kernel": jnp.einsum("ts,io->tsio", first, jnp.eye(width))}
+        kernel = at.leaf(f"{path}/kernel", lambda key: jnp.einsum("ts,io->tsio", first, jnp.eye(width)))
+        mixed = jnp.einsum("tsio,sb...i->tb...o", kernel.astype(x.dtype), x)
         if norm != "batch":  # a bias in front of it has no effect, and its gradient is only noise
-            params["bias"] = jnp.zeros((count, width))
-        one = finish.init(key, jnp.zeros(x.shape[1:], x.dtype), train=False)
-        variables = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), dict(one))
-        if "params" in variables:
-            params["finish"] = variables.pop("params")
-        return params, variables
+            bias = at.leaf(f"{path}/bias", lambda key: jnp.zeros((len(names), width)))
+            mixed = mixed + bias.astype(x.dtype).reshape(len(names), *(1 for _ in x.shape[1:-1]), -1)
+        return at.columns(finish, path, names, mixed, stacked=True)
 
-    def apply(
-        params: Any, state: dict, x: Float[Array, "task batch ... width"], on: bool
-    ) -> tuple[Float[Array, "task batch ... width"], dict]:
-        mixed = jnp.einsum("tsio,sb...i->tb...o", params["kernel"].astype(x.dtype), x)
-        if "bias" in params:
-            mixed = mixed + params["bias"].astype(x.dtype).reshape(count, *(1 for _ in x.shape[1:-1]), -1)
-
-        def finished(own: Any, state: dict, x: Array) -> tuple[Array, dict]:
-            variables = {"params": own, **state}
-            if not on:
-                return finish.apply(variables, x, train=False), {}
-            x, new = finish.apply(variables, x, train=True, mutable=list(state))
-            return x, dict(new)
-
-        return jax.vmap(finished)(params.get("finish", {}), state, mixed)
-
-    return mixed_columns(encoder, tasks, "nddr", Unit(start, apply))
+    return mixed_columns(encoder, tasks, "nddr", unit)

@@ -1,66 +1,66 @@
-"""Modules at places of the tree of variables, so that one walk through a network both initialises and applies it.
+"""Modules and leaves at places of the tree of variables, so that one walk through a network both starts and runs it.
 
-A walk is a function of `at`: ``x = at(named, path, x)`` runs the modules of `named` with what lies under `path`, such
-as ``shared/heads`` or ``tasks/<t>/encoder``. `Starting` draws what is there, `Running` uses it.
+A walk is a function of `at`: ``x = at(layers, path, x)`` runs modules with what lies under `path`, ``shared/heads`` or,
+in the pass of one task, ``own/head`` for ``tasks/<t>/head``; ``at.leaf(path, make)`` is a parameter. `Starting` draws
+what is there, `Running` uses it. ``at.each(function, *values)`` runs what is said for one task for every task: alike
+tasks that lie stacked at once, by `vmap` over their leaves.
+
+Statistics lie with the parameters, but for those of shared modules in a task's pass, which are the task's:
+``state/tasks/<t>/shared/...``.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from jaxtyping import Array, Key
+import jax
 
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.model import Train
+from mtl_jax.model import merge
 from mtl_jax.sharing.encoder_copies import Layers
 
 
-class Starting:
-    """Initialises modules where they are first met; a module's draws depend on its path alone.
+class Rows(NamedTuple):
+    """What lies [task, ...] in the order of all tasks."""
 
-    Args:
-      key: of all draws.
+    tree: Any
 
-    `variables` holds what was made so far. Set `reader` to a task where inputs are that task's own (`state_place`).
+
+class Place:
+    """Where a walk is: in what all tasks have in common, or in the pass of one task.
+
+    Attributes:
+      names: of all tasks.
+      wanted: those that the walk is about.
+      task: whose pass it is; None in what they have in common.
+      batch: whose inputs are read.
     """
 
-    def __init__(self, key: Key[Array, ""]):
-        self.key, self.reader = key, None
-        self.variables: dict[str, Any] = {k: {"shared": {}, "tasks": {}} for k in ("params", "state")}
+    def __init__(self, names: Sequence[str], wanted: Sequence[str], task: str | None, batch: Batch | None):
+        self.names, self.wanted, self.task, self.batch = tuple(names), tuple(wanted), task, batch
 
-    def __call__(self, named: Layers, path: str, x: Any) -> Any:
-        params, state, x = base.init_layers(named, self.key, x, path)
-        put(self.variables["params"], path, params)
-        put(self.variables["state"], state_place(path, self.reader), state)
-        return x
+    def path(self, path: str) -> str:
+        """A path from the root."""
+        return f"tasks/{self.task}{path.removeprefix('own')}" if path == "own" or path.startswith("own/") else path
 
-
-class Running:
-    """Applies modules with the variables that lie at their places; `changed` holds the state that changed."""
-
-    def __init__(self, variables: Any, train: Train, key: Any, reader: str | None = None):
-        self.variables, self.train, self.key, self.reader = variables, train, key, reader
-        self.changed: dict[str, Any] = {}
-
-    def __call__(self, named: Layers, path: str, x: Any) -> Any:
-        place = state_place(path, self.reader)
-        params, state = get(self.variables["params"], path), get(self.variables["state"], place)
-        x, new = base.apply_layers(named, params, state, x, train=self.train, key=self.key, prefix=path)
-        put(self.changed, place, new)
-        return x
+    def state_path(self, path: str) -> str:
+        """Where the state of what lies at `path` is."""
+        path = self.path(path)
+        return f"tasks/{self.task}/{path}" if self.task is not None and path.startswith("shared/") else path
 
 
-def state_place(path: str, reader: str | None) -> str:
-    """Where the state of the modules at `path` is: there, or with the task `reader` whose own inputs they read."""
-    return (
-        path if reader is None or not path.startswith("shared/") else f"tasks/{reader}/{path.removeprefix('shared/')}"
-    )
+def read_by(value: Any, name: str, place: Any) -> Any:
+    """What a task reads of a value of `each`."""
+    if isinstance(value, PerTask):
+        return value[name]
+    return jax.tree.map(lambda x: x[place], value.tree) if isinstance(value, Rows) else value
 
 
-def runs_in_training(train: Train, path: str) -> bool:
-    """Whether what lies at `path` runs as in training (see `MultiTaskModel`)."""
-    return bool(train(path) if callable(train) else train)
+def per_task(found: dict[str, Any], made: Callable = PerTask) -> Any:
+    """`PerTask` of {name: value}, or (`made`) another such; a tuple of them where the values are tuples."""
+    several = [len(x) for x in found.values() if type(x) is tuple]
+    return tuple(made({n: x[i] for n, x in found.items()}) for i in range(several[0])) if several else made(found)
 
 
 def get(tree: Any, path: str) -> Any:
@@ -70,12 +70,14 @@ def get(tree: Any, path: str) -> Any:
     return tree
 
 
-def put(tree: dict, path: str, new: dict) -> None:
-    """Adds the entries of `new`, if any, to the branch at `path`."""
-    if new:
-        for part in path.split("/"):
-            tree = tree.setdefault(part, {})
-        tree.update(new)
+def put(tree: dict, path: str, new: Any) -> None:
+    """Adds what is `new`, a leaf or entries, if any, at `path`."""
+    if isinstance(new, dict) and not new:
+        return
+    *above, last = path.split("/")
+    for part in above:
+        tree = tree.setdefault(part, {})
+    tree[last] = merge(tree.get(last, {}), new)
 
 
 def split_stages(encoder: Encoder, shared_stages: int | None, sharing: str) -> tuple[Layers, Layers]:
@@ -90,15 +92,3 @@ def split_stages(encoder: Encoder, shared_stages: int | None, sharing: str) -> t
         raise ValueError(f"{sharing}: shared_stages={shared_stages} must lie in 1..{count}, the encoder's stages")
     own = base.layers(encoder, shared_stages) if shared_stages < count else []
     return base.layers(encoder, 0, shared_stages), own
-
-
-def chosen(names: Sequence[str], tasks: Sequence[str] | None) -> tuple[str, ...]:
-    """The tasks that a call of `encode` is about."""
-    return tuple(names if tasks is None else tasks)
-
-
-def readers(batch: Batch, wanted: Sequence[str]) -> list[tuple[str | None, Any, Sequence[str]]]:
-    """(whose own inputs these are, or None for inputs in common; the inputs; which tasks are wanted of them)."""
-    if isinstance(batch.inputs, PerTask):
-        return [(name, batch.inputs[name], (name,)) for name in wanted]
-    return [(None, batch.inputs, wanted)]

@@ -24,7 +24,8 @@ def ple(
 
     The encoder's stages are divided into `layers` groups, as even as they go; an expert of a layer is a copy of its
     group. Behind each layer but the last a gate under ``shared`` mixes all experts, the tasks' own too, into what the
-    next layer's shared experts read, so that all tasks reach these: they are under ``shared/layer_<i>/experts_of/<t>``.
+    next layer's shared experts read, so that all tasks reach these: they are under ``shared/layer_<i>/experts_of``,
+    stacked in the tasks' order.
 
     Where it departs from the paper: experts of a layer are groups of an encoder's stages.
 

@@ -37,5 +37,6 @@ def prepared(model: MultiTaskModel) -> MultiTaskModel:
         return model.encode(variables, batch, train=train, rng=rng, tasks=tasks)
 
     encode.prepares = prepare
-    of_tasks = None if model.of_tasks is None else lambda some: prepared(model.of_tasks(some))
-    return model._replace(init=init, encode=encode, of_tasks=of_tasks)
+    begin = model.start
+    start = None if begin is None else lambda rng, batch, layout: begin(rng, changed(batch, None), layout)
+    return model._replace(init=init, encode=encode, start=start)

@@ -9,18 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Float
 
-from mtl_jax import heads, parts
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax import parts
+from mtl_jax.batch import PerTask
 from mtl_jax.encoders.base import Encoder, values_of, with_values
 from mtl_jax.encoders.positions import mean_over_positions
-from mtl_jax.model import MultiTaskModel, Train, by_kind, no_penalty
+from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
-from mtl_jax.sharing.encoder_copies import common_inputs
-from mtl_jax.sharing.heads_only import decode_heads
 from mtl_jax.sharing.messages import Projection
-from mtl_jax.sharing.places import Running, Starting, chosen, split_stages
+from mtl_jax.sharing.places import split_stages
+from mtl_jax.sharing.walk import walked
 from mtl_jax.tasks import Task, check_names
 
 
@@ -55,42 +54,28 @@ def relation_graph(
     if keys < 1:
         raise ValueError(f"relation_graph: keys={keys} must be at least 1")
     trunk, branch = split_stages(encoder, shared_stages, "relation_graph")
-    modules = {t.name: heads.build(t, encoder.members) for t in tasks}
+    others = sorted(names)
 
-    def walk(at: Any, inputs: Any, readers: Sequence[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-        """({reader: features}, {metric: scalar})."""
-        x = at(trunk, "shared/encoder", inputs)
+    def listen(at: Any, x: Any, key: Any, value: Any) -> tuple[Any, Any]:
+        """(a task's features with what it reads of all, how much it reads of each)."""
+        query = at([("query", Projection(keys))], "own", mean_over_positions(x))
+        scores = jnp.einsum("bd,sbd->bs", query, key) / keys**0.5
+        attention = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), -1)
+        mixed = jnp.einsum("bs,sb...->b...", attention.astype(value.dtype), value)
+        return with_values(x, values_of(x) + mixed), attention.mean(0)
+
+    def walk(at: Any, inputs: Any) -> PerTask:
+        x, key, value = at(trunk, "shared/encoder", inputs), [], []
         x = {n: at(branch, f"shared/branches/{n}", x) for n in names}
-        key, value, metrics = [], [], {}
-        for n in sorted(names):
+        for n in others:
             place, values = f"shared/relation/{n}", values_of(x[n])
             key.append(at([("key", Projection(keys))], place, mean_over_positions(x[n])))
             value.append(at([("value", Projection(values.shape[-1]))], place, values))
-        key, value, features = jnp.stack(key), jnp.stack(value), {}
-        for n in readers:
-            query = at([("query", Projection(keys))], f"tasks/{n}", mean_over_positions(x[n]))
-            scores = jnp.einsum("bd,sbd->bs", query, key) / keys**0.5
-            attention = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), -1)
-            metrics |= {f"relation/{n}/{s}": attention[:, i].mean() for i, s in enumerate(sorted(names))}
-            mixed = jnp.einsum("bs,sb...->b...", attention.astype(value.dtype), value)
-            features[n] = with_values(x[n], values_of(x[n]) + mixed)
-        return features, metrics
+        features, attention = at.each(listen, PerTask(x), jnp.stack(key), jnp.stack(value))
+        at.metrics |= {f"relation/{n}/{s}": attention[n][i] for n in at.wanted for i, s in enumerate(others)}
+        return features
 
-    def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
-        at = Starting(rng)
-        features, _ = walk(at, common_inputs(batch, "relation_graph"), names)
-        for name, x in features.items():
-            at([("head", modules[name])], f"tasks/{name}", x)
-        return at.variables
-
-    def encode(
-        variables: Any, batch: Batch, *, train: Train, rng: Any = None, tasks: Sequence[str] | None = None
-    ) -> tuple[Any, dict, dict]:
-        at = Running(variables, train, rng)
-        features, metrics = walk(at, common_inputs(batch, "relation_graph"), chosen(names, tasks))
-        return PerTask(features), at.changed, {"losses": {}, "metrics": metrics}
-
-    return MultiTaskModel(tasks, "per_task", init, encode, decode_heads(modules), no_penalty, encoder, alike=by_kind)
+    return walked("relation_graph", encoder, tasks, walk)
 
 
 def relations(metrics: Mapping[str, Any], names: Sequence[str]) -> Float[Any, "task task"]:

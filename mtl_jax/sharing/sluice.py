@@ -1,5 +1,6 @@
 """Sluice networks (Ruder et al., AAAI 2019, arXiv:1705.08142)."""
 
+import functools
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from mtl_jax.keys import named_key
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.positions import at_positions_of
-from mtl_jax.sharing.task_columns import Reading, Unit, mixed_columns, own_and_others
+from mtl_jax.sharing.task_columns import mixed_columns, own_and_others
 from mtl_jax.tasks import Task, check_names
 
 
@@ -65,41 +66,37 @@ def sluice(
     first = own_and_others(count * subspaces, own, "sluice")
     first_beta = jnp.full((count, depth), (1 - last) / max(depth - 1, 1)).at[:, -1].set(last if depth > 1 else 1.0)
 
-    def start(key: Array, name: str, x: Float[Array, "task batch ... width"]) -> tuple[Array, dict]:
+    def unit(at: Any, path: str, x: Float[Array, "task batch ... width"]) -> Float[Array, "task batch ... width"]:
         if x.shape[-1] % subspaces:
             raise ValueError(
-                f"sluice: {name} puts out {x.shape[1:]}, whose width {x.shape[-1]} does not divide into "
+                f"sluice: {path.split('/')[-1]} puts out {x.shape[1:]}, whose width {x.shape[-1]} does not divide into "
                 f"subspaces={subspaces} equal parts"
             )
-        return first.reshape(count, subspaces, count, subspaces), {}
+        alpha = at.leaf(path, lambda key: first.reshape(count, subspaces, count, subspaces)).astype(x.dtype)
+        return jnp.einsum("tisj,s...jw->t...iw", alpha, x.reshape(*x.shape[:-1], subspaces, -1)).reshape(x.shape)
 
-    def apply(
-        alpha: Array, state: dict, x: Float[Array, "task batch ... width"], on: bool
-    ) -> tuple[Float[Array, "task batch ... width"], dict]:
-        split = x.reshape(*x.shape[:-1], subspaces, -1)
-        return jnp.einsum("tisj,s...jw->t...iw", alpha.astype(x.dtype), split).reshape(x.shape), {}
+    def reading(at: Any, behind: list) -> Any:
+        width, maps = values_of(behind[-1]).shape[-1], {}
+        for i, x in enumerate(map(values_of, behind)):
+            if x.shape[-1] != width:
+                shape = (x.shape[-1], width)
+                begin = functools.partial(same_maps, at=at, name=f"stage_{i}", shape=shape)
+                maps[i] = at.leaf(f"shared/reading/maps/stage_{i}", begin)
 
-    def map_of(index: int) -> str:
-        return f"stage_{index}"
-
-    def start_reading(key: Array, behind: list) -> dict[str, Any]:
-        widths = [values_of(x).shape[-1] for x in behind]
-        draw = jax.nn.initializers.lecun_normal()
-        key = [named_key(key, map_of(i)) for i in range(depth)]
-        maps = {map_of(i): draw(key[i], (w, widths[-1])) for i, w in enumerate(widths) if w != widths[-1]}
-        return {"beta": first_beta, "maps": {i: jnp.repeat(m[None], count, 0) for i, m in maps.items()}}
-
-    def read(params: Any, behind: list) -> Any:
-        def one(beta: Array, maps: dict[str, Array], behind: list) -> Array:
+        def one(beta: Array, maps: dict[int, Array], behind: list) -> Array:
             total = 0
             for i, x in enumerate(behind):
                 values = at_positions_of(x, behind[-1])
-                if map_of(i) in maps:
-                    values = values @ maps[map_of(i)].astype(values.dtype)
+                values = values @ maps[i].astype(values.dtype) if i in maps else values
                 total = total + beta[i].astype(values.dtype) * values
             return total
 
-        return with_values(behind[-1], jax.vmap(one)(params["beta"], params["maps"], behind))
+        beta = at.leaf("shared/reading/beta", lambda key: first_beta)
+        return with_values(behind[-1], jax.vmap(one)(beta, maps, behind))
+
+    def same_maps(key: Array, at: Any, name: str, shape: tuple[int, int]) -> Float[Array, "task width last"]:
+        draw = jax.nn.initializers.lecun_normal()(named_key(named_key(at.key, "shared/reading"), name), shape)
+        return jnp.repeat(draw[None], count, 0)
 
     def penalty(variables: Any) -> Float[Array, ""]:
         """Over kernels that end in their stage's channels, whose number is the commonest last axis of its leaves."""
@@ -116,4 +113,4 @@ def sluice(
                     total = total + (gram.sum() - jnp.einsum("tiivw->", gram)) / 2
         return orthogonality * total
 
-    return mixed_columns(encoder, tasks, "sluice", Unit(start, apply), Reading(start_reading, read), penalty)
+    return mixed_columns(encoder, tasks, "sluice", unit, reading, penalty=penalty)

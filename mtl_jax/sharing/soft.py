@@ -19,7 +19,7 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.hard import trunk_and_branches
-from mtl_jax.stacking import as_one
+from mtl_jax.stacking import View, over_tasks
 from mtl_jax.tasks import Task, check_names
 
 PENALTIES = ("mean", "pairwise", "covariance", "trace_norm")
@@ -31,21 +31,21 @@ def stacked_weights(variables: Any, names: Sequence[str], layers: Sequence[str])
     Raises:
       ValueError: if networks differ in a shape.
     """
-    whole = as_one(variables["params"]["tasks"], names)
-    if whole is not None:
-        return partition.flatten({n: whole["encoder"][n] for n in layers if n in whole["encoder"]})
-    own = {}
-    for t in names:
-        network = variables["params"]["tasks"][t]["encoder"]
-        own[t] = partition.flatten({n: network[n] for n in layers if n in network})
-    for path, first in own[names[0]].items():
-        for t in names[1:]:
-            if own[t][path].shape != first.shape:
+
+    def own(tree: Any) -> dict[str, Any]:
+        return partition.flatten({n: tree["encoder"][n] for n in layers if n in tree["encoder"]})
+
+    tasks = variables["params"]["tasks"]
+    unlike = tuple(tasks.layout.groups) if isinstance(tasks, View) else names
+    shapes = {t: jax.eval_shape(own, tasks[t]) for t in unlike}
+    for path, first in shapes[names[0]].items():
+        for t in unlike:
+            if shapes[t][path].shape != first.shape:
                 raise ValueError(
-                    f"soft: {path} is {first.shape} for task {names[0]!r} and {own[t][path].shape} for {t!r}; tied "
+                    f"soft: {path} is {first.shape} for task {names[0]!r} and {shapes[t][path].shape} for {t!r}; tied "
                     "networks need inputs of one shape; tie fewer layers, or use sharing 'independent'"
                 )
-    return {path: jnp.stack([own[t][path] for t in names]) for path in own[names[0]]}
+    return over_tasks(tasks, names, own)
 
 
 def gram_root(
@@ -162,7 +162,7 @@ def soft(
             return weight * covariance_penalty(weights)
         return weight * sum(trace_norm(w) for w in weights)
 
-    return trunk_and_branches(encoder, tasks, 0)._replace(penalty=value)
+    return trunk_and_branches("soft", encoder, tasks, 0)._replace(penalty=value)
 
 
 def learned_relations(model: MultiTaskModel, variables: Any, stages: int | None = None) -> Float[Array, "task task"]:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from mtl_jax import partition, parts
+from mtl_jax.batch import Batch
+from mtl_jax.model import MultiTaskModel, Train, merge
 
 
 class Successive(NamedTuple):
@@ -25,6 +27,22 @@ class Successive(NamedTuple):
     penalty: Callable
     start: Callable | None = None
     advance: Callable | None = None
+
+    def kept_by(self, model: MultiTaskModel) -> MultiTaskModel:
+        """The model with theta' in its state."""
+
+        def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
+            variables = model.init(rng, batch)
+            variables["state"]["shared"]["successive"] = self.start(variables["params"])
+            return variables
+
+        def encode(variables: Any, batch: Batch, *, train: Train, **more: Any) -> tuple[Any, dict, dict]:
+            features, changed, aux = model.encode(variables, batch, train=train, **more)
+            if train("shared/encoder") if callable(train) else train:
+                changed = merge(changed, {"shared": {"successive": self.advance(variables)}})
+            return features, changed, aux
+
+        return model._replace(init=init, encode=encode)
 
 
 def successive_regularization(

@@ -5,14 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder
-from mtl_jax.keys import TaskKey
 from mtl_jax.model import MultiTaskModel, merge
 from mtl_jax.sharing.architecture import architecture
 from mtl_jax.sharing.composed import composed, split_kernels
+from mtl_jax.stacking import over_tasks
 from mtl_jax.tasks import Task
 
 
@@ -51,24 +50,24 @@ def taps(
         raise ValueError(f"taps: sparsity={sparsity} must not be negative")
     if threshold <= 0:
         raise ValueError(f"taps: threshold={threshold} must be above 0: the penalty draws scores to 0")
-    named = base.layers(encoder)
+    names = [t.name for t in tasks]
 
-    def first(rng: Key[Array, ""] | TaskKey, x: Any, t: str) -> tuple[dict, dict, dict, Any]:
-        weights, state, x = base.init_layers(named, rng, x, "shared/encoder")  # the same draws for every task
-        kernels, others = split_kernels(weights, 0)
-        deltas, scores = (jax.tree.map(f, kernels) for f in (jnp.zeros_like, lambda _: jnp.asarray(start, jnp.float32)))
-        return kernels, {"deltas": deltas, "scores": scores, **({"encoder": others} if others else {})}, state, x
+    def kernel(w: Array, delta: Array, score: Array) -> Array:
+        return w + gate(score, threshold).astype(w.dtype) * delta
 
-    def weights(variables: Any, t: str) -> dict[str, Any]:
-        own, shared = variables["params"]["tasks"][t], variables["params"]["shared"]["encoder"]
+    def weights(at: Any, layers: Any, x: Any) -> dict[str, Any]:
+        def drawn(part: int) -> dict[str, Any]:  # the same for every task
+            return split_kernels(at.drawn(layers, "shared/encoder", x), 0)[part]
 
-        def kernel(w: Array, delta: Array, score: Array) -> Array:
-            return w + gate(score, threshold).astype(w.dtype) * delta
-
-        return merge(jax.tree.map(kernel, shared, own["deltas"], own["scores"]), own.get("encoder", {}))
+        kernels = at.leaf("shared/encoder", lambda key: drawn(0))
+        deltas = at.leaf("own/deltas", lambda key: jax.tree.map(jnp.zeros_like, kernels))
+        scores = at.leaf("own/scores", lambda key: jax.tree.map(lambda _: jnp.asarray(start, jnp.float32), kernels))
+        return merge(jax.tree.map(kernel, kernels, deltas, scores), at.leaf("own/encoder", lambda key: drawn(1)))
 
     def penalty(variables: Any) -> Float[Array, ""]:
-        scores = [jnp.stack(jax.tree.leaves(own["scores"])) for own in variables["params"]["tasks"].values()]
-        return sparsity * sum(jnp.abs(s).mean() for s in scores)
+        def used(own: Any) -> Float[Array, ""]:
+            return jnp.abs(jnp.stack(jax.tree.leaves(own["scores"]))).mean()
 
-    return composed(encoder, tasks, "taps", first, weights, penalty)
+        return sparsity * over_tasks(variables["params"]["tasks"], names, used).sum()
+
+    return composed(encoder, tasks, "taps", weights, penalty)

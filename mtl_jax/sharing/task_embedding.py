@@ -76,10 +76,10 @@ def task_embedding(
     if size < 1 or scale < 0:
         raise ValueError(f"task_embedding: size={size} must be at least 1 and scale={scale} not negative")
     if how == "film":
-        steps = behind_stages(encoder, lambda n: Step("shared", "told", n, Told(how), told=True))
+        steps = behind_stages(encoder, lambda n: Step("shared/told", n, Told(how), told=True))
     else:
-        steps = [Step("shared", "told", "input", Told(how), told=True)]
-        steps += [Step("shared", "encoder", name, module) for name, module in layers(encoder)]
+        steps = [Step("shared/told", "input", Told(how), told=True)]
+        steps += [Step("shared/encoder", name, module) for name, module in layers(encoder)]
     return task_passes(
         encoder, tasks, "task_embedding", steps, lambda key: scale * jax.random.normal(key, (size,), jnp.float32)
     )

@@ -57,5 +57,5 @@ def task_routing(encoder: Encoder, tasks: Sequence[Task], sigma: float = 0.5) ->
         raise ValueError(f"task_routing: sigma={sigma}, the share of channels that a task keeps, must lie in (0, 1]")
     routing = Routing(sigma)
     return task_passes(
-        encoder, tasks, "task_routing", behind_stages(encoder, lambda n: Step("tasks", "routing", n, routing))
+        encoder, tasks, "task_routing", behind_stages(encoder, lambda n: Step("own/routing", n, routing))
     )

@@ -55,8 +55,9 @@ def load_run(
         model = sharing.build(content["sharing"], encoder, tasks)
     example = Batch(content["inputs"], {}, {})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+    names = [t.name for t in tasks]
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        found = checkpoints.newest(lambda step: _load_variables(checkpoints, step, shapes, directory))
+        found = checkpoints.newest(lambda step: _load_variables(checkpoints, step, shapes, directory, names))
     if found is None:
         raise FileNotFoundError(f"{directory / 'checkpoints'} holds no complete checkpoint")
     step, variables = found
@@ -70,7 +71,9 @@ def load_run(
                changes=changes.until(changes.read(directory), step))  # fmt: skip
 
 
-def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path) -> dict[str, Any]:
+def _load_variables(
+    checkpoints: Any, step: int, shapes: Any, directory: pathlib.Path, names: Sequence[str]
+) -> dict[str, Any]:
     stored = checkpoints.shapes(step, "best")
     extra = {"scores", "steps", "stale", "stopped"} & stored.keys()
     if stored.get("stale"):
@@ -78,10 +81,10 @@ def _load_variables(checkpoints: Any, step: int, shapes: Any, directory: pathlib
     target = dict(shapes)
     for name in extra:  # selection state of a working directory
         target[name] = jax.ShapeDtypeStruct(stored[name], _dtype(name))
-    best = checkpoints.restore(step, {"best": target})["best"]
+    best = checkpoints.restore(step, {"best": target}, names)["best"]
     # Where nothing was selected, earlier versions left the first variables there: the training state's own count.
     if "steps" in extra and not (np.asarray(best["steps"]) > 0).any():
-        best = checkpoints.restore_part(step, "train", {k: shapes[k] for k in ("params", "state")})
+        best = checkpoints.restore_part(step, "train", {k: shapes[k] for k in ("params", "state")}, names)
     return {"params": best["params"], "state": best["state"]}
 
 

@@ -33,7 +33,7 @@ def restore(loop: Any) -> None:
 
         def load(step: int) -> dict[str, Any]:
             become(loop, changes.options_at(made, step))
-            return checkpoints.restore(step, loop._by_name())
+            return checkpoints.restore(step, loop._by_name(), loop.plan.names, loop._axis)
 
         found = checkpoints.newest(load)
     last = -1

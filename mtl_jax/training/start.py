@@ -9,15 +9,13 @@ import numpy as np
 
 from mtl_jax import callers, partition, parts, sharing
 from mtl_jax.alike import before_variables
-from mtl_jax.batch import Batch, PerTask
+from mtl_jax.batch import Batch
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
-from mtl_jax.keys import TaskKey
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
-from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Missing, Task
 from mtl_jax.training.optimizers import build_optimizer
 
@@ -199,7 +197,7 @@ class Initial(NamedTuple):
 
 
 def initial(model: MultiTaskModel, example: Batch, given: dict[str, Any]) -> Initial:
-    """`initial_variables`, of alike tasks at once where the model can tell (`MultiTaskModel.of_tasks`)."""
+    """`initial_variables`, of alike tasks at once where the model can tell (`MultiTaskModel.start`)."""
 
     def one_by_one(key: jax.Array, given: Any) -> Any:
         return initial_variables(model, example, key, given)
@@ -207,44 +205,22 @@ def initial(model: MultiTaskModel, example: Batch, given: dict[str, Any]) -> Ini
     def shapes_of(make: Callable) -> Any:
         return jax.eval_shape(lambda key: make(key, given), jax.random.key(0))
 
-    if model.alike is not None and model.of_tasks is not None and not given:
+    if model.alike is not None and model.start is not None and not given:
         layout = before_variables(model, model.tasks, example)
 
         def at_once(key: jax.Array, given: Any) -> Any:
             del given
-            return of_groups(model, layout, example, key)
+            return model.start(key, example, layout)
 
         stacked = shapes_of(at_once)
-        if stacked is not None:
 
-            def of_each(tasks: dict[str, Any]) -> dict[str, Any]:
-                one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tasks)
-                return {n: one[first] for first in tasks for n in layout.groups[first]}
+        def of_each(tasks: dict[str, Any]) -> dict[str, Any]:
+            one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tasks)
+            return {n: one[first] for first in tasks for n in layout.groups[first]}
 
-            shapes = {kind: {**tree, "tasks": of_each(tree["tasks"])} for kind, tree in stacked.items()}
-            return Initial(at_once, lambda v, m: layout.unstack_variables(jax.device_get(v), int(m)), shapes)
+        shapes = {kind: {**tree, "tasks": of_each(tree["tasks"])} for kind, tree in stacked.items()}
+        return Initial(at_once, lambda v, m: layout.unstack_variables(jax.device_get(v), int(m)), shapes)
     return Initial(one_by_one, lambda variables, _: variables, shapes_of(one_by_one))
-
-
-def of_groups(model: MultiTaskModel, layout: Layout, example: Batch, key: jax.Array) -> Any:
-    """A model's first variables, stacked; None if groups would have what is shared in shapes of their own."""
-    params, state, shared = {}, {}, []
-    for first, names in layout.groups.items():
-        alone = model.of_tasks([layout.group_tasks(first)[0]])
-        inputs = PerTask({first: example.inputs[first]}) if isinstance(example.inputs, PerTask) else example.inputs
-
-        def of_one(index: Any, alone=alone, inputs=inputs, names=names) -> tuple:
-            found = alone.init(TaskKey(key, names, index), Batch(inputs, {}, {}))
-            return [found[k]["tasks"].get(names[0], {}) for k in found], [found[k]["shared"] for k in found]
-
-        (own, own_state), common = jax.vmap(of_one, out_axes=(0, None))(np.arange(len(names)))
-        params |= {first: own} if own else {}
-        state |= {first: own_state} if own_state else {}
-        shared.append(common)
-    forms = {str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), x)) for x in shared}
-    if len(forms) > 1:
-        return None
-    return {"params": {"shared": shared[0][0], "tasks": params}, "state": {"shared": shared[0][1], "tasks": state}}
 
 
 def initial_variables(model: MultiTaskModel, example: Batch, key: jax.Array, given: dict[str, Any]) -> Any:

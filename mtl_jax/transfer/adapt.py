@@ -1,5 +1,6 @@
 """Carry a run's shared parameters to new tasks: frozen, or as the point to fine-tune from."""
 
+import re
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -82,7 +83,7 @@ def adapt(
         wanted = (
             partition.match(load, list(new), False)
             if kind == "params"
-            else {p: _follows(p, report["loaded"]) or _of_carried(p, carried, report["loaded"]) for p in new}
+            else {p: _follows(p, x, report["loaded"]) for p, x in new.items()}
         )
         given[kind] = {}
         for path, leaf in new.items():
@@ -205,8 +206,7 @@ def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str
     for path, leaf in new.items():
         head, _, rest = path.partition("/")
         rest = rest.partition("/")[2]
-        stage = rest.removeprefix("shared/").split("/batch_stats/")[0]
-        if head != "tasks" or "/batch_stats/" not in path or not any(p.startswith(f"shared/{stage}/") for p in loaded):
+        if head != "tasks" or not rest.startswith("shared/") or not _follows(path, leaf, loaded):
             continue
         beside = {p: np.asarray(x) for p, x in old.items() if p.startswith("tasks/") and p.split("/", 2)[2] == rest}
         if not beside or any(x.shape[axis:] != tuple(leaf.shape) for x in beside.values()):
@@ -218,12 +218,13 @@ def pooled_statistics(new: dict[str, Any], old: dict[str, Any], loaded: list[str
     return found
 
 
-def _of_carried(path: str, carried: Sequence[str], loaded: list[str]) -> bool:
-    """Whether a state is that of a task that came along, of its own pass through what was loaded in common."""
-    return partition.owner(path) in carried and any(p.startswith("shared/") for p in loaded)
+def _follows(path: str, leaf: Any, loaded: list[str]) -> bool:
+    """Whether parameters of the module that holds a statistic were loaded; of a mask that was drawn, any of its task's.
 
-
-def _follows(path: str, loaded: list[str]) -> bool:
-    """Whether parameters of the module that holds a statistic were loaded: both lie under the same stage."""
-    stage = path.split("/batch_stats/")[0]
-    return any(p.startswith(stage + "/") for p in loaded)
+    Statistics that a task has of a shared module, ``tasks/<t>/shared/<place>``, follow that module.
+    """
+    if "/batch_stats/" in path:
+        stage = re.sub(r"tasks/[^/]+/shared/", "shared/", path).split("/batch_stats/")[0]
+        return any(p.startswith(stage + "/") for p in loaded)
+    task = "/".join(path.split("/")[:2])
+    return leaf.dtype == bool and any(p.startswith(f"{task}/") for p in loaded)

@@ -100,7 +100,7 @@ def of_heads(model: MultiTaskModel, example: Batch) -> MultiTaskModel:
         return batch.inputs, {}, NO_AUX
 
     return model._replace(
-        init=init, encode=encode, penalty=no_penalty, encoder=None, spec=None, of_tasks=None, base=None,
+        init=init, encode=encode, penalty=no_penalty, encoder=None, spec=None, start=None, base=None,
         features="common", check=None,
     )  # fmt: skip
 

@@ -61,8 +61,8 @@ def test_what_all_tasks_reach_in_several_layers_is_shared():
         owner = partition.owner(path)
         assert tasks == ([True, True] if owner == "shared" else [owner == t.name for t in TWO]), path
     paths = {p.split("/stage_")[0] for p in rows}
-    assert {"shared/layer_1/experts_of/color", "tasks/color/layer_2/experts"} <= paths
-    assert any(p.startswith("shared/layer_0/gates/color/") for p in rows)
+    assert {"shared/layer_1/experts_of", "tasks/color/layer_2/experts"} <= paths
+    assert any(p.startswith("shared/layer_0/gates/own/") for p in rows)
     assert any(p.startswith("tasks/color/layer_1/gate/") for p in rows)
 
 

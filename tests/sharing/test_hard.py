@@ -60,7 +60,8 @@ def test_statistics_of_per_task_inputs_are_kept_per_task():
     variables = tiny.init(model, batch)
     assert not variables["state"]["shared"] and set(variables["state"]["tasks"]) == {"a", "b"}
     _, state, _ = jax.jit(lambda v, b: forward(model, v, b, train=True))(variables, batch)
-    mean = {t: state["tasks"][t]["encoder"]["stage_0"]["batch_stats"]["finish"]["norm"]["mean"] for t in ("a", "b")}
+    mean = {t: state["tasks"][t]["shared"]["encoder"]["stage_0"]["batch_stats"] for t in ("a", "b")}
+    mean = {t: x["finish"]["norm"]["mean"] for t, x in mean.items()}
     assert (np.asarray(mean["a"]) != np.asarray(mean["b"])).any()
 
 

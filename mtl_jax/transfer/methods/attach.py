@@ -91,7 +91,7 @@ def attach(model: MultiTaskModel, method: Method) -> MultiTaskModel:
     if model.spec is not None and method.spec is not None:
         spec = f"adapted(sharing={model.spec!r}, method={method.spec!r})"
     new = model._replace(
-        init=init, encode=encode, decode=decode, penalty=penalty, of_tasks=None, spec=spec,
+        init=init, encode=encode, decode=decode, penalty=penalty, start=None, spec=spec,
         features="branched" if per_task else model.features, base=(model, method),
     )  # fmt: skip
     return method.around(new, model) if method.around is not None else new
