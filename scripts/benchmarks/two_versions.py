@@ -2,9 +2,9 @@
 
     python -m scripts.benchmarks.two_versions OLD_CHECKOUT NEW_CHECKOUT [--rounds 3]
 
-Runs each checkout's own `scripts.benchmarks.balancing --part steps` and `scripts.benchmarks.sharing` in turns, and prints
-the least of the medians of every cell that both have, in milliseconds, with the ratio new / old. One round takes about ten
-minutes on 2 CPU cores.
+Runs each checkout's own `scripts.benchmarks.balancing --part steps` and `scripts.benchmarks.sharing` in turns, and
+prints the least of the medians of every cell that both have, in milliseconds, with the ratio new / old. One round takes
+about ten minutes on 2 CPU cores.
 """
 
 import argparse
