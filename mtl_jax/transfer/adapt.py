@@ -59,20 +59,25 @@ def adapt(
     if model is None and not hasattr(tasks, "__iter__"):
         raise parts.no_such("tasks", tasks, "the new tasks, such as data.tasks")
     tasks, own = tuple(tasks if model is None else model.tasks), model
-    if model is None and (run.model.encoder is None or run.model.spec is None):
+    spec, encoder = run.model.spec, run.model.encoder
+    if model is None and (encoder is None or spec is None):
         raise ValueError("the run's model was not made of named parts; give adapt a model on the new tasks")
     method, kept = prepared(run, method, old)
 
     def made(tasks: tuple[Task, ...]) -> MultiTaskModel:
-        plain = sharing.build(run.model.spec, run.model.encoder, tasks) if own is None else own._replace(tasks=tasks)
+        if own is None:
+            assert spec is not None and encoder is not None  # asked for above
+            plain = sharing.build(spec, encoder, tasks)
+        else:
+            plain = own._replace(tasks=tasks)
         return plain if method is None else attach(plain, method)
 
-    model, example = made(tasks), Batch(inputs_for(tasks, run.example.inputs), {}, {})
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+    built, example = made(tasks), Batch(inputs_for(tasks, run.example.inputs), {}, {})
+    shapes = jax.eval_shape(lambda: built.init(jax.random.key(0), example))
     carried = heads_carried(run, tasks, list(partition.flatten(shapes["params"])), load)
     if (fitted := fitting_heads(run, tasks, carried)) != tasks:
-        model = made(fitted)
-        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
+        built = made(fitted)
+        shapes = jax.eval_shape(lambda: built.init(jax.random.key(0), example))
     axis = 1 if run.members else 0
     given: dict[str, dict[str, Any]] = {}
     report: dict[str, list[str]] = {"loaded": [], "initialised": [], "left": []}
@@ -112,13 +117,13 @@ def adapt(
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
     asked, source = freeze, f"a run of {run.data or 'data of its own'}, {run.steps} steps"
     if method is not None:
-        measure(method, model, shapes, example, given["params"], run.members)
+        measure(method, built, shapes, example, given["params"], run.members)
         given["state"] |= before(shapes["state"], given["params"], kept)
         freeze = freezing(method, freeze, shapes["params"])
         source += f", by {method.spec or method.name}"
     trainable = partition.trainable_paths(shapes["params"], freeze)
-    factors = () if method is None else factors_of(method, trainable, model.encoder)
-    return Adapted(model, given, freeze, report, run.members or 0, carried, source, run.columns, method, factors,
+    factors = () if method is None else factors_of(method, trainable, built.encoder)
+    return Adapted(built, given, freeze, report, run.members or 0, carried, source, run.columns, method, factors,
                    asked)  # fmt: skip
 
 
@@ -166,6 +171,7 @@ def measure(
     """Adds to the given parameters what the method measures of them."""
     if method.adds is None or method.adds.measured is None:
         return
+    assert model.base is not None  # `attach` made it
     plain = model.base[0]
     own = jax.eval_shape(lambda: plain.init(jax.random.key(0), example))
     for site in targets(plain, method, own, example):

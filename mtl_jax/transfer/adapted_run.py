@@ -150,6 +150,8 @@ def put_on(trunk: Run, about: dict[str, Any], arrays: dict[str, np.ndarray], whe
         if about["encoder"] != (plain.encoder.spec if plain.encoder else None) or about["sharing"] != plain.spec:
             why = f"it was trained on {about['sharing']} over {about['encoder']}"
         raise ValueError(f"{where} is of another trunk: {why}")
+    if plain.spec is None or plain.encoder is None:
+        raise ValueError("the trunk's model was not made of named parts, so none can be made for other tasks")
     tasks = tuple(description.read_task(entry) for entry in about["tasks"])
     model = sharing.build(plain.spec, plain.encoder, tasks)
     if about["method"] is not None:
@@ -194,7 +196,8 @@ def save_adapter(run: Run, path: str | pathlib.Path) -> int:
             _safetensors().save_file(arrays, str(draft), metadata={HEADER: text})
         else:
             with open(draft, "wb") as stream:
-                np.savez(stream, **{HEADER: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+                held: dict[str, Any] = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+                np.savez(stream, **held)
     return place.stat().st_size
 
 

@@ -34,7 +34,9 @@ class Bank:
     def __init__(self, trunk: Run, adapters: Mapping[str, Run | str | pathlib.Path] | None = None):
         """A bank of a trunk, with `adapters` as `add` takes them."""
         check_run(trunk)
-        self.trunk, self.runs, self._compiled = trunk, {}, None
+        self.trunk = trunk
+        self.runs: dict[str, Run] = {}
+        self._compiled: Any = None
         for name, adapter in (adapters or {}).items():
             self.add(name, adapter)
 
@@ -65,7 +67,9 @@ class Bank:
         kinds = {run.model.base[1].spec if run.model.base else None for run in runs}
         if len(kinds) > 1 or None in kinds:
             return "they are of different methods"
-        plain, method = runs[0].model.base
+        base = runs[0].model.base
+        assert base is not None  # else its kind were None
+        plain, method = base
         if method.adds is None or method.adds.output is None or method.adds.init_task is not None:
             return f"{method.name} is computed by weights of each adapter's own"
         if plain.features != "common":
@@ -118,6 +122,7 @@ class Bank:
         """([variables of each], adapter of each row, inputs) -> {adapter: {task: predictions of all rows}}."""
         runs, model = dict(self.runs), next(iter(self.runs.values())).model
         paths = list(partition.flatten({"shared": next(iter(runs.values())).params["shared"]}))
+        assert model.base is not None  # `one_by_one` would have said so
         own = {p for p, yes in settled(model.base[1].trains, paths, False).items() if yes}
 
         def predict(variables: Any, index: Any, inputs: Any) -> Any:

@@ -81,7 +81,7 @@ def with_features(model: MultiTaskModel, variables: Any, data: Dataset) -> Datas
             inputs = jax.tree.map(lambda x: x[: num_rows(split)], joined)
         return split._replace(inputs=inputs)
 
-    splits = {k: of(getattr(data, k)) for k in SPLITS if k != "test"}
+    splits: dict[str, Any] = {k: of(getattr(data, k)) for k in SPLITS if k != "test"}
     return dataclasses.replace(data, **splits, test=None, spec=None, columns=None, vocabulary=None)
 
 

@@ -48,7 +48,8 @@ def solve(adapted: Adapted, data: Dataset, penalties: Sequence[float], seed: int
     for task in tasks:
         check(task, variables["params"]["tasks"][task.name])
     features = cached.with_features(model, variables, data)
-    heads, record = {}, {"step": 0, "split": "train", "losses": {}, "penalties": {}, "seconds": 0.0}
+    heads: dict[str, Any] = {}
+    record: dict[str, Any] = {"step": 0, "split": "train", "losses": {}, "penalties": {}, "seconds": 0.0}
     for task in tasks:
         heads[task.name], loss, penalty = of_task(task, features, penalties)
         record["losses"][task.name], record["penalties"][task.name] = loss, penalty
@@ -98,8 +99,10 @@ def rows(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     split = centred([task], split)
     x = np.asarray(vectors(split, task.name), np.float64)
     target, mask = np.asarray(split.targets[task.name]), np.asarray(split.masks[task.name])
-    weights = np.ones(len(x)) if task.name not in (split.weights or {}) else np.asarray(split.weights[task.name])
+    given = (split.weights or {}).get(task.name)
+    weights = np.ones(len(x)) if given is None else np.asarray(given)
     if KINDS[task.kind].labels == "classes":
+        assert task.size is not None  # the kinds that `check` lets through need one
         y = 2.0 * (target[:, None] == np.arange(task.size)) - 1
     elif KINDS[task.kind].labels == "zero_one":
         y = 2.0 * target.reshape(len(x), -1) - 1

@@ -35,15 +35,16 @@ def join(old: Run, new: Run) -> Run:
     check_run(old)
     check_run(new)
     new, old = (_plain(run) for run in (new, old))
-    if (old.model.spec, _encoder(old)) != (new.model.spec, _encoder(new)) or old.model.spec is None:
+    spec, encoder = new.model.spec, new.model.encoder
+    if (old.model.spec, _encoder(old)) != (spec, _encoder(new)) or spec is None or encoder is None:
         raise ValueError(f"join: the runs are of different models, {old.model.spec} over {_encoder(old)} and "
-                         f"{new.model.spec} over {_encoder(new)}")  # fmt: skip
+                         f"{spec} over {_encoder(new)}")  # fmt: skip
     if both := [t.name for t in old.tasks if t.name in {n.name for n in new.tasks}]:
         raise ValueError(f"join: both runs have the task {both[0]!r}; adapt to the others' names, or keep the new run")
     if old.members != new.members:
         raise ValueError(f"join: the runs have {old.members} and {new.members} members; take one, run.member(i)")
     tasks = (*old.tasks, *new.tasks)
-    model = sharing.build(new.model.spec, new.model.encoder, tasks)
+    model = sharing.build(spec, encoder, tasks)
     variables = {
         kind: {"shared": new.variables[kind]["shared"],
                "tasks": {**old.variables[kind]["tasks"], **new.variables[kind]["tasks"]}}
@@ -112,10 +113,10 @@ def rehearsal(new: Dataset, old: Dataset, share: float = 0.2, seed: int = 0) -> 
     tasks = (*old.tasks, *(t for t in new.tasks if t.name not in known))
     count = max(1, round(share * num_rows(old.train)))
     kept = gather_rows(old.train, drawn_rows(num_rows(old.train), count, seed))
-    splits = {"train": joined(tasks, (old, kept), (new, new.train), "train")}
+    splits: dict[str, Any] = {"train": joined(tasks, (old, kept), (new, new.train), "train")}
     for k in SPLITS[1:]:
         sides = [(d, s) for d in (old, new) if (s := getattr(d, k)) is not None]
-        splits[k] = joined(tasks, *sides, k) if len(sides) == 2 else None
+        splits[k] = joined(tasks, sides[0], sides[1], k) if len(sides) == 2 else None
         if len(sides) == 1 and k == "val":
             raise ValueError(f"rehearsal: only {sides[0][0].name!r} has a validation split, so that one side would not "
                              "be judged; give both one, or none")  # fmt: skip
@@ -171,7 +172,8 @@ class Forgetting(NamedTuple):
         lines = [(t, m, f"{b:.4f}", f"{a:.4f}", f"{lost:+.4f}") for t, (m, b, a, lost) in self.rows.items()]
         return table(lines, ("task", "metric", "before", "after", "lost"), right=(2, 3, 4))
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def forgetting(before: Run, after: Run, split: Any) -> Forgetting:

@@ -95,6 +95,7 @@ def fine_tune(
         more = {} if len(stages) == 1 else {"stage": i + 1}
         history += [{**r, "step": r["step"] + done, **more} for r in run.history]
         done += steps
+    assert run is not None  # there is one stage at least
     run = dataclasses.replace(run, history=history, config={**run.config, "num_steps": num_steps})
     return _saved(run, folder)
 
@@ -150,7 +151,7 @@ def steps_of(stages: Sequence[Stage | None], num_steps: int, intervals: Sequence
     if units < len(stages):
         raise ValueError(f"num_steps={num_steps} has fewer dispatches of {size} steps than there are stages, "
                          f"{len(stages)}; give more steps")  # fmt: skip
-    ends = np.round(np.cumsum([s.share for s in stages]) * units).astype(int)
+    ends = np.round(np.cumsum([1.0 if s is None else s.share for s in stages]) * units).astype(int)
     ends[-1] = units
     for i in range(len(ends)):
         ends[i] = max(ends[i], i + 1)

@@ -2,7 +2,6 @@
 
 import collections
 import io
-import math
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -82,16 +81,16 @@ def read_images(
     if not files:
         raise ValueError("there are no images to read")
     names = [f"image {i}" if isinstance(f, bytes) else str(f) for i, f in enumerate(files)]
-    if rule.size is None:
-        rule = rule._replace(size=decode(files[0], names[0], rule).pixels.shape[:2])
-    needed = len(files) * math.prod(rule.size) * channels
+    high, wide = decode(files[0], names[0], rule).pixels.shape[:2] if rule.size is None else rule.size
+    rule = rule._replace(size=(high, wide))
+    needed = len(files) * high * wide * channels
     if needed > max_bytes:
         raise ValueError(
-            f"{len(files):,} images of {rule.size[0]} x {rule.size[1]} x {channels} take {needed / 2**30:.2f} GiB, "
+            f"{len(files):,} images of {high} x {wide} x {channels} take {needed / 2**30:.2f} GiB, "
             f"more than max_bytes={max_bytes:,} ({max_bytes / 2**30:.2f} GiB); all lie in memory: give a smaller size, "
             "fewer images, or a larger max_bytes"
         )
-    found = np.empty((len(files), *rule.size, channels), np.uint8)
+    found = np.empty((len(files), high, wide, channels), np.uint8)
     done: collections.Counter[str] = collections.Counter()
     for i, image in enumerate(decoded(files, names, rule)):
         found[i] = image.pixels
@@ -181,6 +180,7 @@ def resized(image: Any, name: str, rule: Rule) -> Any:
     """An image of another size in the rule's."""
     from PIL import Image, ImageOps
 
+    assert rule.size is not None  # else there is no other size
     high, wide = rule.size
     if rule.resize == "exact":
         raise ValueError(

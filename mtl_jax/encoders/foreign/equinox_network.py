@@ -49,9 +49,10 @@ class EquinoxNetwork:
     @functools.cached_property
     def skeleton(self) -> tuple[Any, Any]:
         """(module, its `eqx.nn.State` or None) with shapes in place of arrays."""
-        if self.construct is None:
+        construct = self.construct
+        if construct is None:
             return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if eqx.is_array(x) else x, self._given)
-        return eqx.filter_eval_shape(lambda key: made_by(self.construct, key, self.name), jax.random.key(0))
+        return eqx.filter_eval_shape(lambda key: made_by(construct, key, self.name), jax.random.key(0))
 
     @functools.cached_property
     def places(self) -> list[tuple[str, tuple[str, ...]] | None]:

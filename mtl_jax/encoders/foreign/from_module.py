@@ -3,7 +3,6 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -142,7 +141,7 @@ def is_a(module: Any, library: str) -> bool:
 def is_function(given: Any) -> bool:
     """Whether it is a function, jitted or partial ones and bound methods among them."""
     kinds = types.FunctionType | types.MethodType | types.BuiltinFunctionType | functools.partial
-    return isinstance(given, kinds) or (callable(given) and isinstance(getattr(given, "__wrapped__", None), Callable))
+    return isinstance(given, kinds) or (callable(given) and callable(getattr(given, "__wrapped__", None)))
 
 
 def takes_batches(module: Any, per_example: bool | None) -> None:

@@ -33,7 +33,7 @@ class LinenNetwork:
         return f"Linen module {type(self.module).__name__}"
 
     def _called(self, method: str, variables: Any, x: Any, train: bool, **more: Any) -> Any:
-        given = flag_values(self.flags, train)
+        given: dict[str, Any] = flag_values(self.flags, train)
         module = self.module.clone(**given) if self.in_fields else self.module
         return getattr(module, method)(variables, x, **({} if self.in_fields else given), **more)
 

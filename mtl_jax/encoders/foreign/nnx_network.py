@@ -82,10 +82,11 @@ class NnxNetwork:
     @functools.cached_property
     def graph(self) -> Graph:
         """Without arrays."""
-        if self._graph:
+        construct = self.construct
+        if construct is None:
             return self._graph[0]
         # Traced for its shapes; what a module keeps besides arrays is the same whatever the key.
-        return taken_apart(nnx.eval_shape(lambda: check_module(self.construct(rngs=nnx.Rngs(0)), self.name)))[0]
+        return taken_apart(nnx.eval_shape(lambda: check_module(construct(rngs=nnx.Rngs(0)), self.name)))[0]
 
     def start(self, key: Any, x: Any) -> tuple[dict, dict]:
         """(params, {collection: state}): drawn by the constructor, or the instance's own."""

@@ -25,8 +25,8 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
         found = dict(inspect.signature(target).parameters)
     except (TypeError, ValueError):
         return {}
-    if inspect.isclass(function):
-        found.pop(next(iter(found), None), None)
+    if inspect.isclass(function) and found:
+        found.pop(next(iter(found)))
     return found
 
 

@@ -32,8 +32,8 @@ class ForeignStage(nn.Module):
             y, _ = called(self.network, params, state, x, False, None)
             check_features(y, x, name)
             return y
-        state = dict(self.variables)
-        params = state.pop("params", {})
+        variables: dict[str, Any] = dict(self.variables)
+        params, state = variables.pop("params", {}), variables
         key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
         if train and state and data_axis() is not None:
             raise ValueError(

@@ -27,7 +27,7 @@ def side_by_side(datasets: Sequence[Dataset]) -> Dataset:
     for task in tasks:
         if (own := [d.name for d in datasets if task.name in {t.name for t in d.tasks}])[1:]:
             raise ValueError(f"task {task.name!r} is in {len(own)} data sets ({', '.join(own)}); rename one of them")
-    splits: dict[str, Batch | None] = {}
+    splits: dict[str, Any] = {}
     for key in SPLITS:
         found = [(d, getattr(d, key)) for d in datasets]
         splits[key] = None if any(s is None for _, s in found) else joined(found)

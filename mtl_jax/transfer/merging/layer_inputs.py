@@ -72,7 +72,7 @@ def make_grams(function: Callable, leaves: Mapping[str, Any]) -> Callable[[Mappi
 def outer(found: Sequence[Array]) -> tuple[Float[Array, "input input"], Float[Array, ""]]:
     """(the sum of the outer products of all rows, how many there are)."""
     rows = [x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32)) for x in found]
-    total = sum(jnp.matmul(x.T, x, precision="highest") for x in rows)
+    total: Any = sum(jnp.matmul(x.T, x, precision="highest") for x in rows)
     return total, jnp.asarray(float(sum(len(x) for x in rows)), jnp.float32)
 
 

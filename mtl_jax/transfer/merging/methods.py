@@ -12,7 +12,7 @@ from mtl_jax.transfer.merging.task_vectors import dare, task_arithmetic
 from mtl_jax.transfer.merging.ties import ties
 from mtl_jax.transfer.merging.wudi import wudi
 
-NAMES = {
+NAMES: dict[str, Callable] = {
     "average": average, "greedy_soup": greedy_soup, "wise_ft": wise_ft,
     "task_arithmetic": task_arithmetic, "ties": ties, "dare": dare,
     "regmean": regmean, "regmean_plus_plus": regmean_plus_plus,

@@ -75,6 +75,7 @@ def merge(
     put = Placer(runs, merged_model, example, soup)
 
     def score(leaves: Any) -> float:
+        assert data is not None  # asked for above, where something scores
         return put.score(leaves, data)
 
     reading: dict[str, Any] = {"models": flat}
@@ -86,6 +87,7 @@ def merge(
         reading["score"] = score
     left: dict[str, str] = {}
     if "grams" in wanted or "grams_of" in wanted:
+        assert data is not None  # asked for above
         grams_of, left, order = inputs_of_layers(runs, data, list(flat[0]), rows, seed)
         if "grams" in wanted:
             reading["grams"] = [grams_of(i, leaves) for i, leaves in enumerate(flat)]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from mtl_jax.transfer.merging.ties import ties
-from mtl_jax.transfer.merging.trees import check_scale, check_share, leafwise, read
+from mtl_jax.transfer.merging.trees import check_scale, check_share, leafwise, read_with_base
 
 
 def task_arithmetic(base: Any, models: Sequence[Any], *, scale: float = 0.3) -> Any:
@@ -21,7 +21,7 @@ def task_arithmetic(base: Any, models: Sequence[Any], *, scale: float = 0.3) -> 
       scale: of the sum; the paper's, tuned on validation, lie around 0.3 for eight tasks.
     """
     check_scale(scale)
-    flat, origin = read(models, base)
+    flat, origin = read_with_base(models, base)
     return leafwise(lambda _, leaves, start: start + scale * (leaves - start).sum(0), models[0], flat, origin)
 
 
@@ -43,7 +43,7 @@ def dare(
     check_share(drop, "drop")
     if drop == 1:
         raise ValueError("drop=1 leaves nothing of the models; it must be below 1")
-    flat, origin = read(models, base)
+    flat, origin = read_with_base(models, base)
     bits = [int(b) for b in np.asarray(jax.random.key_data(key)).reshape(-1)]
 
     def dropped(path: str, leaves: np.ndarray, start: np.ndarray) -> np.ndarray:

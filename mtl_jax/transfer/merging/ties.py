@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.transfer.merging.trees import check_scale, check_share, is_float, leafwise, read, wide
+from mtl_jax.transfer.merging.trees import check_scale, check_share, is_float, leafwise, read_with_base, wide
 
 
 def ties(base: Any, models: Sequence[Any], *, keep: float = 0.2, scale: float = 1.0) -> Any:
@@ -22,7 +22,7 @@ def ties(base: Any, models: Sequence[Any], *, keep: float = 0.2, scale: float = 
     """
     check_share(keep, "keep")
     check_scale(scale)
-    flat, origin = read(models, base)
+    flat, origin = read_with_base(models, base)
     limits = [threshold(model, origin, keep) for model in flat]
 
     def trimmed(leaves: np.ndarray, start: np.ndarray) -> np.ndarray:

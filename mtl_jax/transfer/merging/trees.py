@@ -38,6 +38,18 @@ def read(models: Any, base: Any = None, names: Sequence[str] | None = None) -> t
     return flat, origin
 
 
+def read_with_base(models: Any, base: Any) -> tuple[list[Flat], Flat]:
+    """`read`, for methods on task vectors, which are what tuning changed.
+
+    Raises:
+      ValueError: for no base as well.
+    """
+    flat, origin = read(models, base)
+    if origin is None:
+        raise ValueError("base is None: a method on task vectors needs the parameters that all models were tuned from")
+    return flat, origin
+
+
 def check_same(name: str, one: Flat, other_name: str, other: Flat) -> None:
     """An error that names the first path in which two trees differ."""
     way_out = "models that are merged must be of one architecture"
@@ -109,7 +121,7 @@ def on_matrices(
     Raises:
       ValueError: if there is none.
     """
-    flat, origin = read(models, base)
+    flat, origin = read_with_base(models, base)
     check_scale(scale)
     chosen = {p for p, x in flat[0].items() if re.fullmatch(matrices, p) and x.ndim > 1 and is_float(x)}
     if not chosen:

@@ -112,16 +112,18 @@ def targets(model: MultiTaskModel, method: Method, variables: Any, batch: Batch)
     Raises:
       ValueError: if a rule names no such place, listing some that it could.
     """
-    able = [s for s in sites(model, variables, batch, method.adds.at) if s.path and method.adds.takes(s)]
+    adds = method.adds
+    assert adds is not None  # else nobody asks
+    able = [s for s in sites(model, variables, batch, adds.at) if s.path and adds.takes(s)]
     paths = [s.path for s in able]
     wanted = []
-    for rule in method.adds.targets:
+    for rule in adds.targets:
         matched = settled([(rule, True)], paths, False)
         if not any(matched.values()):
             shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
             raise ValueError(
-                f"{method.spec or method.name}: rule {rule!r} hits no {method.adds.what}; "
-                + (f"there are {shown}" if paths else f"the model has no {method.adds.what} that it can be applied to")
+                f"{method.spec or method.name}: rule {rule!r} hits no {adds.what}; "
+                + (f"there are {shown}" if paths else f"the model has no {adds.what} that it can be applied to")
             )
         wanted += [p for p, yes in matched.items() if yes]
     return [s for s in able if s.path in set(wanted)]
@@ -205,30 +207,32 @@ def graft(node: Mapping[str, Any], added: Mapping[str, Any], adds: Addition) -> 
 
 def merged(node: Mapping[str, Any], added: Mapping[str, Any], adds: Addition) -> dict[str, Any]:
     """A branch of parameters with all that was added in the weights."""
+    weights = adds.weights
+    assert weights is not None  # `merge_adapter` refuses what cannot be merged
     new = dict(node)
     beside = {k: x for k, x in added.items() if not isinstance(x, Mapping)}
     if beside:
-        new |= adds.weights(node, "kernel", beside)
+        new |= weights(node, "kernel", beside)
     for name, x in added.items():
         if isinstance(x, Mapping):
-            new |= {name: merged(node[name], x, adds)} if isinstance(node[name], Mapping) else adds.weights(
-                node, name, x)  # fmt: skip
+            new |= {name: merged(node[name], x, adds)} if isinstance(node[name], Mapping) else weights(node, name, x)
     return new
 
 
 def intercepted(adds: Addition | None) -> Any:
     """A context in which calls of modules that something was added to are the method's."""
+    if adds is None or adds.output is None:
+        return contextlib.nullcontext()
+    output, watches = adds.output, adds.watches
 
     def call(proceed: Callable, args: tuple, keywords: dict, context: Any) -> Any:
         module = context.module
         if context.method_name != "__call__" or module.scope is None or isinstance(module, Remat):
             return proceed(*args, **keywords)
         there = module.scope.has_variable("params", ADAPTER)
-        if not there and not isinstance(module, adds.watches):
+        if not there and not isinstance(module, watches):
             return proceed(*args, **keywords)
         parts_of = module.scope.get_variable("params", ADAPTER) if there else None
-        return adds.output(Call(module, args, keywords, proceed), parts_of)
+        return output(Call(module, args, keywords, proceed), parts_of)
 
-    if adds is None or adds.output is None:
-        return contextlib.nullcontext()
     return nn.intercept_methods(call)

@@ -193,7 +193,8 @@ def regexes(name: str, given: str | Sequence[str] | None, default: tuple[str, ..
     """Regexes that a user gave: one, or several."""
     if given is None:
         return default
-    found = (given,) if isinstance(given, str) else tuple(given) if hasattr(given, "__iter__") else (given,)
+    several = not isinstance(given, str) and hasattr(given, "__iter__")
+    found: tuple[Any, ...] = tuple(given) if several else (given,)
     if not found or not all(isinstance(x, str) for x in found):
         raise parts.no_such(name, given, "a regex over parameter paths such as 'shared/encoder/.*kernel', or several")
     return found

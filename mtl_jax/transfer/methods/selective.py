@@ -99,7 +99,7 @@ def gradual_unfreezing(decay: float = 1 / 2.6) -> Method:
     def stages(paths: Sequence[str], encoder: Encoder | None) -> tuple[Stage, ...]:
         del encoder
         total = base.depth([p for p in paths if p.startswith("shared/")])
-        found = [HEADS]
+        found: list[Rules] = [HEADS]
         for i in reversed(range(total)):
             found.append((*found[-1], (f"shared/(?:.*/)?stage_{i}/.*", True)))
         found[-1] = EVERYTHING

@@ -96,7 +96,7 @@ def see(name: str, candidate: Any, inputs: Any, batch_size: int = 256) -> Seen:
     try:
         features, probabilities = (
             of_run(candidate, inputs, batch_size) if isinstance(candidate, Run)
-            else of_encoder(*candidate, inputs, batch_size) if isinstance(candidate, tuple)
+            else of_encoder(candidate[0], candidate[1], inputs, batch_size) if isinstance(candidate, tuple)
             else of_function(candidate, inputs)
         )  # fmt: skip
         for found in features.values():
