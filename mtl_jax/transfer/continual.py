@@ -36,9 +36,11 @@ def join(old: Run, new: Run) -> Run:
     check_run(new)
     new, old = (_plain(run) for run in (new, old))
     spec, encoder = new.model.spec, new.model.encoder
-    if (old.model.spec, _encoder(old)) != (spec, _encoder(new)) or spec is None or encoder is None:
+    if (old.model.spec, _encoder(old)) != (spec, _encoder(new)):
         raise ValueError(f"join: the runs are of different models, {old.model.spec} over {_encoder(old)} and "
                          f"{spec} over {_encoder(new)}")  # fmt: skip
+    if spec is None or encoder is None:
+        raise ValueError("join: the runs' model was not made of named parts, so none can be made for the tasks of both")
     if both := [t.name for t in old.tasks if t.name in {n.name for n in new.tasks}]:
         raise ValueError(f"join: both runs have the task {both[0]!r}; adapt to the others' names, or keep the new run")
     if old.members != new.members:

@@ -223,6 +223,9 @@ def test_a_task_is_added_and_the_others_predict_the_same_bits():
     assert "price  mae" in str(lost)
     with pytest.raises(ValueError, match="both runs have the task 'color'"):
         transfer.join(old, old)
+    without = dataclasses.replace(old, model=old.model._replace(spec=None))
+    with pytest.raises(ValueError, match="was not made of named parts, so none can be made for the tasks of both"):
+        transfer.join(without, without)
     with pytest.raises(ValueError, match="is adapted by lora"):
         transfer.join(old, start(old, "lora", new().tasks)[1])
     with pytest.raises(ValueError, match="no task in common"):

@@ -231,6 +231,9 @@ def test_what_does_not_fit_is_named():
         merging.average([BASE, tree(1, dtype=np.float64) | {"layer": {**tree(1)["layer"], "bias": np.zeros(4)}}])
     with pytest.raises(ValueError, match="count holds whole numbers, which differ between model 0 and model 1"):
         merging.average([BASE, BASE | {"count": np.asarray(4, np.int32)}])
+    for method in (merging.ties, merging.task_arithmetic, merging.iso_c, merging.wise_ft):
+        with pytest.raises(ValueError, match="base is None: this method needs the parameters"):
+            method(None, MODELS)
     broken = {**BASE, "layer": {**BASE["layer"], "bias": np.full(4, np.nan, np.float32)}}
     with pytest.raises(ValueError, match="layer/bias of model 1 is not finite"):
         merging.average([BASE, broken])

@@ -1,5 +1,6 @@
 """One table of fine-tuning methods through the properties that each promises; forwards against PEFT's."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -289,6 +290,9 @@ def test_files_that_are_no_adapter_and_adapters_of_another_trunk(tmp_path):
         transfer.load_adapter(other, tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"is of another trunk: it was trained on hard\(\) over mlp"):
         transfer.load_adapter(source(SERIES), tmp_path / "a.npz")
+    unnamed = dataclasses.replace(run, model=run.model._replace(spec=None))
+    with pytest.raises(ValueError, match="the trunk's model was not made of named parts"):
+        transfer.load_adapter(unnamed, tmp_path / "a.npz")
     with pytest.raises(FileNotFoundError, match="there is no adapter"):
         transfer.load_adapter(run, tmp_path / "b.npz")
     with pytest.raises(ValueError, match=r"ends in .npz or .safetensors"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax.transfer.merging.trees import check_scale, leafwise, read
+from mtl_jax.transfer.merging.trees import check_scale, leafwise, read, read_with_base
 
 
 def average(models: Sequence[Any], *, weights: Sequence[float] | None = None) -> Any:
@@ -32,7 +32,7 @@ def wise_ft(base: Any, models: Sequence[Any], *, alpha: float = 0.5) -> Any:
       alpha: 0 is the base, 1 the model.
     """
     check_scale(alpha, "alpha")
-    flat, origin = read(models, base)
+    flat, origin = read_with_base(models, base)
     if len(flat) != 1:
         raise ValueError(f"wise_ft is of one model and its base, and {len(flat)} models are given; task_arithmetic "
                          "adds several to a base")  # fmt: skip

@@ -39,14 +39,14 @@ def read(models: Any, base: Any = None, names: Sequence[str] | None = None) -> t
 
 
 def read_with_base(models: Any, base: Any) -> tuple[list[Flat], Flat]:
-    """`read`, for methods on task vectors, which are what tuning changed.
+    """`read`, for methods that need what all models were tuned from.
 
     Raises:
       ValueError: for no base as well.
     """
     flat, origin = read(models, base)
     if origin is None:
-        raise ValueError("base is None: a method on task vectors needs the parameters that all models were tuned from")
+        raise ValueError("base is None: this method needs the parameters that all models were tuned from")
     return flat, origin
 
 
