@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 prepare_environment docs
 if [ $# -gt 0 ]; then exec "$VENV/bin/mkdocs" "$@"; fi
-"$VENV/bin/python" scripts/check_docs.py
+"$VENV/bin/python" scripts/check_docs.py docs/*.md  # README's runs in scripts/wheel.sh
 "$VENV/bin/mkdocs" build --quiet

@@ -106,3 +106,10 @@ def _standard(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]
     if len(both[0]) != len(both[1]) or any(s <= 0 for s in both[1]):
         raise ValueError(f"augmented: mean={mean!r} and std={std!r} must be as many numbers, and std above 0")
     return both[0], both[1]
+
+
+vars(augmented).update(
+    paper="Krizhevsky, Sutskever and Hinton, NeurIPS 2012; He et al., CVPR 2016, arXiv:1512.03385",
+    when="few images: around any encoder of images",
+    example={"encoder": "cnn"},
+)

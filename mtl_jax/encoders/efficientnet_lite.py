@@ -99,7 +99,10 @@ def sizes(variant: int) -> list[tuple[int, int]]:
     ]
 
 
-@parts.recorded()
+@parts.recorded(
+    paper="Tan and Le, ICML 2019, arXiv:1905.11946; Lite as in its TPU repository",
+    when="photographs with pretrained weights, on little hardware",
+)
 def efficientnet_lite(
     variant: int = 0,
     norm: str = "batch",

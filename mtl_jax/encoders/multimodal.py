@@ -204,6 +204,9 @@ def multimodal(
                 f"multimodal: encoder {name!r} is an ensemble, {encoders[name]!r}, whose members end in heads of their "
                 "own; they cannot be fused with other inputs; use 'tabular' for tables here"
             )
+        if each.prepare is not None:
+            raise ValueError(f"multimodal: encoder {name!r} is {encoders[name]!r}; what it does to its inputs goes "
+                             "around a whole encoder only, and would be left out here")  # fmt: skip
     if fusion not in FUSIONS:
         raise parts.unknown("fusion of multimodal", fusion, FUSIONS)
     layers.check_sizes("multimodal", width=width, heads=heads)

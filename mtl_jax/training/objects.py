@@ -26,6 +26,11 @@ def text_of(part: Any, build: Callable[[str], Any]) -> str | None:
     return part.spec if contents(again._replace(spec=None)) == contents(part._replace(spec=None)) else None
 
 
+def known(part: Any) -> str | None:
+    """What tells a part from another: the text that made it, or a digest of what it holds; None for no part."""
+    return None if part is None else part.spec or digest(part)
+
+
 def written(value: Any) -> Any:
     """A config's value as JSON takes it: literals as they are, objects by what made them or by what they hold."""
     if isinstance(value, dict):

@@ -93,10 +93,12 @@ class Plan(NamedTuple):
         """The plan with other options of those in `options.CHANGEABLE`."""
         arguments.check_options(options)
         devices.check_batch_size(options.batch_size, self.mesh)
-        wraps = None if self.adapted is None or self.adapted.method is None else self.adapted.method.wraps
-        if wraps is not None and options.optimizer is not self.options.optimizer:
-            name = self.adapted.method.name
-            raise ValueError(f"optimizer: method {name!r} is part of it, and a change would drop it")
+        method = None if self.adapted is None else self.adapted.method
+        if method is not None:  # whose rules, factors and optimizer are part of these
+            for name in ("optimizer", "freeze", "learning_rate_factors"):
+                if getattr(options, name) is not getattr(self.options, name):
+                    raise ValueError(f"{name}: the model was adapted by method {method.name!r}, whose own {name} a "
+                                     "change would drop; begin another run")  # fmt: skip
         methods = read_methods(options, self.names, self.data, self.adapted, len(self.seeds))
         if len(methods.balancers) != len(self.methods.balancers):
             raise ValueError(f"balancer: {len(methods.balancers)} methods in place of {len(self.methods.balancers)}; "

@@ -55,6 +55,9 @@ class Adapted(NamedTuple):
         Raises:
           ValueError: for a method that one fit cannot run.
         """
+        if freeze is not None and self.method is None and self.freeze is not None:
+            raise ValueError(f"freeze={freeze!r} here, and adapt was given freeze={self.freeze!r}: say in one place "
+                             "what is frozen")  # fmt: skip
         if self.method is None:
             return optimizer, factors
         if freeze is not None:

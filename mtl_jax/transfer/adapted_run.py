@@ -177,7 +177,9 @@ def put_on(trunk: Run, about: dict[str, Any], arrays: dict[str, np.ndarray], whe
         if left := sorted({p.removeprefix(f"{kind}/") for p in arrays if p.startswith(f"{kind}/")} - set(wanted)):
             raise ValueError(f"{where} does not fit the model: nothing there is called {left[0]}")
         variables[kind] = partition.unflatten(found, shapes[kind])
-    return Run(model, tasks, variables, [], trunk.example, config={"method": about["method"]}, columns=trunk.columns)
+    shared = {p.removeprefix("params/") for p in arrays if p.startswith("params/")}
+    return Run(model, tasks, variables, [], trunk.example, config={"method": about["method"]}, columns=trunk.columns,
+               trainable=frozenset(shared))  # fmt: skip
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ def read_adapter(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, np
         raise
     except Exception as error:
         raise ValueError(f"{place} is no adapter: {error}") from error
-    wanted = {"format": str, "method": str | None, "sharing": str, "encoder": str, "tasks": list, "trunk": str}
+    wanted = {"format": str, "method": str | None, "sharing": str, "encoder": str | None, "tasks": list, "trunk": str}
     files.check_fields(about, wanted, f"adapter {place}")
     if about["format"] != FORMAT:
         raise ValueError(f"{place} has the format {about['format']!r}; this version reads {FORMAT!r}")

@@ -20,7 +20,7 @@ from mtl_jax.training.arguments import check_run
 from mtl_jax.training.chunks import row_pieces
 from mtl_jax.training.run import Run
 from mtl_jax.transfer.adapted_run import adapter_of, load_adapter, put_on
-from mtl_jax.transfer.methods.base import ADAPTER, settled
+from mtl_jax.transfer.methods.base import ADAPTER
 
 
 class Bank:
@@ -123,7 +123,8 @@ class Bank:
         runs, model = dict(self.runs), next(iter(self.runs.values())).model
         paths = list(partition.flatten({"shared": next(iter(runs.values())).params["shared"]}))
         assert model.base is not None  # `one_by_one` would have said so
-        own = {p for p, yes in settled(model.base[1].trains, paths, False).items() if yes}
+        trees = [partition.flatten({"shared": run.params["shared"]}) for run in runs.values()]
+        own = {p for p in paths if any(not np.array_equal(tree[p], trees[0][p]) for tree in trees[1:])}
 
         def predict(variables: Any, index: Any, inputs: Any) -> Any:
             first = variables[0]

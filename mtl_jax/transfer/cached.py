@@ -10,9 +10,12 @@ import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask, num_rows
+from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.data.tables import serving
 from mtl_jax.gradients.reach import reached
 from mtl_jax.model import NO_AUX, MultiTaskModel, no_penalty
+from mtl_jax.training import arguments
 from mtl_jax.training.chunks import row_pieces
 from mtl_jax.training.start import Adapted
 
@@ -34,6 +37,8 @@ def why_not(adapted: Adapted, variables: Any, trainable: frozenset[str], example
     method, model = adapted.method, adapted.model
     if adapted.members:
         return "every member has a trunk of its own"
+    if model.encoder is not None and model.encoder.prepare is not None:
+        return "the encoder changes its inputs while it trains"
     if method is not None and (method.around is not None or method.penalty is not None):
         return f"{method.name} changes what a training step computes"
     early = sorted(p for p in trainable if partition.owner(p) == "shared")
@@ -50,6 +55,14 @@ def why_not(adapted: Adapted, variables: Any, trainable: frozenset[str], example
         enters = reached(encoded, moving, variables)[0]
         early = [p for p, yes in enters.items() if yes]
     return f"{early[0]} trains, and features depend on it" if early else None
+
+
+def check_inputs_of(adapted: Adapted, model: MultiTaskModel, data: Dataset) -> None:
+    """What `fit` says of a data set's inputs, which it does not see where it gets features in their place."""
+    serving.warn_of_other_columns(adapted.columns, data)
+    check_dataset(data)
+    serving.check_encoder(data, model.encoder)
+    arguments.check_readable(model, data)
 
 
 def _under(path: str, trainable: frozenset[str]) -> bool:

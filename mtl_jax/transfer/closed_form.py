@@ -14,6 +14,7 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.scaler import centred
 from mtl_jax.tasks import KINDS, Task, divisor, loss_sum
+from mtl_jax.training import identity
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted, initial, resolve_model, small_batch
 from mtl_jax.transfer import cached
@@ -45,6 +46,7 @@ def solve(adapted: Adapted, data: Dataset, penalties: Sequence[float], seed: int
     trainable = partition.trainable_paths(first.shapes["params"], adapted.freeze)
     if no := cached.why_not(adapted, first.shapes, trainable, example):
         raise ValueError(f"a probe in closed form needs features that stay: {no}")
+    cached.check_inputs_of(adapted, model, data)
     for task in tasks:
         check(task, variables["params"]["tasks"][task.name])
     features = cached.with_features(model, variables, data)
@@ -59,6 +61,8 @@ def solve(adapted: Adapted, data: Dataset, penalties: Sequence[float], seed: int
               "sharing": model.spec, "encoder": model.encoder.spec if model.encoder else None}  # fmt: skip
     run = Run(model, tasks, variables, [record], example, data.spec, config=config)
     run.trainable, run.columns = trainable, data.columns
+    start = identity.shared_start(adapted.variables.get("params", {}))
+    run.identity = {"starts from": adapted.source, "shared start": start}
     return run
 
 

@@ -14,6 +14,7 @@ from mtl_jax.data.dataset import SPLITS, Dataset, drawn_rows, gather_rows
 from mtl_jax.reporting.describe import table
 from mtl_jax.tasks import KINDS, Task, metric_functions
 from mtl_jax.training.arguments import check_data, check_run
+from mtl_jax.training.objects import known
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import resolve_tasks
 from mtl_jax.transfer.methods.base import START
@@ -69,7 +70,7 @@ def join(old: Run, new: Run) -> Run:
 
 
 def _encoder(run: Run) -> str | None:
-    return run.model.encoder.spec if run.model.encoder else None
+    return known(run.model.encoder)
 
 
 def _plain(run: Run) -> Run:

@@ -13,6 +13,7 @@ from mtl_jax import partition, parts, paths
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.tasks import Task
+from mtl_jax.training import identity
 from mtl_jax.training.arguments import check_data, check_numbers
 from mtl_jax.training.fit import fit
 from mtl_jax.training.intervals import NAMES as INTERVALS
@@ -198,11 +199,17 @@ def heads_only(adapted: Adapted, data: Dataset, cache: bool | None, given: dict[
     example = small_batch(chosen.train)
     first = initial(model, example, adapted.member(0))
     trainable = partition.trainable_paths(first.shapes["params"], freeze)
-    no = "there are several seeds" if np.ndim(seed) else cached.why_not(adapted, first.shapes, trainable, example)
+    if np.ndim(seed):
+        no = "there are several seeds"
+    elif given.get("train_step") is not None:
+        no = "train_step reads inputs"
+    else:
+        no = cached.why_not(adapted, first.shapes, trainable, example)
     if no:
         if cache:
             raise ValueError(f"cache=True, and features cannot be computed once: {no}")
         return None
+    cached.check_inputs_of(adapted, model, chosen)
     key = jax.random.key(seed)
     variables = first.named(first.make(jax.random.fold_in(key, 1), adapted.variables), False)
     heads = cached.of_heads(model, example)
@@ -218,7 +225,10 @@ def heads_only(adapted: Adapted, data: Dataset, cache: bool | None, given: dict[
         warnings.filterwarnings("ignore", SCALE)
         run = fit(start, features, **{**given, "freeze": None})
     whole = {kind: {"shared": variables[kind]["shared"], "tasks": run.variables[kind]["tasks"]} for kind in variables}
+    whole_start = {"starts from": adapted.source,
+                   "shared start": identity.shared_start(adapted.variables.get("params", {}))}  # fmt: skip
     return dataclasses.replace(
-        run, model=model, variables=whole, example=Batch(example.inputs, *example[1:]), columns=chosen.columns,
+        run, identity={**run.identity, **whole_start}, model=model, variables=whole, columns=chosen.columns,
+        example=Batch(example.inputs, *example[1:]),
         data=data.spec, state=None, trainable=trainable, _compiled={},
     )  # fmt: skip

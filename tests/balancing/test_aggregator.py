@@ -13,7 +13,7 @@ from mtl_jax.balancing import Needs, aggregate, aggregator
 from mtl_jax.balancing.balance import task_ids
 from tests.balancing import own
 
-LATER = ("famo", "auto_lambda", "moml", "forum")
+LATER = ("famo", "auto_lambda", "moml", "forum", "samo")
 
 
 @pytest.mark.parametrize("name", [n for n in balancing.NAMES if n not in LATER])
@@ -58,7 +58,8 @@ def update(name="mgda", rows=None, tasks=None, **given):
 
 ERRORS = {
     "famo reads losses after the step, which a Jacobian does not have": lambda: aggregator(balancing.famo()),
-    "moml reads a validation batch": lambda: aggregator(balancing.moml()),
+    "moml reads validation batches, which a Jacobian does not have": lambda: aggregator(balancing.moml()),
+    "samo reads losses at other parameters, which a Jacobian does not have": lambda: aggregator(balancing.samo()),
     "dwa reads losses, which was not given": lambda: update("dwa"),
     "pcgrad reads key, which was not given": lambda: update("pcgrad"),
     "modo reads second, which was not given": lambda: update("modo"),

@@ -14,6 +14,7 @@ from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.tables.difference import difference
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.training.loading import load_run
+from mtl_jax.training.objects import known
 from mtl_jax.training.run import Run
 from mtl_jax.training.selection import mean_score, scores, yardstick
 from mtl_jax.transfer.merging import statistics
@@ -40,6 +41,9 @@ def read_runs(given: Sequence[Any]) -> tuple[list[Run], list[str]]:
         names.append(str(run) if folder else f"run {i} ({', '.join(t.name for t in found.tasks)})")
         if found.members:
             raise ValueError(f"{names[-1]} has {found.members} members; give them one by one: run.member(i)")
+        if found.model.base is not None and found.model.base[1].adds is not None:
+            raise ValueError(f"{names[-1]} is adapted by {found.model.base[1].spec}, whose parts cannot be merged "
+                             "one by one; transfer.merge_adapter(run) makes it a plain run")  # fmt: skip
         runs.append(found)
     first = runs[0]
     for name, run in zip(names[1:], runs[1:], strict=True):
@@ -61,9 +65,8 @@ def joint_model(
     """
     first = runs[0]
     for name, run in zip(names[1:], runs[1:], strict=True):
-        for what in ("spec", "encoder"):
-            one, other = (getattr(r.model, what) for r in (first, run))
-            one, other = (getattr(x, "spec", x) for x in (one, other))
+        for made in ([r.model.spec for r in (first, run)], [known(r.model.encoder) for r in (first, run)]):
+            one, other = made
             if one != other and model is None:
                 raise ValueError(f"{names[0]} is {one} and {name} is {other}; models that are merged must be of one "
                                  "architecture")  # fmt: skip

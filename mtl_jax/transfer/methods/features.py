@@ -49,7 +49,8 @@ def beside_old(model: MultiTaskModel, old: MultiTaskModel, name: str, distance: 
         if isinstance(batch.inputs, PerTask):
             raise ValueError(f"{name}: inputs must be in common; each task's own go with 'l2_sp' or 'ewc'")
         before = jax.lax.stop_gradient(variables["state"]["shared"][START][OLD])
-        target, _, _ = old.encode(before, batch, train=False)
+        # As in inference, but of the image that the new model sees, where an encoder changes them at random.
+        target, _, _ = old.encode(before, batch, train=lambda path: False, rng=rng)
         found = distance(features, jax.lax.stop_gradient(target), before)
         return features, changed, {**aux, "losses": {**aux["losses"], name: found}}
 

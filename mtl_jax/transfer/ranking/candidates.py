@@ -128,6 +128,7 @@ def of_encoder(encoder: Encoder, variables: Any, inputs: Any, batch_size: int) -
 
     @jax.jit
     def run(variables: Any, x: Any) -> jax.Array:
+        x = x if encoder.prepare is None else encoder.prepare(x, None)
         out, _ = apply_layers(named, variables["params"], variables.get("state", {}), x, train=False, key=None,
                               prefix="shared/encoder")  # fmt: skip
         return as_vectors(out)
