@@ -6,7 +6,7 @@ import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, BinaryIO
 
@@ -101,14 +101,14 @@ def parse_json(content: bytes, where: str) -> Any:
     raise ValueError(too_deep)
 
 
-def read_object(path: pathlib.Path, fields: dict[str, type | UnionType]) -> dict[str, Any]:
+def read_object(path: pathlib.Path, fields: Mapping[str, type | UnionType]) -> dict[str, Any]:
     """A JSON object that has these fields, of these types, and perhaps others."""
     found = read_json(path)
     check_fields(found, fields, str(path))
     return found
 
 
-def check_fields(found: Any, fields: dict[str, type | UnionType], where: str) -> None:
+def check_fields(found: Any, fields: Mapping[str, type | UnionType], where: str) -> None:
     """An error that names the first field that is missing or of another type."""
     if not isinstance(found, dict):
         raise ValueError(f"{where} is damaged: it holds a {type(found).__name__} in place of an object")

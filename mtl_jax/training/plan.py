@@ -93,10 +93,9 @@ class Plan(NamedTuple):
         """The plan with other options of those in `options.CHANGEABLE`."""
         arguments.check_options(options)
         devices.check_batch_size(options.batch_size, self.mesh)
-        wraps = None if self.adapted is None or self.adapted.method is None else self.adapted.method.wraps
-        if wraps is not None and options.optimizer is not self.options.optimizer:
-            name = self.adapted.method.name
-            raise ValueError(f"optimizer: method {name!r} is part of it, and a change would drop it")
+        method = None if self.adapted is None else self.adapted.method
+        if method is not None and method.wraps is not None and options.optimizer is not self.options.optimizer:
+            raise ValueError(f"optimizer: method {method.name!r} is part of it, and a change would drop it")
         methods = read_methods(options, self.names, self.data, self.adapted, len(self.seeds))
         if len(methods.balancers) != len(self.methods.balancers):
             raise ValueError(f"balancer: {len(methods.balancers)} methods in place of {len(self.methods.balancers)}; "
@@ -155,7 +154,8 @@ def read_methods(
     given = options.balancer
     if several(given) and not given:
         raise ValueError("balancer is empty; give a method, several, or None for equal weights")
-    balancers = tuple(arguments.read_balancer(b) for b in (given if several(given) else [given]))
+    methods: Any = given if several(given) else [given]
+    balancers = tuple(arguments.read_balancer(b) for b in methods)
     texts = [text_of(b, balancing.build) for b in balancers]
     described = texts if several(given) else texts[0]
     balancer = side_by_side(balancers, num_seeds, len(names))
@@ -173,8 +173,9 @@ def identify(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the config, the identity) of a run: what its caller gave, and all that its result rests on."""
     o, how, made, model = plan.options, plan.methods, plan.made, plan.model
     several_methods = several(o.balancer)
+    encoder: Any = made.encoder  # that there is none is said by what builds the text again
     settings = {
-        "sharing": text_of(made, lambda text: sharing.build(text, made.encoder, made.tasks)),
+        "sharing": text_of(made, lambda text: sharing.build(text, encoder, made.tasks)),
         "encoder": text_of(model.encoder, encoders.build) if model.encoder else None, "balancer": how.described,
         "optimizer": how.named or "given as an object", "num_steps": o.num_steps, "batch_size": o.batch_size,
         "seed": list(plan.seeds) if plan.members else plan.seeds[0], "freeze": how.freeze, "clip_norm": o.clip_norm,
