@@ -101,7 +101,7 @@ def parse_json(content: bytes, where: str) -> Any:
     raise ValueError(too_deep)
 
 
-def read_object(path: pathlib.Path, fields: dict[str, type | UnionType]) -> dict[str, Any]:
+def read_object(path: pathlib.Path, fields: Mapping[str, type | UnionType]) -> dict[str, Any]:
     """A JSON object that has these fields, of these types, and perhaps others."""
     found = read_json(path)
     check_fields(found, fields, str(path))

@@ -270,4 +270,4 @@ def is_on_front(losses: Float[np.ndarray, "point task"]) -> Bool[np.ndarray, " p
     losses = np.where(np.isnan(losses), np.inf, losses)  # a model that came to nan is worse than any
     as_good = (losses[:, None] <= losses[None]).all(-1)
     better = (losses[:, None] < losses[None]).any(-1)
-    return ~(as_good & better).any(0)
+    return ~np.any(as_good & better, axis=0)

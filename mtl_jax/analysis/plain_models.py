@@ -136,8 +136,12 @@ def predictions(
     classes, train = task.of_kind.labels != "numbers", known["train"]
     held = [k for k in known if k != "train" and len(known[k].rows)]
     size = task.size if task.of_kind.labels == "classes" else 2
-    frequency = np.bincount(train.labels.astype(int), train.weights, size) if classes else None
-    constant = frequency / frequency.sum() if classes else np.average(train.labels, weights=train.weights)
+    assert size is not None  # kinds of classes have one
+    if classes:
+        frequency = np.bincount(train.labels.astype(int), train.weights, size)
+        constant = frequency / frequency.sum()
+    else:
+        constant = np.average(train.labels, weights=train.weights)
 
     def shaped(p: np.ndarray) -> np.ndarray:
         return p[..., 1] if classes and size == 2 and task.of_kind.labels != "classes" else p

@@ -39,8 +39,9 @@ def architecture(function: Callable | None = None, *, paper: str = "", when: str
         given["tasks"] = given_tasks(function.__name__, given["tasks"])
         return prepared(recorded(*bound.args, **bound.kwargs))
 
-    constructor.paper, constructor.when = paper, when
-    return constructor
+    told: Any = constructor
+    told.paper, told.when = paper, when
+    return told
 
 
 def given_encoder(sharing: str, encoder: Any) -> Encoder:

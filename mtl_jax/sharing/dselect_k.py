@@ -60,9 +60,10 @@ def selector_gate(reads: str, selectors: int, gamma: float, entropy: float, unre
         params: Any, x: Float[Array, "batch width"], groups: Mapping[str, int]
     ) -> tuple[Float[Array, "batch expert"], dict[str, Array]]:
         mixture, codes, experts, bits = modules(groups)
-        alpha = jax.nn.softmax(mixture.apply({"params": params["mixture"]}, x), -1)
-        z = codes.apply({"params": params["codes"]}, x).reshape(-1, selectors, bits)
-        chosen = selection(smooth_step(z, gamma), experts)
+        logits: Any = mixture.apply({"params": params["mixture"]}, x)
+        alpha = jax.nn.softmax(logits, -1)
+        z: Any = codes.apply({"params": params["codes"]}, x)
+        chosen = selection(smooth_step(z.reshape(-1, selectors, bits), gamma), experts)
         losses = {}
         if entropy:
             spread = -(chosen * jnp.log(chosen + TINY)).sum((1, 2)).mean()

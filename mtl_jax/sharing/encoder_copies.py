@@ -22,7 +22,7 @@ def one_by_one(x: Any, names: Sequence[Any]) -> dict[Any, Any]:
     """
     leaves, structure = jax.tree.flatten(x)
     apart = [jax.lax.split(leaf, (1,) * len(names)) for leaf in leaves]
-    return {n: structure.unflatten([jnp.squeeze(of[i], 0) for of in apart]) for i, n in enumerate(names)}
+    return {n: jax.tree.unflatten(structure, [jnp.squeeze(of[i], 0) for of in apart]) for i, n in enumerate(names)}
 
 
 def init_columns(

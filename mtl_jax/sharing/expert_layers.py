@@ -28,7 +28,8 @@ def mix(weights: Float[Array, "batch expert"], *experts: Any) -> Any:
 
     Group by group, so that what all tasks read is not copied for each.
     """
-    total, rest = 0, weights
+    total: Any = 0
+    rest = weights
     for group in experts:
         if group is not None:
             values = values_of(group)
@@ -74,7 +75,8 @@ def extraction(
     edges = [round(stages * i / (last + 1)) for i in range(last + 2)]
     groups = [base.layers(encoder, a, b) for a, b in zip(edges, edges[1:], strict=False)]
     levels = [""] if layers is None else [f"layer_{i}/" for i in range(layers)]
-    of_task, of_all = {"own": own, "shared": shared}, {"of": OfEach(names, own), "shared": shared}
+    of_task: Groups = {"own": own, "shared": shared}
+    of_all: Groups = {"of": OfEach(names, own), "shared": shared}
     if not own:
         of_task = of_all = {"shared": shared}
     in_common, of_own = tuple(map(str, range(shared))), tuple(map(str, range(own)))
@@ -108,7 +110,8 @@ def extraction(
         return Rows(x), at.apart(share), at.apart(losses)
 
     def walk(at: Any, inputs: Any) -> PerTask:
-        xs, common = inputs, inputs  # what tasks read, one value or their own; what the experts in common read
+        xs: Any = inputs  # what tasks read, one value or their own
+        common = inputs  # what the experts in common read
         for index, (named, level) in enumerate(zip(groups, levels, strict=True)):
             of_shared, mine = at.columns(named, f"shared/{level}experts", in_common, common), None
             if own and index < last:

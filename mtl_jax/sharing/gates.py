@@ -21,7 +21,7 @@ class OfEach(NamedTuple):
     """Groups of experts of one size, a group per name; their parameters lie stacked, [name, ...]."""
 
     names: tuple[str, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method goes by this name too
 
 
 Groups = Mapping[str, int | OfEach]
@@ -59,8 +59,9 @@ def softmax_gate(reads: str) -> Gate:
     ) -> tuple[Float[Array, "batch expert"], dict[str, Array]]:
         def logits(params: Any, own: int | OfEach) -> Float[Array, "batch expert"]:
             if isinstance(own, int):
-                return dense(own).apply({"params": params}, x)
-            of_each = jax.vmap(lambda p: dense(own.count).apply({"params": p}, x), out_axes=1)(params)
+                found: Any = dense(own).apply({"params": params}, x)
+                return found
+            of_each: Any = jax.vmap(lambda p: dense(own.count).apply({"params": p}, x), out_axes=1)(params)
             return of_each.reshape(len(x), -1)
 
         found = [logits(params[g], own) for g, own in groups.items()]

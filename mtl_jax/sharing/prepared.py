@@ -36,7 +36,8 @@ def prepared(model: MultiTaskModel) -> MultiTaskModel:
         batch = changed(batch, None if train is False else rng)
         return model.encode(variables, batch, train=train, rng=rng, tasks=tasks)
 
-    encode.prepares = prepare
+    marked: Any = encode
+    marked.prepares = prepare
     begin = model.start
     start = None if begin is None else lambda rng, batch, layout: begin(rng, changed(batch, None), layout)
     return model._replace(init=init, encode=encode, start=start)

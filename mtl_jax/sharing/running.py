@@ -114,17 +114,18 @@ class Running(Place):
           values: `PerTask`, of which a task reads its own; `Rows`, likewise; or the same for all.
         """
         few = FEW if few is None else few
-        if self.layout is None or max(map(self.layout.size, self.layout.groups)) <= few:
+        layout = self.layout
+        if layout is None or max(map(layout.size, layout.groups)) <= few:
             found = {}
             for name in self.wanted:
                 at = self.of(name)
                 found[name] = function(at, *(read_by(v, name, at.place) for v in values))
             return per_task(found)
-        found = {first: self._group(first, function, values) for first in self.layout.groups}
-        return per_task(found, lambda x: PerTask(self.layout.view(x)))
+        found = {first: self._group(layout, first, function, values) for first in layout.groups}
+        return per_task(found, lambda x: PerTask(layout.view(x)))
 
-    def _group(self, first: str, function: Callable, values: Sequence[Any]) -> Any:
-        names, parts = self.layout.groups[first], [_part(self.layout, v, first) for v in values]
+    def _group(self, layout: Layout, first: str, function: Callable, values: Sequence[Any]) -> Any:
+        names, parts = layout.groups[first], [_part(layout, v, first) for v in values]
         common = {i: x for i, (x, lies) in enumerate(parts) if not lies}
         own = {i: x for i, (x, lies) in enumerate(parts) if lies}
 
@@ -162,7 +163,7 @@ class Running(Place):
 
     def new_state(self) -> dict[str, Any]:
         """The state that changed."""
-        if not self.stood:
+        if self.layout is None or not self.stood:
             return self.changed
         return {**self.changed, "tasks": self.layout.view(self.stood, self.changed.get("tasks", {}))}
 

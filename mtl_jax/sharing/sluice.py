@@ -84,7 +84,7 @@ def sluice(
                 maps[i] = at.leaf(f"shared/reading/maps/stage_{i}", begin)
 
         def one(beta: Array, maps: dict[int, Array], behind: list) -> Array:
-            total = 0
+            total: Any = 0
             for i, x in enumerate(behind):
                 values = at_positions_of(x, behind[-1])
                 values = values @ maps[i].astype(values.dtype) if i in maps else values

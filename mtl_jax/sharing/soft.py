@@ -29,7 +29,7 @@ def stacked_weights(variables: Any, names: Sequence[str], layers: Sequence[str])
     """{path in the network: the tasks' weights stacked}, of the named layers of networks under ``tasks/<t>/encoder``.
 
     Raises:
-      ValueError: if networks differ in a shape.
+      ValueError: if networks differ in a shape, or these layers have no weights.
     """
 
     def own(tree: Any) -> dict[str, Any]:
@@ -38,6 +38,9 @@ def stacked_weights(variables: Any, names: Sequence[str], layers: Sequence[str])
     tasks = variables["params"]["tasks"]
     unlike = tuple(tasks.layout.groups) if isinstance(tasks, View) else names
     shapes = {t: jax.eval_shape(own, tasks[t]) for t in unlike}
+    if not shapes[names[0]]:
+        raise ValueError(f"soft: {', '.join(layers)} of the encoder has no weights, so nothing would be tied; tie more "
+                         "stages, or use sharing 'independent'")  # fmt: skip
     for path, first in shapes[names[0]].items():
         for t in unlike:
             if shapes[t][path].shape != first.shape:
@@ -56,7 +59,7 @@ def gram_root(
     So the root can be divided by where weights coincide. A trace norm is right to the root of the dtype's precision.
     """
     rows = [w.reshape(len(w), -1) for w in weights]
-    gram = sum(jnp.matmul(r, r.T, precision="highest") for r in rows)
+    gram: Any = sum(jnp.matmul(r, r.T, precision="highest") for r in rows)
     limits, count = jnp.finfo(gram.dtype), len(gram)
     ridge = jax.lax.stop_gradient(8 * count * limits.eps * jnp.trace(gram)) + limits.tiny
     gram = gram + ridge * jnp.eye(count, dtype=gram.dtype)
@@ -155,17 +158,26 @@ def soft(
     def value(variables: Any) -> Float[Array, ""]:
         weights = list(stacked_weights(variables, names, layers).values())
         if penalty == "mean":
-            return weight * sum(((w - w.mean(0)) ** 2).sum() for w in weights)
+            spread: Any = sum(((w - w.mean(0)) ** 2).sum() for w in weights)
+            return weight * spread
         if penalty == "pairwise":
             return weight * (jnp.triu(matrix, 1) * squared_distances(weights)).sum()
         if penalty == "covariance":
             return weight * covariance_penalty(weights)
-        return weight * sum(trace_norm(w) for w in weights)
+        norms: Any = sum(trace_norm(w) for w in weights)
+        return weight * norms
 
     return trunk_and_branches("soft", encoder, tasks, 0)._replace(penalty=value)
 
 
 def learned_relations(model: MultiTaskModel, variables: Any, stages: int | None = None) -> Float[Array, "task task"]:
-    """[K, K], the covariance that the "covariance" penalty uses at these variables, of the first `stages` or all."""
+    """[K, K], the covariance that the "covariance" penalty uses at these variables, of the first `stages` or all.
+
+    Raises:
+      ValueError: for a model that was not made of an encoder.
+    """
+    if model.encoder is None:
+        raise ValueError("soft: learned_relations reads networks by their encoder's stages, and this model has none; "
+                         "give a model of mtl.sharing.soft")  # fmt: skip
     layers = [name for name, _ in base.layers(model.encoder, 0, stages)]
     return covariance_of(list(stacked_weights(variables, [t.name for t in model.tasks], layers).values()))

@@ -28,6 +28,8 @@ class Starting(Place):
       names, batch, task: see `Place`.
     """
 
+    batch: Batch
+
     def __init__(
         self, key: Key[Array, ""] | TaskKey, names: Sequence[str], batch: Batch, sharing: str,
         layout: Layout | None = None, task: str | None = None,
@@ -56,6 +58,7 @@ class Starting(Place):
         made = get(self.variables["params"], self.path(path))
         if not isinstance(made, dict) or made:
             return made
+        assert make is not None  # whoever meets it first says how it is made
         found = make(named_key(self.key, self.path(path)))
         put(self.variables["params"], self.path(path), found)
         return found
@@ -93,7 +96,10 @@ class Starting(Place):
         for first, names in groups.items():
 
             def one(index: Any, before: Any, first: str = first, names: tuple = names) -> tuple:
-                key = self.key if self.layout is None else TaskKey(self.key, names, index)
+                key = self.key
+                if self.layout is not None:
+                    assert not isinstance(key, TaskKey)  # a layout goes with the key of the whole model
+                    key = TaskKey(key, names, index)
                 at = Starting(key, self.names, self.batch, self.sharing, task=first)
                 at.variables["params"]["tasks"][first] = before
                 x = function(at, *(read_by(v, first, 0) for v in values))

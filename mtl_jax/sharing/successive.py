@@ -30,16 +30,18 @@ class Successive(NamedTuple):
 
     def kept_by(self, model: MultiTaskModel) -> MultiTaskModel:
         """The model with theta' in its state."""
+        start, advance = self.start, self.advance
+        assert start is not None and advance is not None  # a theta' that is given lies in no state
 
         def init(rng: Key[Array, ""], batch: Batch) -> dict[str, Any]:
             variables = model.init(rng, batch)
-            variables["state"]["shared"]["successive"] = self.start(variables["params"])
+            variables["state"]["shared"]["successive"] = start(variables["params"])
             return variables
 
         def encode(variables: Any, batch: Batch, *, train: Train, **more: Any) -> tuple[Any, dict, dict]:
             features, changed, aux = model.encode(variables, batch, train=train, **more)
             if train("shared/encoder") if callable(train) else train:
-                changed = merge(changed, {"shared": {"successive": self.advance(variables)}})
+                changed = merge(changed, {"shared": {"successive": advance(variables)}})
             return features, changed, aux
 
         return model._replace(init=init, encode=encode)

@@ -47,6 +47,7 @@ def task_graph(names: Sequence[str], edges: Edges | None, order: Sequence[str] |
                 raise ValueError(f"{sharing}: order names task {name!r} twice")
         _check_known(order, names, sharing)
         edges = [(a, b) for j, b in enumerate(order) for a in order[:j]]
+    assert edges is not None  # one of the two is given
     for edge in edges:
         if isinstance(edge, str) or len(edge) != 2:
             raise ValueError(f"{sharing}: edge {edge!r} must be a pair of task names, (from, to)")

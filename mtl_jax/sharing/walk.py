@@ -52,6 +52,7 @@ def walked(
     tasks = check_names(tasks)
     names = tuple(t.name for t in tasks)
     if finish is None:
+        assert encoder is not None  # heads follow one
         modules = {t.name: heads.build(t, encoder.members) for t in tasks}
 
         def finish(at: Any, x: Any) -> Outputs:

@@ -114,7 +114,8 @@ def carried(new: TrainState, old: TrainState, optimizers: Sequence[Any], balance
       balancers: likewise.
     """
     leaves, anew = partition.flatten(old), ()
-    forms = [jax.tree.structure(jax.eval_shape(o.init, {"shared/x": jax.numpy.zeros((2, 2))})) for o in optimizers]
+    some = {"shared/x": jax.numpy.zeros((2, 2))}
+    forms: list[Any] = [jax.tree.structure(jax.eval_shape(o.init, some)) for o in optimizers]
     anew += ("opt_state/",) if forms[0] != forms[1] else ()
     anew += ("balancer_state/",) if balancers[0] != balancers[1] else ()
     kept = {

@@ -49,7 +49,7 @@ class Compiled:
     def _stacked(self, layout: Layout) -> Any:
         """The variables as tasks lie; a leaf that was exchanged since, or may have been written to, is seen."""
         leaves, form = jax.tree.flatten(self.variables)
-        held = self._compiled.get(("stacked", layout))
+        held: Any = self._compiled.get(("stacked", layout))
         fixed = held is not None and held[0] == form and all(map(operator.is_, held[1], leaves))
         if not fixed or any(isinstance(x, np.ndarray) and x.flags.writeable for x in leaves):
             held = form, leaves, layout.stack_variables(self.variables, 1 if self.members else 0)

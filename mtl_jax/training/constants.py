@@ -95,7 +95,9 @@ def best_constant(
     kind = task.of_kind
     each = labelled if weights is None else weights
     if kind.labels == "classes":
-        frequency = np.bincount(target[labelled], None if weights is None else each[labelled], minlength=task.size)
+        size = task.size
+        assert size is not None  # kinds of classes have one
+        frequency = np.bincount(target[labelled], None if weights is None else each[labelled], minlength=size)
         return np.log(np.maximum(frequency / max(each.sum(), np.finfo(np.float32).tiny), 1e-6))
     if kind.constant == "zero":
         return np.zeros(())

@@ -241,7 +241,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _code(code: types.CodeType, doc: str | None) -> str:
     """A digest of bytecode, constants and names; not of line numbers, comments or the docstring."""
-    constants = []
+    constants: list[Any] = []
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             constants.append(_code(constant, None))

@@ -58,7 +58,7 @@ def written_task(task: Task) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, devices and, in a clone, the commit."""
     packages = ("mtl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)

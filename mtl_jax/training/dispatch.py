@@ -147,7 +147,7 @@ def _by_device(rows: np.ndarray, devices: int) -> np.ndarray:
     return np.moveaxis(rows.reshape(*rows.shape[:-1], devices, -1), -2, 0)
 
 
-def compile_once(dispatch: Callable, *args: Any) -> tuple[Callable, dict[str, float]]:
+def compile_once(dispatch: Any, *args: Any) -> tuple[Callable, dict[str, float]]:
     """The compiled dispatch, and what XLA says of it: compile seconds, and peak bytes of one dispatch."""
     if not hasattr(dispatch, "lower"):  # pmap compiles at its first call
         return dispatch, {}

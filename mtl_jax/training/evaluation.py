@@ -1,6 +1,6 @@
 """Losses and metrics of a whole split, in one compiled program."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,7 +108,7 @@ def check_weighted(tasks: Sequence[Task], split: Batch, with_metrics: bool = Tru
                 )
 
 
-def warn_of_losses(tasks: Sequence[Task], losses: np.ndarray, masks: dict[str, Any]) -> None:
+def warn_of_losses(tasks: Sequence[Task], losses: np.ndarray, masks: Mapping[str, Any]) -> None:
     """A warning of tasks whose losses [..., K] are not finite, though they have labels."""
     broken = {
         t.name: f"the loss of task {t.name!r} on this split is {losses[..., i].tolist()}; its predictions, or the "

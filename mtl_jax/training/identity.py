@@ -76,7 +76,7 @@ def of_task(task: Task) -> dict[str, Any]:
 def check(
     directory: pathlib.Path,
     identity: Mapping[str, Any],
-    config: Mapping[str, Any],
+    config: dict[str, Any],
     *,
     own_config: bool,
     named: Mapping[str, Any],
@@ -258,5 +258,6 @@ def check_data(directory: pathlib.Path, data: Dataset) -> None:
     if stored is not None and all(t in {t.name for t in data.tasks} for t in stored["order of tasks"]):
         tasks = description.read_description(directory)["tasks"]
         data = data.select(stored["order of tasks"])
-        now = fingerprint(dataclasses.replace(data, **numbered(tasks, data)))
+        splits: dict[str, Any] = numbered(tasks, data)
+        now = fingerprint(dataclasses.replace(data, **splits))
         refuse(directory, data_differences(stored["data"], now))

@@ -69,11 +69,13 @@ class Interrupts:
         Raises:
           Interrupted: holding the run, whatever the handler did.
         """
-        handler = self._previous[self.caught]
+        caught = self.caught
+        assert caught is not None  # else there is nothing to hand on
+        handler = self._previous[caught]
         if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.caught, None)
-        kind = _InterruptedByKey if self.caught == signal.SIGINT else _Terminated
-        raise kind(message, run, self.caught)
+            handler(caught, None)
+        kind = _InterruptedByKey if caught == signal.SIGINT else _Terminated
+        raise kind(message, run, caught)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.caught is not None and number == signal.SIGINT:

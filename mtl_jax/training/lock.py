@@ -12,7 +12,7 @@ from collections.abc import Iterator
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module that is not there
 
 NAME = ".lock"
 _held: dict[tuple[int, int], int] = {}  # (device, inode) of each folder that this process holds: file descriptor

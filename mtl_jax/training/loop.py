@@ -44,9 +44,13 @@ class Loop:
                         columns=given.data.columns)  # fmt: skip
         self._axis = int(given.members is not None)  # of tasks
         self._state, self.best = self.program.first()
-        self._saved, self._validated, self._seen, self._changed = None, None, [], {}
-        self._waiting, self._compiled, self._ends, self._untouched = [], None, False, True
-        self._interrupts, self._depth, self._stack, self._checkpoints = Interrupts(), 0, None, None
+        self._saved: int | None = None  # at which step
+        self._validated: int | None = None
+        self._compiled: Callable | None = None
+        self._stack: contextlib.ExitStack | None = None
+        self._checkpoints: Any = None
+        self._seen, self._changed, self._waiting, self._ends, self._untouched = [], {}, [], False, True
+        self._interrupts, self._depth = Interrupts(), 0
         self._look_at_state()
         if self.workdir is not None:
             resume.restore(self)
@@ -111,12 +115,14 @@ class Loop:
             self._seconds = time.perf_counter() - self._started
             stack, self._stack, checkpoints = self._stack, None, self._checkpoints
             self._checkpoints = None
+            assert stack is not None  # it was entered
             stack.__exit__(*error)
             self._seen = checkpoints.steps() if checkpoints is not None else []
 
     def _folder_of_checkpoints(self) -> Any:
         from mtl_jax.checkpoint import Checkpoints
 
+        assert self.workdir is not None  # only then there are any
         return Checkpoints(paths.local_folder(self.workdir / "checkpoints", "the folder of checkpoints"))
 
     def _look_at_state(self) -> None:
@@ -135,9 +141,12 @@ class Loop:
         count = size - self.at % size
         rows = [feed.rows(self.at, count) for feed in self.program.feeds]
         args = self._state, self.program.splits, self._of_members(rows)
-        if count == size and self._compiled is None:
-            self._compiled, self._run.cost = compile_once(self.program.dispatch, *args)
-        self._take(self._compiled if count == size else self.program.dispatch, *args)
+        dispatch = self.program.dispatch
+        if count == size:
+            if self._compiled is None:
+                self._compiled, self._run.cost = compile_once(dispatch, *args)
+            dispatch = self._compiled
+        self._take(dispatch, *args)
 
     def step(self, batch: Batch, validation: Batch | None = None) -> None:
         """Takes one step on a batch of one's own, in place of the training split's next rows.
@@ -241,4 +250,5 @@ class Loop:
         self._untouched = False
         added = changes.add(self._run.changes, self.at, self._saved == self.at, what, options)
         if added and self._checkpoints is not None and jax.process_index() == 0:
+            assert self.workdir is not None  # checkpoints lie there
             changes.write(self.workdir, self._run.changes)

@@ -178,7 +178,8 @@ def check_suits(optimizer: Any, leaves: dict[str, Any], name: str | None = None)
             "here: trunk and heads are moved apart, each by its own gradient; use 'adam', 'sgd' or another that needs "
             "no value or function of the loss"
         ) from error
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    form: Any = jax.tree.structure(before)
+    if form != jax.tree.structure(after):
         raise ValueError(f"optimizer {name or 'given'}: its state changes its form at the first step")
 
 

@@ -210,7 +210,7 @@ def read(given: Sequence[Any], keywords: Mapping[str, Any]) -> FitOptions:
     return FitOptions(**{**values, **keywords})
 
 
-def documented(of: Callable) -> None:
+def documented(of: Any) -> None:
     """Gives a function (model, data, *options, **keywords), or such a class, its signature and docstring.
 
     The options stand where its docstring has a line ``{options}``.

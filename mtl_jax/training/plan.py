@@ -157,7 +157,8 @@ def read_methods(
     given = options.balancer
     if several(given) and not given:
         raise ValueError("balancer is empty; give a method, several, or None for equal weights")
-    balancers = tuple(arguments.read_balancer(b) for b in (given if several(given) else [given]))
+    methods: Any = given if several(given) else [given]
+    balancers = tuple(arguments.read_balancer(b) for b in methods)
     texts = [text_of(b, balancing.build) for b in balancers]
     described = texts if several(given) else texts[0]
     balancer = side_by_side(balancers, num_seeds, len(names))
@@ -175,8 +176,9 @@ def identify(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the config, the identity) of a run: what its caller gave, and all that its result rests on."""
     o, how, made, model = plan.options, plan.methods, plan.made, plan.model
     several_methods = several(o.balancer)
+    encoder: Any = made.encoder  # that there is none is said by what builds the text again
     settings = {
-        "sharing": text_of(made, lambda text: sharing.build(text, made.encoder, made.tasks)),
+        "sharing": text_of(made, lambda text: sharing.build(text, encoder, made.tasks)),
         "encoder": text_of(model.encoder, encoders.build) if model.encoder else None, "balancer": how.described,
         "optimizer": how.named or "given as an object", "num_steps": o.num_steps, "batch_size": o.batch_size,
         "seed": list(plan.seeds) if plan.members else plan.seeds[0], "freeze": how.freeze, "clip_norm": o.clip_norm,

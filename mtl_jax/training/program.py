@@ -87,7 +87,7 @@ def make(plan: Plan, before: Program | None = None) -> Program:
 
     # An optimizer that is named treats all paths alike.
     rules = owners._replace(optimizer=None) if how.named else owners
-    held_out = () if data.val is None else (centred(tasks, data.val),)
+    held_out: tuple[Batch, ...] = () if data.val is None else (centred(tasks, data.val),)
     layout = layout_of(model, tasks, first.shapes, example, trainable=trainable, optimizer=rules, also=held_out)
     if before is not None and before.layout.groups == layout.groups:
         layout = before.layout  # what was compiled for it is used again
@@ -109,18 +109,18 @@ def make(plan: Plan, before: Program | None = None) -> Program:
     if o.train_step is not None:
         step = o.train_step(step)
         arguments.check_called("what train_step returned", step, "(state, batch) -> (state, record)")
-    kept = before is not None and before.layout is layout
-    if kept and len(before.splits) == 1 + (how.balancer.needs is Needs.ORACLE):
-        splits = before.splits
+    kept = before if before is not None and before.layout is layout else None
+    if kept is not None and len(kept.splits) == 1 + (how.balancer.needs is Needs.ORACLE):
+        splits = kept.splits
     else:
         splits = jax.device_put(tuple(lay_out(split, layout) for split in read_splits(plan)), whole)
-    if kept:
-        validation, evaluate = before.validation, before.evaluate
+    if kept is not None:
+        validation, evaluate = kept.validation, kept.evaluate
     else:
         evaluate = make_evaluate(model, layout, members)
         validation = None
         if data.val is not None:
-            validation = jax.device_put(layout.stack_batch(padded_batches(*held_out, 256), axis=1), whole)
+            validation = jax.device_put(layout.stack_batch(padded_batches(held_out[0], 256), axis=1), whole)
     by, silent = selection.yardstick(tasks, data.train, data.val)
     return Program(
         layout, trainable, engine, create, make_dispatch(step, plan.mesh, o.parallel, members),
@@ -142,8 +142,10 @@ def keys_of_members(plan: Plan) -> Any:
 
 def read_splits(plan: Plan) -> tuple[Batch, ...]:
     """What steps read rows of, on the host: the training split, and validation for methods that learn from it."""
-    needs_val = plan.methods.balancer.needs is Needs.ORACLE
-    read = (plan.data.train, plan.data.val) if needs_val else (plan.data.train,)
+    read = [plan.data.train]
+    if plan.methods.balancer.needs is Needs.ORACLE:
+        assert plan.data.val is not None  # `balancing_options` refuses it
+        read.append(plan.data.val)
     return tuple(centred(plan.tasks, split) for split in read)
 
 

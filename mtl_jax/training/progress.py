@@ -9,7 +9,8 @@ class Progress:
     """A rich progress bar on stderr while entered, if `show` (None: if stderr is a terminal)."""
 
     def __init__(self, total: int, show: bool | None = None):
-        self.total, self.show, self._bar = total, show, None
+        self.total, self.show = total, show
+        self._bar: Any = None
 
     def __enter__(self) -> "Progress":
         from rich.console import Console

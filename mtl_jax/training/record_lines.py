@@ -90,7 +90,7 @@ def _full(upper: Any, count: int) -> Any:
 
 
 def _plain(x: np.ndarray) -> Any:
-    return np.where(np.isnan(x), None, x.astype(object)).tolist()
+    return np.where(np.isnan(x), None, x.astype(object)).tolist()  # type: ignore[call-overload]  # None, as an entry
 
 
 def expanded(line: dict, names: Sequence[str] | None, where: str) -> dict:

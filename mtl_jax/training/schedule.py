@@ -90,7 +90,7 @@ def alternating(
     def bind(names: Sequence[str], sizes: Sequence[float]) -> Active:
         if by == "round_robin":
             return lambda step, key: jnp.arange(len(names)) == step % len(names)
-        if by == "priority":
+        if weights is not None:  # by priority
             _check_known("weights of alternating", weights, names)
             for name in names:
                 if name not in weights:

@@ -97,7 +97,7 @@ def resolve_model(
         # What a head hands on to others may be read in the scaler's units.
         if model.encoder is not None and model.spec is not None:
             model = sharing.build(model.spec, model.encoder, tasks)
-    splits = numbered(tasks, selected)
+    splits: dict[str, Any] = numbered(tasks, selected)
     tasks = tuple(balanced(t, splits["train"]) for t in tasks)
     return model, tasks, dataclasses.replace(selected, tasks=tasks, **splits)
 
@@ -208,12 +208,13 @@ def initial(model: MultiTaskModel, example: Batch, given: dict[str, Any]) -> Ini
     def shapes_of(make: Callable) -> Any:
         return jax.eval_shape(lambda key: make(key, given), jax.random.key(0))
 
-    if model.alike is not None and model.start is not None and not given:
+    begin = model.start
+    if model.alike is not None and begin is not None and not given:
         layout = before_variables(model, model.tasks, example)
 
         def at_once(key: jax.Array, given: Any) -> Any:
             del given
-            return model.start(key, example, layout)
+            return begin(key, example, layout)
 
         stacked = shapes_of(at_once)
 

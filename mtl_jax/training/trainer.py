@@ -132,9 +132,10 @@ class Trainer(Loop):
 
     def _deliver(self) -> None:
         """After a signal: hands it on, with the run so far."""
-        if self._interrupts.caught is None or self._depth:
+        interrupts = self._interrupts
+        if interrupts.caught is None or self._depth:
             return
-        interrupts, run = self._interrupts, self._made()
+        run = self._made()
         self._interrupts = Interrupts()
         run.interrupted = interrupts.caught.name
         self._settle(run)

@@ -77,9 +77,12 @@ def judge(
     stacked = layout.stack_variables(variables, int(members))
     measured = measure(model, layout, stacked, train, val, members, batch_size)
     of_val = None if data.groups is None else data.groups.get("val")
-    verdicts = {
-        t.name: tuple(verdict(t, *(x[i] for x in measured[t.name]), data, of_val) for i in range(count)) for t in tasks
-    }
+
+    def of_member(task: Task, member: int) -> Verdict:
+        losses, weights = measured[task.name]
+        return verdict(task, losses[member], weights[member], data, of_val)
+
+    verdicts = {t.name: tuple(of_member(t, i) for i in range(count)) for t in tasks}
     constants = {t.name: fit_constant(t, together(t, train, val)).astype(np.float32) for t in tasks}
     return Fallback(verdicts, constants)
 
@@ -104,6 +107,7 @@ def verdict(
 ) -> Verdict:
     """The verdict on one task, of its rows' losses (times their weights) at every part in `KEPT`, and their weights."""
     for name, split in (("val", data.val), ("train", data.train)):
+        assert split is not None  # there are losses on it
         if why := untold(task, split):
             return Verdict(1.0, why=f"{why} in {name}")
     if not (np.isfinite(losses[0]).all() and losses[0].sum() > 0):
@@ -204,9 +208,8 @@ def measure(
         # [member, batch, kept, row] of each piece: rows in their order, after what is kept.
         losses = [np.moveaxis(x, 2, 1).reshape(len(x), len(KEPT), -1) for x in losses]
         weights = [x.reshape(len(x), -1) for x in weights]
-        found[task.name] = tuple(
-            np.concatenate(x, -1)[..., :total].astype(np.float64) for x in (losses, weights)
-        )  # fmt: skip
+        losses, weights = (np.concatenate(x, -1)[..., :total].astype(np.float64) for x in (losses, weights))
+        found[task.name] = losses, weights
     return found
 
 

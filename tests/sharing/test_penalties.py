@@ -7,14 +7,24 @@ import pytest
 import scipy.linalg
 import scipy.signal
 import scipy.special
+from flax import linen as nn
 
+from mtl_jax.encoders.base import Encoder
+from mtl_jax.encoders.mlp import mlp
 from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.sharing.dselect_k import selection, smooth_step
 from mtl_jax.sharing.neighbours import Neighbours
 from mtl_jax.sharing.positions import at_positions_of
-from mtl_jax.sharing.soft import covariance_of, covariance_penalty, learned_relations, trace_norm
+from mtl_jax.sharing.soft import PENALTIES, covariance_of, covariance_penalty, learned_relations, soft, trace_norm
 from tests import tiny
 from tests.sharing.test_architectures import TWO, drawn, quick
+
+
+class Flat(nn.Module):
+    """A stage without weights."""
+
+    def __call__(self, x, *, train):
+        return x.reshape(len(x), -1)
 
 
 def networks(scale=0.5):
@@ -79,6 +89,21 @@ def test_ties_by_their_formulas():
     leaves = zip(*map(jax.tree.leaves, encoders), strict=True)
     norms = [np.linalg.svd(np.stack([a.ravel(), b.ravel()]))[1].sum() for a, b in leaves]
     np.testing.assert_allclose(thin.penalty(variables), 2 * sum(norms), rtol=1e-3)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_stages_without_weights_tie_nothing(penalty):
+    """That was no penalty at all, or an error of an array library's."""
+    model = soft(Encoder((Flat(), *mlp((4,)).stages)), TWO, penalty, stages=1)
+    variables = jax.eval_shape(lambda key: model.init(key, tiny.batch(4)), jax.random.key(0))
+    with pytest.raises(ValueError, match="stage_0 of the encoder has no weights"):
+        jax.eval_shape(model.penalty, variables)
+
+
+def test_relations_are_those_of_networks_made_of_an_encoder():
+    model = tiny.model(TWO, "soft()")._replace(encoder=None)
+    with pytest.raises(ValueError, match="this model has none"):
+        learned_relations(model, {})
 
 
 def test_sparse_codes_by_their_formula():

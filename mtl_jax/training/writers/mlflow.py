@@ -29,8 +29,10 @@ class MLflow:
             import mlflow
         except ImportError as error:
             raise missing("mlflow", "mlflow", error) from error
-        self._mlflow, self._client, self._id = mlflow, mlflow.MlflowClient(tracking_uri=tracking_uri), None
-        self.experiment, self.name, self.workdir = experiment, name, None
+        self._mlflow, self._client = mlflow, mlflow.MlflowClient(tracking_uri=tracking_uri)
+        self._id: str | None = None
+        self.experiment, self.name = experiment, name
+        self.workdir: pathlib.Path | None = None
 
     def at(self, workdir: pathlib.Path | None) -> None:
         """Where the run's number is kept, and its name by default."""

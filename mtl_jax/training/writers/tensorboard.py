@@ -22,14 +22,16 @@ class TensorBoard:
             import tensorboardX
         except ImportError as error:
             raise missing("tensorboardX", "tensorboard", error) from error
-        self._make, self._events = tensorboardX.SummaryWriter, None
+        self._make = tensorboardX.SummaryWriter
+        self._events: Any = None
         self.folder = None if folder is None else paths.local_folder(folder, "the folder of writer 'tensorboard'")
 
     def at(self, workdir: pathlib.Path | None) -> None:
         """Where to write by default."""
-        if self.folder is None and workdir is None:
-            raise ValueError("writer 'tensorboard' needs a place: a workdir, or tensorboard(folder='runs/events')")
-        self.folder = self.folder or workdir / "tensorboard"
+        if self.folder is None:
+            if workdir is None:
+                raise ValueError("writer 'tensorboard' needs a place: a workdir, or tensorboard(folder='runs/events')")
+            self.folder = workdir / "tensorboard"
 
     def begin(self, run: Any, step: int) -> None:
         """Opens an event file."""

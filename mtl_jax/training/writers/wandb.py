@@ -33,8 +33,10 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise missing("wandb", "wandb", error) from error
-        self._wandb, self._run, self._id = wandb, None, uuid.uuid4().hex[:12]
-        self.project, self.mode, self.name, self.workdir = project, mode, name, None
+        self._wandb, self._id = wandb, uuid.uuid4().hex[:12]
+        self._run: Any = None
+        self.project, self.mode, self.name = project, mode, name
+        self.workdir: pathlib.Path | None = None
         self.folder = None if folder is None else paths.local_folder(folder, "the folder of writer 'wandb'")
 
     def at(self, workdir: pathlib.Path | None) -> None:
@@ -49,6 +51,7 @@ class WeightsAndBiases:
         path = None if self.workdir is None else self.workdir / FILE
         if path is not None and step and path.exists():
             self._id = files.read_object(path, {"id": str})["id"]
+        assert self.folder is not None  # `at` has said where
         self.folder.mkdir(parents=True, exist_ok=True)
         if path is not None:
             files.write_json(path, {"id": self._id})
