@@ -21,8 +21,10 @@ ENCODERS = {
     "tabm": ("tabm(features=(6, 4), members=3, width=2, bins=4)", ROW),
     "cnn": ("cnn(features=(4, 6))", IMAGE),
     "resnet": ("resnet(depth=20, width=4)", IMAGE),
+    "efficientnet_lite": ("efficientnet_lite(norm='group')", IMAGE),
     "vgg": ("vgg(width=4)", IMAGE),
     "vit": ("vit(width=8, depth=2, heads=2, patch=8)", IMAGE),
+    "augmented": ("augmented('cnn(features=(4, 6))', flip=True)", IMAGE),
     "unet": ("unet(features=(4, 6))", IMAGE),
     "rnn": ("rnn(features=(4, 6))", SERIES),
     "conv1d": ("conv1d(features=(4, 6))", SERIES),
@@ -39,7 +41,7 @@ REFUSED = {
 
 def pairs():
     """Each architecture with one encoder quickly; the deep image encoders, which take long to trace, are slow ones."""
-    quick = [e for e in ENCODERS if e not in ("resnet", "vgg", "mlp")]
+    quick = [e for e in ENCODERS if e not in ("resnet", "efficientnet_lite", "vgg", "mlp", "augmented")]
     for i, name in enumerate(sharing.NAMES):
         for encoder in ENCODERS:
             marks = () if encoder == quick[i % len(quick)] or (name, encoder) in REFUSED else pytest.mark.slow
