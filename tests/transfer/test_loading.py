@@ -184,9 +184,9 @@ def test_statistics_of_each_task_need_a_rule():
     new = tiny.model([mtl.Task("sold", "binary")], "film", tiny.BATCH_NORM)
     own = (r"tasks/sold/(?!.*batch_stats).*", KEEP)
     inputs = tiny.data().train.inputs
-    with pytest.raises(DoesNotFit, match="uncovered tasks/sold/encoder/.*/batch_stats/.*/mean"):
+    with pytest.raises(DoesNotFit, match="uncovered tasks/sold/shared/encoder/.*/batch_stats/.*/mean"):
         mtl.transfer.start_from(new, film, [own], inputs=inputs)
-    rule = (r"tasks/sold/(encoder/.*/batch_stats/.*)", r"tasks/color/\1")
+    rule = (r"tasks/sold/(shared/encoder/.*/batch_stats/.*)", r"tasks/color/\1")
     adapted = mtl.transfer.start_from(new, film, [own, rule], inputs=inputs, freeze="shared/.*")
     old = partition.flatten(film["state"])
     assert adapted.variables["state"] and adapted.freeze == "shared/.*"
