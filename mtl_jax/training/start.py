@@ -55,7 +55,8 @@ class Adapted(NamedTuple):
         Raises:
           ValueError: for a method that one fit cannot run.
         """
-        if freeze is not None and self.method is None and self.freeze is not None:
+        both = self.method is None and freeze is not None and self.freeze is not None
+        if both and partition.freeze_rules(freeze) != partition.freeze_rules(self.freeze):
             raise ValueError(f"freeze={freeze!r} here, and adapt was given freeze={self.freeze!r}: say in one place "
                              "what is frozen")  # fmt: skip
         if self.method is None:
