@@ -37,12 +37,6 @@ def on_files(files, config):
     return files
 
 
-def on_nav(nav, config, files):
-    """The reference's pages are found from their index and by search."""
-    del config, files
-    return nav
-
-
 def on_page_markdown(markdown, page, config, files):
     """Puts the tables in; an unknown one is an error. Links to files beside the pages stay as text."""
     del config, files

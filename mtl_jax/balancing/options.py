@@ -67,7 +67,7 @@ def matching(rules: str | Sequence[str] | None, trainable: frozenset[str]) -> fr
     return frozenset(p for p, on in partition.match([(r, True) for r in rules], shared, False).items() if on)
 
 
-def check(options: Options, balancer: Balancer, num_tasks: int, common_features: bool) -> None:
+def check(options: Options, balancer: Balancer, common_features: bool) -> None:
     """An error for options that do not go with the method or the model, saying what does."""
     name = balancer.spec or "the given balancer"
     if options.mode not in (*MODES, "auto") and not (isinstance(options.mode, int) and options.mode > 0):

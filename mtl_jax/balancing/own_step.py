@@ -200,7 +200,7 @@ class Balanced:
             found = match([(r, True) for r in self.balance_paths], list(template), False)
             paths = frozenset(p for p, on in found.items() if on)
         how = self.options._replace(paths=paths)
-        options.check(how, self.balancer, len(names), self.losses.features is not None)
+        options.check(how, self.balancer, self.losses.features is not None)
         if self.axis_name is not None and how.level == "features" and self.axis_name != over_devices.DATA_AXIS:
             raise ValueError(f"level='features' over devices needs axis_name={over_devices.DATA_AXIS!r}")
         mode, _ = options.resolve(how.mode, self.balancer, len(names), template)

@@ -92,6 +92,6 @@ def balanced(
         raise ValueError("nonfinite='skip_task' looks at every row, which engine 'columns' never holds; use 'map'")
     found = read_losses(losses, features, heads, has_aux, has_mask, read_tasks(tasks))
     how = Options(engine, level, None, update_every, "tasks", monitor)
-    options.check(how, balancer, len(found.tasks or (0, 0)), features is not None)
+    options.check(how, balancer, features is not None)
     paths = (balance_paths,) if isinstance(balance_paths, str) else tuple(balance_paths)
     return Balanced(found, balancer, shared, how, paths, nonfinite, axis_name)

@@ -174,3 +174,20 @@ def apply_layers(
         if new:
             changed[name] = dict(new)
     return x, changed
+
+
+def in_inference(
+    encoder: Encoder, variables: Any, x: Any, prefix: str, after: Sequence[tuple[str, nn.Module]] = ()
+) -> Any:
+    """What an encoder makes of inputs while nothing trains, its preparation of them included.
+
+    Args:
+      encoder: as it is, in no model.
+      variables: {"params", "state"} by the names of its stages, and of `after`.
+      x: its inputs.
+      prefix: path of the variables.
+      after: modules that read what it makes.
+    """
+    x = x if encoder.prepare is None else encoder.prepare(x, None)
+    named, state = [*layers(encoder), *after], variables.get("state", {})
+    return apply_layers(named, variables["params"], state, x, train=False, key=None, prefix=prefix)[0]

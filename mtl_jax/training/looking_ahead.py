@@ -1,4 +1,4 @@
-"""The losses of a model as functions of its parameters, for methods that look ahead (`balancing.oracle`)."""
+"""The losses of a model as functions of its parameters, for methods that look ahead (`gradients.oracle`)."""
 
 from typing import Any
 

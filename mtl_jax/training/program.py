@@ -166,7 +166,7 @@ def balancing_options(plan: Plan, shapes: Any, trainable: frozenset[str]) -> Opt
     )  # fmt: skip
     per_task = isinstance(plan.data.train.inputs, PerTask)
     for each in plan.methods.balancers:
-        check(options, each, len(names), plan.model.features == "common" and not per_task)
+        check(options, each, plan.model.features == "common" and not per_task)
         devices_of_batch = plan.mesh.size if o.parallel == "pmap" else 1
         check_batch(options, each, o.batch_size, devices_of_batch, plan.data.val is not None)
         if unknown := [t for t in each.about if t not in names]:

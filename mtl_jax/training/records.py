@@ -92,17 +92,6 @@ def history_until(path: pathlib.Path, step: int) -> list[dict]:
     return kept
 
 
-def rewind_history(path: pathlib.Path, step: int, write: bool = True) -> list[dict]:
-    """Like `history_until`; later records are dropped from the file too, as they will be written again.
-
-    What is left is written in today's form.
-    """
-    kept = history_until(path, step)
-    if write and path.exists():
-        files.write_whole(path, record_lines.text_of(kept))
-    return kept
-
-
 def append(path: pathlib.Path, record: dict) -> None:
     """Adds one line; of many tasks (`record_lines`) one with their names before it, unless the file begins with it."""
     try:

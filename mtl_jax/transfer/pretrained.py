@@ -99,12 +99,10 @@ class Pretrained:
         if len(self.example) == 3 and inputs.shape[-1] != self.example[-1]:
             raise ValueError(f"inputs have {inputs.shape[-1]} channels, and the model reads {self.example[-1]}")
         if what not in self._compiled:
-            named = base.layers(self.encoder) + ([("head", self._head())] if what == "outputs" else [])
+            after = [("head", self._head())] if what == "outputs" else []
 
             def apply(variables: Any, x: Any) -> Any:
-                held = variables["params"], variables["state"]
-                y, _ = base.apply_layers(named, *held, x, train=False, key=None, prefix="pretrained")
-                return base.values_of(y)
+                return base.values_of(base.in_inference(self.encoder, variables, x, "pretrained", after))
 
             self._compiled[what] = jax.jit(apply)
         found, rows = [], len(jax.tree.leaves(inputs)[0])

@@ -206,8 +206,8 @@ def test_what_does_not_go_together():
     ]
     for name, options, common, message in refused:
         with pytest.raises(ValueError, match=message):
-            check(options, balancing.build(name), 3, common)
-    check(Options(update_every=2), balancing.excess_mtl(), 3, True)
+            check(options, balancing.build(name), common)
+    check(Options(update_every=2), balancing.excess_mtl(), True)
     with pytest.raises(ValueError, match="rule 'shared/nothing' matches no parameter"):
         matching("shared/nothing", frozenset({"shared/w"}))
     with pytest.raises(ValueError, match="needs features that all heads read"):

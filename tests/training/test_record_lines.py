@@ -1,6 +1,7 @@
 """Records of many tasks: small on disk, whole when read, and files of the older form go on."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax.reporting import many
 from mtl_jax.training import record_lines, records
+from mtl_jax.training.writers.lines import Lines
 from tests import tiny
 
 NAMES = [f"school_{i:03d}" for i in range(139)]
@@ -71,14 +73,16 @@ def test_cosines_that_are_not_symmetric_stay_whole(tmp_path):
 def test_both_forms_in_one_file_are_read_and_written_anew_in_one(tmp_path):
     """As a file of an earlier version that a run goes on with."""
     old, new, later = some_records()[0], some_records()[1], some_records()[1] | {"step": 10}
-    path = tmp_path / "a.jsonl"
+    path, lines = tmp_path / "metrics.jsonl", Lines(tmp_path)
     path.write_text(json.dumps(old) + "\n")
-    records.append(path, new)
-    records.append(path, later)
+    lines.write(new)
+    lines.write(later)
     assert records.read_history(path) == [old, new, later]
-    assert records.rewind_history(path, 5) == [old, new]
+    kept = records.history_until(path, 5)
+    assert kept == [old, new]
+    lines.begin(types.SimpleNamespace(history=kept), 5)
     assert path.read_text() == record_lines.text_of([old, new]) and path.read_text().count("school_000") == 1
-    records.append(path, later)
+    lines.write(later)
     assert records.read_history(path) == [old, new, later] and path.read_text().count("school_000") == 1
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.tables.difference import difference
-from mtl_jax.encoders.base import Encoder, apply_layers, check_inputs, layers
+from mtl_jax.encoders.base import Encoder, check_inputs, in_inference, layers
 from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.inputs import in_form_of, place, read_inputs
 from mtl_jax.model import spread
@@ -128,10 +128,7 @@ def of_encoder(encoder: Encoder, variables: Any, inputs: Any, batch_size: int) -
 
     @jax.jit
     def run(variables: Any, x: Any) -> jax.Array:
-        x = x if encoder.prepare is None else encoder.prepare(x, None)
-        out, _ = apply_layers(named, variables["params"], variables.get("state", {}), x, train=False, key=None,
-                              prefix="shared/encoder")  # fmt: skip
-        return as_vectors(out)
+        return as_vectors(in_inference(encoder, variables, x, "shared/encoder"))
 
     return {"": in_pieces(lambda x: run(variables, x), inputs, batch_size)}, {}
 
