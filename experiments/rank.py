@@ -56,7 +56,7 @@ def main() -> int:
         max_rows=MAX_ROWS.value, seed=config["seed"] if isinstance(config["seed"], int) else 0,
     )  # fmt: skip
     print(ranking.table())
-    content = {"ranking": ranking.content(), "config": config, "fine_tuned": None}
+    content = {"ranking": ranking.content(), "config": assemble.written(config), "fine_tuned": None}
     workdir = None if WORKDIR.value is None else paths.local_folder(WORKDIR.value, "--workdir")
     if workdir is not None:
         files.write_json(workdir / "ranking.json", content)

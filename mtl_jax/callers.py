@@ -1,9 +1,10 @@
 """Where a warning points: to the line that called the library, however deep in it the warning is."""
 
+import os
 import pathlib
 import sys
 
-_PACKAGE = str(pathlib.Path(__file__).parent)
+_PACKAGE = str(pathlib.Path(__file__).parent) + os.sep
 
 
 def outside() -> int:

@@ -71,11 +71,8 @@ def encode_group(
     names = layout.groups[first]
     if len(names) > MANY and len(names) == len(layout.names):
         losses = {_of_task(key, first, "tasks"): v.sum() for key, v in aux["losses"].items()}
-        return (
-            x,
-            changed,
-            {"losses": losses, "metrics": {_of_task(k, first, "tasks"): v.mean(0) for k, v in aux["metrics"].items()}},
-        )
+        metrics = {_of_task(key, first, "tasks"): v.mean(0) for key, v in aux["metrics"].items()}
+        return x, changed, {"losses": losses, "metrics": metrics}
     named = {
         kind: {_of_task(key, first, n): v[i] for key, v in found.items() for i, n in enumerate(names)}
         for kind, found in aux.items()

@@ -51,9 +51,8 @@ class Row(NamedTuple):
 
     def texts(self) -> dict[str, str | None]:
         """{"sharing": text, "balancer": text}; None for objects that no text describes."""
+        # A model's encoder is its own, which its text does not name.
         architecture = self.sharing if isinstance(self.sharing, str) else None
-        if isinstance(self.sharing, MultiTaskModel) and self.sharing.encoder is not None:
-            architecture = None  # its encoder is its own, which the text does not name
         method = self.balancer if isinstance(self.balancer, str) else text_of(self.balancer, balancing.build)
         return {"sharing": architecture, "balancer": method}
 

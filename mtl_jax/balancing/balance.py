@@ -89,7 +89,7 @@ def read(
         kept = jnp.isfinite(jnp.diagonal(cross)) if leave_out else True
         return Reading(plain._replace(cross=cross), present & both & kept, {}, kept=present & kept)
     if options.objectives == "examples":
-        return read_examples(balancer, line, options, ids, leave_out)
+        return read_examples(balancer, line, options, ids)
     # Without a whole Jacobian in memory the direction costs one pull more; with it, a product.
     whole = options.mode != "columns" and options.paths is None
     if options.level == "features":
@@ -140,9 +140,7 @@ def over_devices(found: Float[Array, " task"]) -> Float[Array, " task"]:
     return jax.lax.pmax(found, data_axis()) if data_axis() else found
 
 
-def read_examples(
-    balancer: Balancer, line: Linearization, options: Options, ids: np.ndarray, leave_out: bool
-) -> Reading:
+def read_examples(balancer: Balancer, line: Linearization, options: Options, ids: np.ndarray) -> Reading:
     """The signal where every task on every example is an objective, [K * batch]."""
     found = line.examples()
     count, size = found.losses.shape

@@ -1,4 +1,4 @@
-"""A method that a wrapper was given, by its text or as an object."""
+"""A method that a caller or a wrapper was given, by its text or as an object."""
 
 from typing import Any
 

@@ -113,7 +113,7 @@ def check(options: Options, balancer: Balancer, common_features: bool) -> None:
         raise ValueError(f"update_every={options.update_every} needs weights to use again; {name} returns a direction")
 
 
-def check_batch(options: Options, balancer: Balancer, batch_size: int, devices: int, validation: bool) -> None:
+def check_batch(balancer: Balancer, batch_size: int, devices: int, validation: bool) -> None:
     """An error for a method that needs what the batches can't give."""
     name = balancer.spec or "the given balancer"
     if balancer.needs is Needs.CROSS and batch_size % (2 * devices):

@@ -12,6 +12,7 @@ from typing import Any
 from mtl_jax import parts
 from mtl_jax.balancing import options
 from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.given import given_method
 from mtl_jax.balancing.options import Options
 from mtl_jax.balancing.own_step import Balanced
 from mtl_jax.gradients.given import read_tasks
@@ -77,13 +78,7 @@ def balanced(
 
     Source: the engine of `fit`, for losses that are functions of one's own.
     """
-    balancer = "equal" if balancer is None else balancer
-    if isinstance(balancer, str):
-        from mtl_jax.balancing import build
-
-        balancer = build(balancer)
-    if not isinstance(balancer, Balancer):
-        raise parts.no_such("balancer", balancer, "a method such as mtl.balancing.upgrad(), or its text")
+    balancer = given_method("balancer", "equal" if balancer is None else balancer)
     if nonfinite not in NONFINITE:
         raise parts.unknown("nonfinite", nonfinite, NONFINITE)
     if engine == "layers":

@@ -68,9 +68,8 @@ def augmented(
 
 
 def _whole(name: str, given: Any, low: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < low:
-        raise ValueError(f"augmented: {name}={given!r} must be a whole number of at least {low}")
-    return given
+    parts.check_whole(f"augmented: {name}", given, low)
+    return int(given)
 
 
 def _sides(size: Any) -> tuple[int, int] | None:

@@ -48,7 +48,7 @@ def convolve(
     Arrays are [B, H, W, C] or [B, T, C]. Depthwise convolutions are sums of shifted products on a CPU, which is several
     times quicker than XLA's. Other grouped, and transposed convolutions are XLA's everywhere.
     """
-    depthwise = feature_group_count == inputs.shape[-1] == kernel.shape[-1]
+    depthwise = 1 < feature_group_count == inputs.shape[-1] == kernel.shape[-1]
     grouped = feature_group_count != 1 and not depthwise
     if jax.default_backend() != "cpu" or grouped or any(d != 1 for d in lhs_dilation or ()):
         return jax.lax.conv_general_dilated(
@@ -61,7 +61,7 @@ def convolve(
         reach = [(n - 1) * d + 1 for n, d in zip(sides, dilation, strict=True)]
         padding = jax.lax.padtype_to_pads(inputs.shape[1:-1], reach, window_strides, padding)
     places = shifted(inputs, sides, window_strides, dilation, padding, 0)
-    if depthwise and feature_group_count > 1:
+    if depthwise:
         weights = kernel.reshape(-1, kernel.shape[-1])
         return functools.reduce(jnp.add, (x * w for x, w in zip(places, weights, strict=True)))
     patches = jnp.concatenate(places, -1)

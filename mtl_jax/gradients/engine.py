@@ -82,8 +82,8 @@ def linearize_stacked(
       train: bool, or a function of paths (see `MultiTaskModel`).
       trainable: paths of the leaves to differentiate by; None for all.
       mode: how the Jacobian's rows are pulled: "map" one by one, "vmap" at once, an integer that many at once;
-        "layers": one by one, and of dense layers wider than the batch only the factors (`layers`); or "columns": the
-        Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task. Rows of tasks with
+        "layers": one by one, and of dense layers wider than the batch only the factors (`dense_factors`); or "columns":
+        the Gramian as J (J^T e_j) without ever holding J, one tangent map after one pull per task. Rows of tasks with
         branches of their own are pulled together, group by group.
       paths: of the shared leaves that `jacobian`, `gramian` and `cross` are about; None for all.
       joint: losses over several tasks' outputs.

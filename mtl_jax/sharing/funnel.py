@@ -31,7 +31,7 @@ def labels_of_all_rows(funnel: Sequence[str], sharing: str) -> Callable[[Batch, 
     """
 
     def check(split: Batch, name: str) -> None:
-        if isinstance(split.inputs, PerTask):  # whose rows are not the same: `common_inputs` refuses them
+        if isinstance(split.inputs, PerTask):  # whose rows are not the same: `walked` refuses them
             return
         for before, after in zip(funnel, funnel[1:], strict=False):
             stopped = np.asarray(split.masks[before]) & (np.asarray(split.targets[before]) == 0)

@@ -11,6 +11,7 @@ import optax
 
 from mtl_jax import balancing, callers, encoders, partition, parts
 from mtl_jax.balancing.base import Balancer
+from mtl_jax.balancing.given import given_method
 from mtl_jax.batch import Batch, map_weights, num_rows
 from mtl_jax.data.checks import check_split
 from mtl_jax.data.dataset import SPLITS, Dataset
@@ -177,13 +178,7 @@ def read_seeds(seed: Any) -> tuple[int, ...]:
 
 def read_balancer(balancer: Any) -> Balancer:
     """The method, built where it is given as text; None is `balancing.equal`."""
-    if balancer is None:
-        return balancing.equal()
-    if isinstance(balancer, str):
-        return balancing.build(balancer)
-    if not isinstance(balancer, Balancer):
-        raise parts.no_such("balancer", balancer, 'a method such as mtl.balancing.upgrad(), or its text, "upgrad"')
-    return balancer
+    return balancing.equal() if balancer is None else given_method("balancer", balancer)
 
 
 def check_numbers(**given: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from mtl_jax import callers, files, partition, parts
+from mtl_jax.training.objects import GIVEN
 from mtl_jax.training.options import CHANGEABLE, FitOptions
 from mtl_jax.training.state import TrainState
 
@@ -48,7 +49,7 @@ def add(changes: list[dict[str, Any]], step: int, saved: bool, what: str, option
     """Adds one, unless it only says again what the last one does; whether it was added."""
     if not options and changes and changes[-1]["what"] == what and changes[-1]["saved"] == saved:
         return False
-    written = {k: v if parts.is_literal(v) else "given as an object" for k, v in (options or {}).items()}
+    written = {k: v if parts.is_literal(v) else GIVEN for k, v in (options or {}).items()}
     changes.append({"step": step, "saved": saved, "what": what, "options": written})
     return True
 

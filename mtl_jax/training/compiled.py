@@ -57,8 +57,13 @@ class Compiled:
         return held[2]
 
     def _read(self, inputs: Any) -> Any:
-        """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
-        inputs = in_form_of(self.example.inputs, read_inputs(inputs))
-        if self.model.encoder is not None:
-            check_inputs(self.model.encoder, inputs, place())
-        return inputs
+        """`read` of the run's model."""
+        return read(self.model, self.example, inputs)
+
+
+def read(model: MultiTaskModel, example: Batch, inputs: Any) -> Any:
+    """Inputs as arrays of the form that the model was trained on, or an error that says what is wrong with them."""
+    inputs = in_form_of(example.inputs, read_inputs(inputs))
+    if model.encoder is not None:
+        check_inputs(model.encoder, inputs, place())
+    return inputs

@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 
 from mtl_jax.batch import Batch, PerTask, num_rows
-from mtl_jax.encoders.base import check_inputs
-from mtl_jax.inputs import in_form_of, place, read_inputs
 from mtl_jax.parallel import check_batch_size
 from mtl_jax.scaler import centred
 from mtl_jax.stacking import Layout
 from mtl_jax.training.arguments import check_is_split, read_labels
+from mtl_jax.training.compiled import read
 from mtl_jax.training.dispatch import lay_out, offsets
 
 
@@ -35,9 +34,7 @@ def laid_out(plan: Any, program: Any, step: int, batch: Batch, validation: Batch
 def checked(plan: Any, program: Any, batch: Any) -> Batch:
     """The batch with labels in the dtypes of their kinds, and inputs in the form that the model reads."""
     check_is_split(batch)
-    inputs = in_form_of(program.example.inputs, read_inputs(batch.inputs))
-    if plan.model.encoder is not None:
-        check_inputs(plan.model.encoder, inputs, place())
+    inputs = read(plan.model, program.example, batch.inputs)
     batch = read_labels(plan.tasks, batch._replace(inputs=inputs))
     sizes = {num_rows(batch, t.name) for t in plan.tasks} if isinstance(inputs, PerTask) else {num_rows(batch)}
     if len(sizes) > 1:

@@ -19,6 +19,7 @@ from mtl_jax.tasks import Task
 from mtl_jax.training import description, records
 from mtl_jax.training.contents import contents, versions
 from mtl_jax.training.intervals import NAMES as INTERVALS
+from mtl_jax.training.objects import GIVEN
 from mtl_jax.training.start import Adapted, numbered
 
 FILE = "identity.json"
@@ -154,7 +155,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[st
                 found[f"{task}.{key}"] = text
     settings = [{k: v for k, v in x["settings"].items() if k not in INTERVALS} for x in (old, new)]
     for key in sorted(settings[0].keys() | settings[1].keys() | (old["objects"].keys() ^ new["objects"].keys())):
-        values = [s.get(key, "given as an object" if key in x["objects"] else None)
+        values = [s.get(key, GIVEN if key in x["objects"] else None)
                   for s, x in zip(settings, (old, new), strict=True)]  # fmt: skip
         if values[0] != values[1] and key not in records.FREE_TO_CHANGE:
             found[key] = _changed(key, *values)

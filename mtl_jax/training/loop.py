@@ -226,7 +226,7 @@ class Loop:
             self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, from which the same program goes on.
+        """Writes a checkpoint of this step, from which the same program goes on; one that is there already stays.
 
         Raises:
           ValueError: without a workdir.

@@ -23,7 +23,7 @@ from mtl_jax.training.contents import contents
 from mtl_jax.training.evaluation import check_weighted
 from mtl_jax.training.intervals import NAMES as INTERVALS
 from mtl_jax.training.intervals import continued
-from mtl_jax.training.objects import text_of
+from mtl_jax.training.objects import GIVEN, text_of
 from mtl_jax.training.optimizers import build_optimizer
 from mtl_jax.training.options import FitOptions
 from mtl_jax.training.start import Adapted, resolve_model
@@ -99,7 +99,7 @@ class Plan(NamedTuple):
                 if getattr(options, name) is not getattr(self.options, name):
                     raise ValueError(f"{name}: the model was adapted by method {method.name!r}, whose own {name} a "
                                      "change would drop; begin another run")  # fmt: skip
-        methods = read_methods(options, self.names, self.data, self.adapted, len(self.seeds))
+        methods = read_methods(options, self.names, self.adapted, len(self.seeds))
         if len(methods.balancers) != len(self.methods.balancers):
             raise ValueError(f"balancer: {len(methods.balancers)} methods in place of {len(self.methods.balancers)}; "
                              "how many runs train side by side cannot change")  # fmt: skip
@@ -140,7 +140,7 @@ def make(model: Any, data: Any, options: FitOptions) -> Plan:
         saved_folder.check_not_saved(workdir)
     named = {k: getattr(o, k) for k in INTERVALS}
     spans = continued(o.num_steps, named, None if workdir is None else identity.earlier_settings(workdir))
-    methods = read_methods(o, names, data, adapted, len(seeds))
+    methods = read_methods(o, names, adapted, len(seeds))
     members = len(seeds) * len(methods.balancers) if np.ndim(o.seed) > 0 or several(o.balancer) else None
     return Plan(o, made, model, tasks, data, adapted, source, seeds, members, methods, mesh, spans, workdir)
 
@@ -150,9 +150,7 @@ def several(balancer: Any) -> bool:
     return isinstance(balancer, list | tuple) and not isinstance(balancer, Balancer)
 
 
-def read_methods(
-    options: FitOptions, names: tuple[str, ...], data: Dataset, adapted: Adapted | None, num_seeds: int
-) -> Methods:
+def read_methods(options: FitOptions, names: tuple[str, ...], adapted: Adapted | None, num_seeds: int) -> Methods:
     """How a run trains, of the options that say so."""
     given = options.balancer
     if several(given) and not given:
@@ -180,7 +178,7 @@ def identify(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = {
         "sharing": text_of(made, lambda text: sharing.build(text, encoder, made.tasks)),
         "encoder": text_of(model.encoder, encoders.build) if model.encoder else None, "balancer": how.described,
-        "optimizer": how.named or "given as an object", "num_steps": o.num_steps, "batch_size": o.batch_size,
+        "optimizer": how.named or GIVEN, "num_steps": o.num_steps, "batch_size": o.batch_size,
         "seed": list(plan.seeds) if plan.members else plan.seeds[0], "freeze": how.freeze, "clip_norm": o.clip_norm,
         "l1": o.l1, "l2": o.l2, "nonfinite": o.nonfinite, "parallel": o.parallel, "engine": o.engine,
         "level": o.level, "balance_paths": o.balance_paths, "update_every": o.update_every,

@@ -77,7 +77,7 @@ def make(plan: Plan, before: Program | None = None) -> Program:
     example = small_batch(data.train)
     first, members = initial_of(plan, example), plan.members is not None
     trainable = partition.trainable_paths(first.shapes["params"], how.freeze)
-    options = balancing_options(plan, first.shapes, trainable)
+    options = balancing_options(plan, trainable)
     rows_of_jacobian = len(names) * (o.batch_size if o.objectives == "examples" else 1)
     shared = {p: x for p, x in partition.flatten(first.shapes["params"]).items() if p in trainable and
               partition.owner(p) == "shared"}  # fmt: skip
@@ -109,11 +109,12 @@ def make(plan: Plan, before: Program | None = None) -> Program:
     if o.train_step is not None:
         step = o.train_step(step)
         arguments.check_called("what train_step returned", step, "(state, batch) -> (state, record)")
+    read = read_splits(plan)
     kept = before if before is not None and before.layout is layout else None
     if kept is not None and len(kept.splits) == 1 + (how.balancer.needs is Needs.ORACLE):
         splits = kept.splits
     else:
-        splits = jax.device_put(tuple(lay_out(split, layout) for split in read_splits(plan)), whole)
+        splits = jax.device_put(tuple(lay_out(split, layout) for split in read), whole)
     if kept is not None:
         validation, evaluate = kept.validation, kept.evaluate
     else:
@@ -126,7 +127,7 @@ def make(plan: Plan, before: Program | None = None) -> Program:
         layout, trainable, engine, create, make_dispatch(step, plan.mesh, o.parallel, members),
         make_evaluated(averages, members, layout), evaluate,
         make_choose(layout, o.patience, members, whole), by, silent, splits, validation,
-        [Feeds(read_splits(plan), layout, o.batch_size, s) for s in seeds_of_members(plan)], example,
+        [Feeds(read, layout, o.batch_size, s) for s in seeds_of_members(plan)], example,
     )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def initial_of(plan: Plan, example: Batch) -> Initial:
     return initial(model, example, adapted.member(0) if adapted else {})
 
 
-def balancing_options(plan: Plan, shapes: Any, trainable: frozenset[str]) -> Options:
+def balancing_options(plan: Plan, trainable: frozenset[str]) -> Options:
     """How gradients are taken, or an error for what does not go with a method, the model or the batch."""
     o, names = plan.options, plan.names
     options = Options(
@@ -168,7 +169,7 @@ def balancing_options(plan: Plan, shapes: Any, trainable: frozenset[str]) -> Opt
     for each in plan.methods.balancers:
         check(options, each, plan.model.features == "common" and not per_task)
         devices_of_batch = plan.mesh.size if o.parallel == "pmap" else 1
-        check_batch(options, each, o.batch_size, devices_of_batch, plan.data.val is not None)
+        check_batch(each, o.batch_size, devices_of_batch, plan.data.val is not None)
         if unknown := [t for t in each.about if t not in names]:
             raise parts.unknown(f"task in balancer {each.spec}:", unknown[0], names)
     if o.objectives == "examples" and o.parallel == "pmap":

@@ -24,7 +24,6 @@ from mtl_jax.transfer.methods.base import ADAPTER, HEADS, START, nested, settled
 FORMAT = "mtl_jax adapter 1"
 HEADER = "__metadata__"
 SUFFIXES = (".npz", ".safetensors")
-MOST_TEXT = 2**24  # bytes of the description in a file
 
 
 def merge_adapter(run: Run, task: str | None = None) -> Run:
@@ -177,9 +176,8 @@ def put_on(trunk: Run, about: dict[str, Any], arrays: dict[str, np.ndarray], whe
         if left := sorted({p.removeprefix(f"{kind}/") for p in arrays if p.startswith(f"{kind}/")} - set(wanted)):
             raise ValueError(f"{where} does not fit the model: nothing there is called {left[0]}")
         variables[kind] = partition.unflatten(found, shapes[kind])
-    shared = {p.removeprefix("params/") for p in arrays if p.startswith("params/")}
     return Run(model, tasks, variables, [], trunk.example, config={"method": about["method"]}, columns=trunk.columns,
-               trainable=frozenset(shared))  # fmt: skip
+               trainable=frozenset(own))  # fmt: skip
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

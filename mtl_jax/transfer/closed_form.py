@@ -84,18 +84,17 @@ def of_task(task: Task, data: Dataset, penalties: Sequence[float]) -> tuple[dict
         row = int(np.argmax(~np.isfinite(x).all(1)))
         raise ValueError(f"task {task.name!r}: the features of row {row} of train are not finite; the trunk's "
                          "parameters or statistics are broken, or its inputs")  # fmt: skip
-    fits = [by_column(x, y, mask, weights, penalties)[i] for i in range(len(penalties))]
-    judged = data.train if data.val is None or not np.asarray(data.val.masks[task.name]).any() else data.val
-    scaled = [scaled_logits(task, data.train, fit) for fit in fits]
-    if len(penalties) == 1:
-        chosen = 0
-    elif judged is data.train:
+    fits, train = by_column(x, y, mask, weights, penalties), centred([task], data.train)
+    if data.val is None or not np.asarray(data.val.masks[task.name]).any():
         chosen = int(np.argmin([abs(math.log(p / WITHOUT_VALIDATION)) for p in penalties]))
+        best = scaled_logits(task, train, x, fits[chosen])
     else:
-        chosen = int(np.argmin([loss_of(task, judged, fit) for fit in scaled]))
-    kernel, bias = scaled[chosen]
-    head = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-    return head, loss_of(task, data.train, scaled[chosen]), float(penalties[chosen])
+        val, scaled = centred([task], data.val), [scaled_logits(task, train, x, fit) for fit in fits]
+        seen = vectors(val, task.name)
+        chosen = int(np.argmin([loss_of(task, val, seen, fit) for fit in scaled]))
+        best = scaled[chosen]
+    head = {"kernel": best[0].astype(np.float32), "bias": best[1].astype(np.float32)}
+    return head, loss_of(task, train, x, best), float(penalties[chosen])
 
 
 def rows(task: Task, split: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -142,19 +141,19 @@ def by_column(
     ]
 
 
-def scaled_logits(task: Task, split: Batch, fit: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def scaled_logits(
+    task: Task, split: Batch, x: np.ndarray, fit: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """The fit times the number that makes the loss least, where outputs are logits."""
     if KINDS[task.kind].labels == "numbers":
         return fit
-    losses = [loss_of(task, split, (s * fit[0], s * fit[1])) for s in SCALES]
+    losses = [loss_of(task, split, x, (s * fit[0], s * fit[1])) for s in SCALES]
     best = SCALES[int(np.argmin(losses))]
     return best * fit[0], best * fit[1]
 
 
-def loss_of(task: Task, split: Batch, fit: tuple[np.ndarray, np.ndarray]) -> float:
-    """The task's mean loss on the labels of a split."""
-    split = centred([task], split)
-    x = vectors(split, task.name)
+def loss_of(task: Task, split: Batch, x: np.ndarray, fit: tuple[np.ndarray, np.ndarray]) -> float:
+    """The task's mean loss on the labels of a split, centred, whose features are `x` [N, width]."""
     outputs = (x @ fit[0] + fit[1]).astype(np.float32)
     outputs = outputs[:, 0] if task.size is None else outputs
     weights = (split.weights or {}).get(task.name)

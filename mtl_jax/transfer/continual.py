@@ -28,7 +28,7 @@ def join(old: Run, new: Run) -> Run:
 
     Args:
       old: the run that was adapted.
-      new: what it became, on other tasks. Of an adapted model, `merge` it first.
+      new: what it became, on other tasks. Of an adapted model, `merge_adapter` it first.
 
     Raises:
       ValueError: for runs of other models, or that have a task in common.

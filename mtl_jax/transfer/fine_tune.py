@@ -51,8 +51,8 @@ def fine_tune(
       optimizer: an optax optimizer, or its text, such as "adamw(weight_decay=0.01)", which may leave its rate to
         `learning_rate`; None for the method's own.
       cache: whether features are computed once, in place of at every step; None: where that changes nothing.
-      workdir: each stage has a folder ``stage_<i>`` there with its checkpoints, and the run is saved in ``run``;
-        running again goes on where it stopped.
+      workdir: each stage has a folder ``stage_<i>`` there with its checkpoints, and the run, of one seed, is saved in
+        ``run``; running again goes on where it stopped.
       arguments: others of `fit`, such as balancer, batch_size, seed, patience (early stopping) and freeze.
 
     Returns:

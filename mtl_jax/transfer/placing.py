@@ -16,7 +16,7 @@ from mtl_jax.transfer.importing.layouts import Rule
 from mtl_jax.transfer.load_rules import KEEP
 
 # What architectures call their copies of an encoder; those of one name lie stacked.
-PLACE = re.compile(r"(?:.*/)?(?:encoder|columns|copies|experts|experts_of/[^/]+)/(stage_\d+/.+)")
+PLACE = re.compile(r"(?:.*/)?(?:encoder|columns|copies|experts|experts_of)/(stage_\d+/.+)")
 
 
 def head_rules(
@@ -83,8 +83,10 @@ def _chosen(order: np.ndarray, x: Any) -> Any:
     return x[..., order]
 
 
-def _stacked(copies: int, x: Any) -> Any:
-    return x[None].repeat(copies, 0)
+def _stacked(copies: tuple[int, ...], x: Any) -> Any:
+    for count in reversed(copies):
+        x = x[None].repeat(count, 0)
+    return x
 
 
 def encoder_rules(leaves: Mapping[str, Any], names: Mapping[str, Any], architecture: str) -> list[Rule]:
@@ -102,8 +104,9 @@ def encoder_rules(leaves: Mapping[str, Any], names: Mapping[str, Any], architect
             rules.append((re.escape(path), KEEP, None))
             continue
         placed.add(name)
-        copies = leaf.shape[0] if tuple(leaf.shape[1:]) == tuple(names[name].shape) else None
-        change = None if copies is None else functools.partial(_stacked, copies)
+        one, whole = tuple(names[name].shape), tuple(leaf.shape)
+        copies = whole[: len(whole) - len(one)]
+        change = functools.partial(_stacked, copies) if copies and whole == (*copies, *one) else None
         rules.append((re.escape(path), name, change))
     lost = [n for n in names if n not in placed and not n.startswith("head/")]
     if lost:

@@ -17,7 +17,7 @@ from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, check_inputs
 from mtl_jax.inputs import place, read_inputs
 from mtl_jax.tasks import Task
-from mtl_jax.training.chunks import row_pieces
+from mtl_jax.training.chunks import in_pieces
 from mtl_jax.training.start import Adapted, small_batch
 from mtl_jax.transfer import importing
 from mtl_jax.transfer.importing import folder as folders
@@ -105,10 +105,7 @@ class Pretrained:
                 return base.values_of(base.in_inference(self.encoder, variables, x, "pretrained", after))
 
             self._compiled[what] = jax.jit(apply)
-        found, rows = [], len(jax.tree.leaves(inputs)[0])
-        for piece in row_pieces(inputs, batch_size):
-            found.append(np.asarray(self._compiled[what](self.variables, piece)))
-        return np.concatenate(found)[:rows]
+        return in_pieces(lambda x: self._compiled[what](self.variables, x), inputs, batch_size)
 
     def _head(self) -> Any:
         size = len(self.variables["params"]["head"]["out"]["bias"])
@@ -186,7 +183,8 @@ def from_pretrained(
     source = open_source(folder.weights)
     given = folder.options(family, options)
     source, found, name = importing.describe(source, folder.config, family, given)
-    text = found.encoder if dtype is None else f"{found.encoder.removesuffix(')')}, dtype={dtype!r})"
+    called, _, own = parts.parse(found.encoder)
+    text = parts.call(called, own if dtype is None else {**own, "dtype": dtype})
     encoder = encoders.build(text)
     with_head = head and found.head is not None
     kept = [r for r in found.rules if with_head or not r[0].startswith("head/")]

@@ -216,6 +216,6 @@ def test_what_does_not_go_together():
     with pytest.raises(ValueError, match="needs two samples, the halves of a batch: batch_size=15 must be a"):
         tiny.fit(tiny.model(tiny.data().tasks), balancer="modo", batch_size=15)
     with pytest.raises(ValueError, match="must be a multiple of 16"):
-        check_batch(Options(), balancing.modo(), 24, 8, True)
+        check_batch(balancing.modo(), 24, 8, True)
     with pytest.raises(ValueError, match="learns from validation batches, and the data set"):
         tiny.fit(tiny.model(tiny.data().tasks), tiny.data().take(20), balancer="auto_lambda")

@@ -79,7 +79,7 @@ AUGMENTED = "augmented('cnn(features=(2,))', flip=True, shift=1, colour=0.1, mea
 
 
 def test_a_run_on_changed_images_resumes_with_the_same_bits_and_is_saved(tmp_path):
-    """The step compiles once; predictions change nothing; a frozen trunk is shown changed images too."""
+    """Predictions change nothing; a frozen trunk is shown changed images too."""
     model = mtl.sharing.hard(mtl.encoders.build(AUGMENTED), data().tasks)
     assert model.encoder.spec == mtl.encoders.build(model.encoder.spec).spec
     settings = {"steps_per_dispatch": 5, "eval_every": 5, "batch_size": 8, "source": data()}

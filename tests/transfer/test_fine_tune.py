@@ -65,6 +65,7 @@ def test_what_does_not_train_keeps_its_bits_under_a_balancer(text):
 # --- features that stay ---------------------------------------------------------------------------------------------
 def test_features_computed_once_give_the_same_run():
     runs = [transfer.fine_tune(source(), new(), method="probe", cache=c, **SHORT) for c in (True, False)]
+    assert runs[0].state is None and runs[1].state is not None  # the first one trained on features
     tiny.assert_close(runs[0].variables, runs[1].variables, rtol=1e-5, atol=1e-6)
     tiny.assert_same(runs[0].params["shared"], source().params["shared"])
     tiny.assert_close(predicted(runs[0]), predicted(runs[1]), rtol=1e-5, atol=1e-6)
@@ -124,7 +125,7 @@ def test_a_run_killed_while_it_unfreezes_ends_with_the_same_bits(tmp_path):
 def test_stages_share_the_steps_in_whole_dispatches():
     stages = [Stage(0.3, ()), Stage(0.7, ())]
     assert steps_of(stages, 1000) == [300, 700]
-    assert steps_of(stages, 20, [5]) == [5, 15] or steps_of(stages, 20, [5]) == [10, 10]
+    assert steps_of(stages, 20, [5]) == [5, 15]
     assert sum(steps_of([Stage(1 / 7, ())] * 7, 50, [5])) == 50
     assert steps_of([None], 7) == [7]
     with pytest.raises(ValueError, match="fewer dispatches of 10 steps than there are stages, 2"):

@@ -133,12 +133,13 @@ def test_a_model_is_adapted_with_its_head(vit):
         vit.adapt(INSECT, heads={"insect": None})
 
 
-@pytest.mark.parametrize("sharing", ["hard", "independent", "film", "cross_stitch", "mmoe"])
+@pytest.mark.parametrize("sharing", ["hard", "independent", "film", "cross_stitch", "mmoe", "ple"])
 def test_every_copy_of_the_encoder_has_the_weights(vit, sharing):
     """One, one per task, or several that lie stacked; what else an architecture has keeps its initial values."""
     adapted = vit.adapt([INSECT, mtl.Task("size", "regression")], sharing=sharing, freeze=".*/stage_0/.*")
     expected = np.asarray(vit.variables["params"]["stage_1"]["attention"]["query"]["kernel"])
     copies = [x for p, x in adapted.variables["params"].items() if p.endswith("stage_1/attention/query/kernel")]
+    assert not [p for p in adapted.report["kept"] if p.endswith("stage_1/attention/query/kernel")]
     assert copies and adapted.freeze == ".*/stage_0/.*"
     for copy in copies:
         assert copy.shape[-2:] == expected.shape and (copy == expected).all()

@@ -28,7 +28,7 @@ def _walk(value: Any, found: dict[int, Any]) -> None:
         inside = list(value)
     elif dataclasses.is_dataclass(value):
         inside = [getattr(value, f.name, None) for f in dataclasses.fields(value) if f.name != "parent"]
-    elif hasattr(value, "__dict__") and not callable(getattr(value, "__code__", None)) and _is_module(value):
+    elif hasattr(value, "__dict__") and _is_module(value):
         inside = list(vars(value).values())
     else:
         return

@@ -6,7 +6,6 @@ random numbers are no state: at every call they start anew from the key of the s
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from flax import nnx
 from mtl_jax.encoders.foreign.classes import own_classes
 from mtl_jax.encoders.foreign.leaves import is_weight, leaf_at, nested, strong
 from mtl_jax.encoders.foreign.signatures import called_by, flag_values, read_call
+from mtl_jax.keys import named_key
 
 
 class Place(NamedTuple):
@@ -137,7 +137,7 @@ class NnxNetwork:
         like = place.variable.get_value()
         if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
             return jnp.zeros(like.shape, like.dtype)  # how often the stream was drawn from
-        own = jax.random.fold_in(jax.random.key(0) if key is None else key, zlib.crc32("/".join(place.path).encode()))
+        own = named_key(jax.random.key(0) if key is None else key, "/".join(place.path))
         return own if not like.shape else jax.random.split(own, like.shape)
 
 

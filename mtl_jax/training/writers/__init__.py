@@ -25,11 +25,11 @@ def of(given: Any, workdir: pathlib.Path | None) -> list[Any]:
       ValueError: for a name that is not known, or what is no writer.
       ImportError: for one whose package is not there, naming the extra.
     """
+    from mtl_jax.training.arguments import read_several
     from mtl_jax.training.writers.lines import Lines
 
-    several = given if isinstance(given, list | tuple) else () if given is None else (given,)
     found: list[Any] = [] if workdir is None else [Lines(workdir)]
-    for each in several:
+    for each in read_several(given):
         if isinstance(each, str):
             name = parts.parse(each, "writer")[0]
             parts.lookup(name, _FROM, "writer")

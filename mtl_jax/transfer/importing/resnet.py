@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mtl_jax import parts
 from mtl_jax.encoders.resnet import CIFAR, IMAGENET
 from mtl_jax.transfer.importing import family, layouts
 from mtl_jax.transfer.importing.family import Family, Found
@@ -88,7 +89,7 @@ def describe(source: Source, config: Mapping[str, Any], small: bool | None = Non
     rules += layouts.dense("head/out", dense) if dense else []
     size, shorter = (32, None) if cifar else (224, 256)
     found = Found(
-        f"resnet({', '.join(f'{k}={v!r}' for k, v in given.items())})", rules, "vector" if dense else None, outputs,
+        parts.call("resnet", given), rules, "vector" if dense else None, outputs,
         (family.COUNTERS,), Images((size, size), shorter=shorter), (size, size, 3),
     )  # fmt: skip
     return source, found

@@ -6,6 +6,7 @@ Its first dense layer reads channels, then rows and columns; ours reads rows, co
 from collections.abc import Mapping
 from typing import Any
 
+from mtl_jax import parts
 from mtl_jax.encoders.vgg import COUNTS
 from mtl_jax.transfer.importing import family, layouts
 from mtl_jax.transfer.importing.family import Family, Found
@@ -61,7 +62,7 @@ def describe(source: Source, config: Mapping[str, Any]) -> tuple[Source, Found]:
         rules += layouts.dense("head/hidden_1", "classifier.3") + layouts.dense("head/out", "classifier.6")
     given = {"depth": depth, **({"width": width} if width != 64 else {}), **({"norm": "batch"} if normed else {})}
     found = Found(
-        f"vgg({', '.join(f'{k}={v!r}' for k, v in given.items())})", rules,
+        parts.call("vgg", given), rules,
         f"vector(hidden=({hidden}, {hidden}), dropout=0.5)" if dense else None, outputs, (family.COUNTERS,),
         Images((224, 224), shorter=256), (224, 224, 3),
     )  # fmt: skip

@@ -25,7 +25,7 @@ def regmean(models: Sequence[Any], grams: Sequence[Grams], *, keep: float = 0.9)
     Args:
       models: trees.
       grams: {path: G_t [in, in]} of each model, the mean outer product of what enters the layer
-        (`layer_inputs.grams`). A kernel of more axes is read as [inputs, outputs].
+        (`layer_inputs.make_grams`). A kernel of more axes is read as [inputs, outputs].
       keep: the factor of G's off-diagonal entries; 1 is plain least squares, the paper has 0.9.
     """
     check_share(keep, "keep")

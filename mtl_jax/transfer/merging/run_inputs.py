@@ -19,8 +19,8 @@ BATCH = 32  # rows of a pass: patches of convolutions are large
 
 def inputs_of_layers(
     runs: Sequence[Run], data: Dataset, paths: Sequence[str], rows: int, seed: int
-) -> tuple[Callable[[int, Any], dict[str, Any]], dict[str, str], list[str]]:
-    """((number of a run, parameters) -> grams of its task's rows, {path: why it has none}, paths in their order)."""
+) -> tuple[Callable[[int, Any], dict[str, Any]], layer_inputs.Inputs]:
+    """((number of a run, parameters) -> grams of its task's rows, what enters the first run's layers)."""
     parts.check_whole("rows", rows)
     batches = [rows_of(run, data, rows, np.random.default_rng([seed, i])) for i, run in enumerate(runs)]
     made = []
@@ -32,17 +32,16 @@ def inputs_of_layers(
             return forward(run.model, {**run.variables, "params": params}, Batch(inputs, {}, {}))[0]
 
         made.append(layer_inputs.make_grams(function, {p: own[p] for p in paths}))
-    found = [make({p: np.asarray(x) for p, x in partition.flatten(run.params).items() if p in set(paths)}, some)
-             for make, run, some in zip(made, runs, batches, strict=True)]  # fmt: skip
-    if not found[0].grams:
-        said = "; ".join(f"{p}: {why}" for p, why in list(found[0].left.items())[:3])
-        raise ValueError(f"no shared kernel enters a matrix product or convolution that could be read ({said})")
 
-    def grams_of(i: int, leaves: Any) -> dict[str, Any]:
+    def read(i: int, leaves: Any) -> layer_inputs.Inputs:
         flat = partition.flatten(leaves)
-        return made[i]({p: flat[p] for p in paths}, batches[i]).grams
+        return made[i]({p: flat[p] for p in paths}, batches[i])
 
-    return grams_of, found[0].left, list(found[0].grams)
+    first = read(0, runs[0].params)
+    if not first.grams:
+        said = "; ".join(f"{p}: {why}" for p, why in list(first.left.items())[:3])
+        raise ValueError(f"no shared kernel enters a matrix product or convolution that could be read ({said})")
+    return lambda i, leaves: read(i, leaves).grams, first
 
 
 def rows_of(run: Run, data: Dataset, rows: int, draw: np.random.Generator) -> list[Any]:

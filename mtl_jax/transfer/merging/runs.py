@@ -88,11 +88,12 @@ def merge(
     left: dict[str, str] = {}
     if "grams" in wanted or "grams_of" in wanted:
         assert data is not None  # asked for above
-        grams_of, left, order = inputs_of_layers(runs, data, list(flat[0]), rows, seed)
+        grams_of, first = inputs_of_layers(runs, data, list(flat[0]), rows, seed)
+        left = first.left
         if "grams" in wanted:
-            reading["grams"] = [grams_of(i, leaves) for i, leaves in enumerate(flat)]
+            reading["grams"] = [first.grams, *(grams_of(i, leaves) for i, leaves in enumerate(flat) if i)]
         else:
-            reading |= {"grams_of": grams_of, "stages": stages_of(list(flat[0]), order)}
+            reading |= {"grams_of": grams_of, "stages": stages_of(list(flat[0]), list(first.grams))}
     tried = None
     if scales is None:
         found = methods.build(method)(**reading)

@@ -50,7 +50,8 @@ def attach(model: MultiTaskModel, method: Method) -> MultiTaskModel:
             added = {p: x for s in chosen(variables, batch) for p, x in made(method.adds, s, rng, flat, names).items()}
             params = merge(params, nested(added))
         if method.keeps:
-            kept = {p: x for p, x in flat.items() if settled([(k, True) for k in method.keeps], list(flat), False)[p]}
+            keeps = settled([(k, True) for k in method.keeps], list(flat), False)
+            kept = {p: x for p, x in flat.items() if keeps[p]}
             state = merge(state, {"shared": {START: nested(kept)}})
         return {"params": params, "state": state}
 

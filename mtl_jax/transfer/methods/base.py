@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from mtl_jax import partition, parts
 from mtl_jax.encoders import Encoder
@@ -19,6 +20,7 @@ from mtl_jax.model import MultiTaskModel
 
 ADAPTER = "adapter"  # the branch of the tree in which added parameters lie
 START = "start"  # the branch of the state in which values from before lie
+EVERYTHING = ((".*", True),)
 HEADS = (("tasks/[^/]+/.*", True), ("shared/heads?/.*", True))  # a new task's own part always trains
 KERNELS = r"(?!tasks/[^/]+/head/|shared/heads?/).*kernel"  # matrices of encoders, not of heads
 Leaves = dict[str, Any]
@@ -237,11 +239,4 @@ def as_matrix(kernel: Any) -> Any:
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """A nested dict of {path: leaf}."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        *above, last = path.split("/")
-        node = tree
-        for part in above:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return tree
+    return traverse_util.unflatten_dict(dict(flat), sep="/")

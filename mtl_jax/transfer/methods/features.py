@@ -15,9 +15,8 @@ from mtl_jax.encoders.base import values_of
 from mtl_jax.model import MultiTaskModel, merge
 from mtl_jax.tasks import KINDS, Task
 from mtl_jax.transfer.methods import base
-from mtl_jax.transfer.methods.base import START, Leaves, Method
+from mtl_jax.transfer.methods.base import EVERYTHING, START, Leaves, Method
 
-EVERYTHING = ((".*", True),)
 OLD = "old"
 
 

@@ -14,9 +14,8 @@ from mtl_jax.scaler import centred
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training.start import numbered
 from mtl_jax.transfer.methods import base
-from mtl_jax.transfer.methods.base import START, Leaves, Method
+from mtl_jax.transfer.methods.base import EVERYTHING, START, Leaves, Method
 
-EVERYTHING = ((".*", True),)
 FISHER = "fisher"
 
 

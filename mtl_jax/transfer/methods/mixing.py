@@ -18,9 +18,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.keys import TaskKey, named_key
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.transfer.methods import base
-from mtl_jax.transfer.methods.base import Method
-
-EVERYTHING = ((".*", True),)
+from mtl_jax.transfer.methods.base import EVERYTHING, Method
 
 
 def around(model: MultiTaskModel, mix: Any, name: str) -> MultiTaskModel:

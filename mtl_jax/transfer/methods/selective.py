@@ -6,9 +6,7 @@ from mtl_jax import parts
 from mtl_jax.encoders import Encoder
 from mtl_jax.partition import Rules
 from mtl_jax.transfer.methods import base
-from mtl_jax.transfer.methods.base import HEADS, Method, Stage
-
-EVERYTHING = ((".*", True),)
+from mtl_jax.transfer.methods.base import EVERYTHING, HEADS, Method, Stage
 
 
 @parts.recorded()

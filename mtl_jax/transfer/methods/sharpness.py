@@ -5,9 +5,7 @@ import optax
 from mtl_jax import parts
 from mtl_jax.training.averages import averaged
 from mtl_jax.transfer.methods import base
-from mtl_jax.transfer.methods.base import Method
-
-EVERYTHING = ((".*", True),)
+from mtl_jax.transfer.methods.base import EVERYTHING, Method
 
 
 @parts.recorded()

@@ -18,7 +18,7 @@ from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.inputs import in_form_of, place, read_inputs
 from mtl_jax.model import spread
 from mtl_jax.predictions import prediction
-from mtl_jax.training.chunks import row_pieces
+from mtl_jax.training.chunks import in_pieces
 from mtl_jax.training.loading import load_run
 from mtl_jax.training.run import Run
 
@@ -164,13 +164,6 @@ def of_run(run: Run, inputs: Any, batch_size: int) -> tuple[dict, dict]:
 def as_vectors(x: Any) -> jax.Array:
     """Features as heads on vectors read them, [B, width]: the mean over positions of a sequence or an image."""
     return mean_over_positions(x).astype(jnp.float32)
-
-
-def in_pieces(function: Callable, inputs: Any, batch_size: int) -> Any:
-    """`function` of inputs, piece by piece, its leaves joined on the host."""
-    rows = len(jax.tree.leaves(inputs)[0])
-    found = [jax.device_get(function(piece)) for piece in row_pieces(inputs, batch_size)]
-    return jax.tree.map(lambda *x: np.concatenate(x)[:rows], *found)
 
 
 def warn_of_other_columns(candidates: Mapping[str, Any], data: Any) -> None:
