@@ -24,7 +24,10 @@ def test_a_constructor_writes_the_text_that_rebuilds_it():
 
 
 def test_errors_list_what_there_is():
-    with pytest.raises(ValueError, match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(cnn, conv1d, linear, mlp, "):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown encoder 'mpl'; did you mean 'mlp'\? \(augmented, cnn, conv1d, efficientnet_lite, linear, mlp, ",
+    ):
         encoders.build("mpl")
     with pytest.raises(ValueError, match="unknown argument of encoder 'mlp' 'width'; .*features, norm, dropout"):
         encoders.build("mlp(width=3)")
