@@ -72,7 +72,8 @@ def check(task: Task, own: dict[str, Any]) -> None:
     if kernel is None or set(own["head"]) != {"out"} or set(own) != {"head"}:
         raise ValueError(f"task {task.name!r}: a probe in closed form solves for one linear layer, which this head is "
                          "not; use probe(solver='steps')")  # fmt: skip
-    if task.kind not in ("classification", "binary", "multilabel", "regression") or "flatten" in (task.head or ""):
+    # The kinds that plain models of tables have; and a head that flattens reads more than a vector.
+    if task.of_kind.against_trees is None or "flatten" in (task.head or ""):
         raise ValueError(f"task {task.name!r}: a probe in closed form is for classification, binary, multilabel and "
                          f"regression tasks on vectors; {task.kind} goes with probe(solver='steps')")  # fmt: skip
 

@@ -16,6 +16,7 @@ from mtl_jax.data.tables.difference import difference
 from mtl_jax.encoders.base import Encoder, check_inputs, in_inference, layers
 from mtl_jax.encoders.positions import mean_over_positions
 from mtl_jax.inputs import in_form_of, place, read_inputs
+from mtl_jax.kinds import one_class_a_row
 from mtl_jax.model import spread
 from mtl_jax.predictions import prediction
 from mtl_jax.training.chunks import in_pieces
@@ -141,7 +142,7 @@ def of_run(run: Run, inputs: Any, batch_size: int) -> tuple[dict, dict]:
     inputs = in_form_of(example[names[0]] if apart else example, read_inputs(inputs))
     if model.encoder is not None:
         check_inputs(model.encoder, inputs, place())
-    heads = [t for t in model.tasks if t.kind in ("classification", "binary")]
+    heads = [t for t in model.tasks if one_class_a_row(t.kind)]
 
     @jax.jit
     def forward(variables: Any, x: Any) -> tuple[dict, dict]:
@@ -154,7 +155,7 @@ def of_run(run: Run, inputs: Any, batch_size: int) -> tuple[dict, dict]:
         )
         features = {t: as_vectors(x) for t, x in of_tasks.items()} if own else {"": as_vectors(of_tasks[names[0]])}
         said = {t.name: prediction(t, outputs[t.name]) for t in heads}
-        said = {t.name: jnp.stack([1 - said[t.name], said[t.name]], -1) if t.kind == "binary" else said[t.name]
+        said = {t.name: jnp.stack([1 - said[t.name], said[t.name]], -1) if t.of_kind.two else said[t.name]
                 for t in heads}  # fmt: skip
         return features, said
 

@@ -138,7 +138,7 @@ def seen_by_task(
 def targets_of(task: Task, train: Batch, rows: np.ndarray) -> np.ndarray:
     """Class numbers [N], or numbers in units of their own spread [N, K]."""
     found = np.asarray(train.targets[task.name])[rows]
-    if task.kind != "regression":
+    if task.of_kind.labels != "numbers":
         if len(np.unique(found)) < 2:
             raise ValueError(
                 f"task {task.name!r}: every label that is read is {found[0]:g}; a ranking needs two classes"
@@ -157,7 +157,7 @@ def _score(
     score: scores.Score, task: Task, seen: candidates.Seen, reading: str, at: np.ndarray, labels: np.ndarray
 ) -> tuple[float, str, float]:
     """(value or nan, why there is none, seconds)."""
-    started, classes = time.perf_counter(), task.kind != "regression"
+    started, classes = time.perf_counter(), task.of_kind.labels != "numbers"
     if not classes and score.targets == "classes":
         return float("nan"), "it reads classes, and the task has numbers", 0.0
     if score.reads == "probabilities":
