@@ -14,6 +14,7 @@ from mtl_jax.training.optimizers import build_optimizer, build_schedule
 
 # Options that a config has in another form than `fit` takes; the others it takes as they are.
 MADE = ("optimizer", "seed", "freeze", "learning_rate_factors", "mesh", "writers")
+RATE = 1e-3  # where neither the config nor a fine-tuning method has one
 
 
 def resolve(config: ml_collections.ConfigDict, extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -30,7 +31,10 @@ def resolve(config: ml_collections.ConfigDict, extra: tuple[str, ...] = ()) -> d
     for field in given:
         if field not in known and field not in extra:
             raise parts.unknown("config field", field, [*known, *extra])
-    return {k: literal(k, v) for k, v in {**known, **given}.items()}
+    full = {k: literal(k, v) for k, v in {**known, **given}.items()}
+    if full["learning_rate"] is None and not full.get("method"):
+        full["learning_rate"] = RATE
+    return full
 
 
 def literal(field: str, value: Any) -> Any:
@@ -88,12 +92,45 @@ def optimizer_of(config: dict[str, Any]) -> Any:
     if isinstance(config["optimizer"], str):
         schedule = build_schedule(config["schedule"], config["learning_rate"], config["num_steps"])
         return build_optimizer(config["optimizer"], schedule, config["weight_decay_rules"])
-    usual = base.get_config()
+    usual = {**base.get_config(), "learning_rate": RATE}
     for field in ("learning_rate", "schedule", "weight_decay_rules"):
         if config[field] != usual[field]:
             raise ValueError(f"config field {field!r}: the optimizer is an object, which has its own; leave the field "
                              "out, or name the optimizer")  # fmt: skip
     return config["optimizer"]
+
+
+def arguments_of_fine_tune(config: dict[str, Any], workdir: Any, method: Any) -> dict[str, Any]:
+    """The keyword arguments of `fine_tune`, of a config whose optimizer, if it is the usual one, is the method's own.
+
+    Args:
+      config: resolved; ``learning_rate=None`` is the method's own.
+      workdir: where stages and the run go.
+      method: of `mtl.transfer.methods`.
+
+    Raises:
+      ValueError: for a schedule or decay rules of a method in stages, each of which would begin them anew.
+    """
+    of_fit = arguments_of_fit({**config, "learning_rate": config["learning_rate"] or method.learning_rate}, workdir)
+    of_fit.pop("freeze")  # `adapt` has it
+    usual = base.get_config()
+    own = [k for k in ("schedule", "weight_decay_rules") if config[k] != usual[k]]
+    if method.solve is not None:
+        if config["learning_rate"] or own:
+            raise ValueError(f"config field {(own or ['learning_rate'])[0]!r}: {method.spec} solves for the heads in "
+                             "closed form, without an optimizer")  # fmt: skip
+        return {k: of_fit[k] for k in ("seed", "workdir")}
+    if own and method.stages is not None:
+        raise ValueError(f"config field {own[0]!r}: {method.spec} trains in stages, and each would begin it anew")
+    named = isinstance(config["optimizer"], str)
+    if named and not own:
+        asked = None if config["optimizer"] == usual["optimizer"] else config["optimizer"]
+        return {**of_fit, "optimizer": asked, "learning_rate": config["learning_rate"]}
+    if named and config["optimizer"] == usual["optimizer"]:
+        made = optimizer_of({**config, "optimizer": method.optimizer,
+                             "learning_rate": config["learning_rate"] or method.learning_rate})  # fmt: skip
+        return {**of_fit, "optimizer": made}
+    return of_fit
 
 
 def written(config: dict[str, Any]) -> dict[str, Any]:

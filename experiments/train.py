@@ -17,8 +17,15 @@ COVERAGE = 0.9  # of the intervals and sets whose share of labels on test is sho
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's records and checkpoints go.")
 
 
-def finished(workdir: pathlib.Path, config: dict[str, Any], data: Any) -> bool:
-    """Whether the run is complete, which is then said; an error if it is one of other data."""
+def finished(workdir: pathlib.Path, config: dict[str, Any], data: Any, run: pathlib.Path | None = None) -> bool:
+    """Whether the run is complete, which is then said; an error if it is one of other data.
+
+    Args:
+      workdir: with the config and the results.
+      config: that is asked for.
+      data: the same.
+      run: where the run lies, if not in `workdir` itself.
+    """
     from mtl_jax import files
     from mtl_jax.training import identity, records
 
@@ -29,7 +36,7 @@ def finished(workdir: pathlib.Path, config: dict[str, Any], data: Any) -> bool:
     summary = files.read_object(path, {"num_steps": int, "steps": int})
     if summary["num_steps"] < config["num_steps"]:
         return False
-    identity.check_data(workdir, data)
+    identity.check_data(run or workdir, data)
     early = f", stopped early at {summary['steps']}" if summary["steps"] < summary["num_steps"] else ""
     print(f"{workdir} is finished: {summary['num_steps']} steps{early}; results are in {path}. A larger "
           "--config.num_steps continues it")  # fmt: skip
@@ -76,7 +83,8 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
     else:
         for task, why in run.without_say.items():
             print(f"task {task} had no say in which variables are best: {why}")
-    print(f"per-task gradients: {run.engine}")
+    if run.engine:
+        print(f"per-task gradients: {run.engine}")
     if config["beside_trees"]:
         summary["beside_trees"] = trees.tried(run, data)
         files.write_json(workdir / "summary.json", summary)

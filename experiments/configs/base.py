@@ -15,7 +15,10 @@ OWN = {
     "data_dir": (str, "where its files are; None: the environment's MTL_JAX_DATA."),
     "encoder": ("mlp", 'an encoder\'s call, or "for_table": `encoders.for_table` of the data.'),
     "sharing": ("hard", "an architecture's call."),
-    "learning_rate": (1e-3, "of the optimizer; with a schedule, its peak."),
+    "learning_rate": (
+        float,
+        "of the optimizer; with a schedule, its peak. None: 0.001, or a method's own.",
+    ),
     "schedule": ("constant", 'an optax schedule, such as "warmup_cosine_decay(warmup_steps=100)".'),
     "weight_decay_rules": ((), "((regex, bool), ...): where the optimizer's decay applies."),
     "dtype": ("float32", "of the encoder's computation; parameters are float32."),

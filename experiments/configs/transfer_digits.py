@@ -16,6 +16,7 @@ def get_config():
     c.sharing = ""  # the source's
     c.freeze = ("shared/.*",)
     c.load = (("shared/.*", True),)  # ((regex, bool), ...): what is taken from the source
+    c.method = ""  # a fine-tuning method, such as "lora(rank=4)"; with one, freeze is best left empty
     c.num_labels = 100  # training rows to keep; 0: all
     c.batch_size = 32
     c.num_steps = 300

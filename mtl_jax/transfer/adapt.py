@@ -2,11 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtl_jax import partition, parts, sharing
@@ -18,10 +17,8 @@ from mtl_jax.tasks import Task
 from mtl_jax.training.arguments import check_run
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted
+from mtl_jax.transfer.applying import apply, prepared
 from mtl_jax.transfer.heads import fitting_heads, heads_carried
-from mtl_jax.transfer.methods import Method, attach, read
-from mtl_jax.transfer.methods.attach import home_of, targets
-from mtl_jax.transfer.methods.base import START, hits
 
 
 def adapt(
@@ -65,12 +62,10 @@ def adapt(
     method, kept = prepared(run, method, old)
 
     def made(tasks: tuple[Task, ...]) -> MultiTaskModel:
-        if own is None:
-            assert spec is not None and encoder is not None  # asked for above
-            plain = sharing.build(spec, encoder, tasks)
-        else:
-            plain = own._replace(tasks=tasks)
-        return plain if method is None else attach(plain, method)
+        if own is not None:
+            return own._replace(tasks=tasks)
+        assert spec is not None and encoder is not None  # asked for above
+        return sharing.build(spec, encoder, tasks)
 
     built, example = made(tasks), Batch(inputs_for(tasks, run.example.inputs), {}, {})
     shapes = jax.eval_shape(lambda: built.init(jax.random.key(0), example))
@@ -115,78 +110,9 @@ def adapt(
         raise ValueError(f"the run's parameters do not fit the new model: reshaped {', '.join(reshaped)}")
     if not report["loaded"]:
         raise ValueError("nothing of the run was loaded: no path of the new model that `load` names is in the run")
-    asked, source = freeze, f"a run of {run.data or 'data of its own'}, {run.steps} steps"
-    if method is not None:
-        measure(method, built, shapes, example, given["params"], run.members)
-        given["state"] |= before(shapes["state"], given["params"], kept)
-        freeze = freezing(method, freeze, shapes["params"])
-        source += f", by {method.spec or method.name}"
-    trainable = partition.trainable_paths(shapes["params"], freeze)
-    factors = () if method is None else factors_of(method, trainable, built.encoder)
-    return Adapted(built, given, freeze, report, run.members or 0, carried, source, run.columns, method, factors,
-                   asked)  # fmt: skip
-
-
-def prepared(run: Run, method: Any, old: Dataset | None) -> tuple[Method | None, dict[str, Any]]:
-    """(the method with all that it needs of the run, {path: array} of what it keeps in the state)."""
-    method = None if method is None else read(method)
-    if old is not None and (method is None or method.prepare is None):
-        which = "no method" if method is None else f"method {method.name!r}"
-        raise ValueError(
-            f"old is given, and {which} asks for the old data; 'ewc' does, and `transfer.rehearsal` mixes their rows "
-            "with the new ones"
-        )
-    if method is None:
-        return None, {}
-    if run.model.base is not None:
-        raise ValueError(
-            f"the run's model is adapted already, by {run.model.base[1].spec}; transfer.merge_adapter(run) makes it a "
-            "plain one, and without `method` it trains on as it is"
-        )
-    if method.prepare is None:
-        return method, {}
-    kept, other = method.prepare(run, old)
-    return other or method, kept
-
-
-def freezing(method: Method, freeze: Any, params: Any) -> partition.Rules:
-    """Rules of what trains: a user's own go before the method's, whose own may match nothing."""
-    paths = list(partition.flatten(params))
-    partition.match([(r, False) for r in method.named], paths, True)  # those that a user named must match
-    rules = [*partition.freeze_rules(freeze), *(r for r in method.trains if hits(r[0], paths))]
-    return (*rules, (".*", False))
-
-
-def factors_of(method: Method, trainable: Collection[str], encoder: Any) -> partition.Rules:
-    """The method's factors on the learning rate, as far as they are about what trains."""
-    if method.factors is None:
-        return ()
-    paths = sorted(trainable)
-    return tuple(r for r in method.factors(paths, encoder) if hits(r[0], paths))
-
-
-def measure(
-    method: Method, model: MultiTaskModel, shapes: Any, example: Batch, given: dict[str, Any], members: int | None
-) -> None:
-    """Adds to the given parameters what the method measures of them."""
-    if method.adds is None or method.adds.measured is None:
-        return
-    assert model.base is not None  # `attach` made it
-    plain = model.base[0]
-    own = jax.eval_shape(lambda: plain.init(jax.random.key(0), example))
-    for site in targets(plain, method, own, example):
-        if site.path in given:
-            found = jax.vmap(method.adds.measured)(given[site.path]) if members else method.adds.measured(
-                jnp.asarray(given[site.path]))  # fmt: skip
-            given |= {f"{home_of(method.adds, site)}/{k}": np.asarray(x) for k, x in found.items()}
-
-
-def before(state: Any, given: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
-    """{path: array} of what the state holds of the time before: the parameters that were loaded, and more."""
-    prefix = f"shared/{START}/"
-    paths = [p for p in partition.flatten(state) if p.startswith(prefix)]
-    found = {p: given[p.removeprefix(prefix)] for p in paths if p.removeprefix(prefix) in given}
-    return found | {p: np.asarray(kept[p]) for p in paths if p in kept}
+    source = f"a run of {run.data or 'data of its own'}, {run.steps} steps"
+    plain = Adapted(built, given, freeze, report, run.members or 0, carried, source, run.columns)
+    return apply(plain, method, kept, example)
 
 
 def inputs_for(tasks: Sequence[Task], example: Any) -> Any:

@@ -20,6 +20,8 @@ from mtl_jax.training.run import Run
 from mtl_jax.transfer.methods import attach, build
 from mtl_jax.transfer.methods.attach import merged
 from mtl_jax.transfer.methods.base import ADAPTER, HEADS, START, nested, settled
+from mtl_jax.transfer.pretrained import Pretrained
+from mtl_jax.transfer.trunks import as_run
 
 FORMAT = "mtl_jax adapter 1"
 HEADER = "__metadata__"
@@ -129,12 +131,15 @@ def fingerprint(variables: Any, without: set[str]) -> str:
     return hashlib.blake2b("".join(text).encode(), digest_size=16).hexdigest()
 
 
-def put_on(trunk: Run, about: dict[str, Any], arrays: dict[str, np.ndarray], where: str = "the adapter") -> Run:
+def put_on(
+    trunk: Run | Pretrained, about: dict[str, Any], arrays: dict[str, np.ndarray], where: str = "the adapter"
+) -> Run:
     """The run of a trunk with an adapter.
 
     Raises:
       ValueError: for an adapter of another trunk, or one that lacks or has too many parameters.
     """
+    trunk = as_run(trunk, about["encoder"])
     check_run(trunk)
     if trunk.members:
         raise ValueError(f"the trunk's run has {trunk.members} members; take one, run.member(i)")
@@ -149,6 +154,8 @@ def put_on(trunk: Run, about: dict[str, Any], arrays: dict[str, np.ndarray], whe
         if about["encoder"] != (plain.encoder.spec if plain.encoder else None) or about["sharing"] != plain.spec:
             why = f"it was trained on {about['sharing']} over {about['encoder']}"
         raise ValueError(f"{where} is of another trunk: {why}")
+    if plain.encoder is not None and about["encoder"] != plain.encoder.spec:
+        raise ValueError(f"{where} reads inputs by {about['encoder']}, and the trunk by {plain.encoder.spec}")
     if plain.spec is None or plain.encoder is None:
         raise ValueError("the trunk's model was not made of named parts, so none can be made for other tasks")
     tasks = tuple(description.read_task(entry) for entry in about["tasks"])
@@ -201,11 +208,12 @@ def save_adapter(run: Run, path: str | pathlib.Path) -> int:
     return place.stat().st_size
 
 
-def load_adapter(trunk: Run, path: str | pathlib.Path) -> Run:
+def load_adapter(trunk: Run | Pretrained, path: str | pathlib.Path) -> Run:
     """The run of a trunk with the adapter that a file holds.
 
     Args:
-      trunk: the run that was adapted; or another one with the same trunk, bit for bit.
+      trunk: the run, or what `from_pretrained` returned, that was adapted; or another one with the same trunk, bit
+        for bit.
       path: from `save_adapter`.
 
     Raises:

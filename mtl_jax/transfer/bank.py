@@ -21,19 +21,21 @@ from mtl_jax.training.chunks import row_pieces
 from mtl_jax.training.run import Run
 from mtl_jax.transfer.adapted_run import adapter_of, load_adapter, put_on
 from mtl_jax.transfer.methods.base import ADAPTER
+from mtl_jax.transfer.pretrained import Pretrained
+from mtl_jax.transfer.trunks import as_run
 
 
 class Bank:
     """Named adapters of one trunk.
 
     Attributes:
-      trunk: the run that they were adapted from.
+      trunk: the run or pretrained model that they were adapted from.
       runs: {name: the trunk's run with the adapter}.
     """
 
-    def __init__(self, trunk: Run, adapters: Mapping[str, Run | str | pathlib.Path] | None = None):
+    def __init__(self, trunk: Run | Pretrained, adapters: Mapping[str, Run | str | pathlib.Path] | None = None):
         """A bank of a trunk, with `adapters` as `add` takes them."""
-        check_run(trunk)
+        check_run(as_run(trunk))
         self.trunk = trunk
         self.runs: dict[str, Run] = {}
         self._compiled: Any = None
@@ -67,6 +69,8 @@ class Bank:
         kinds = {run.model.base[1].spec if run.model.base else None for run in runs}
         if len(kinds) > 1 or None in kinds:
             return "they are of different methods"
+        if len({run.model.encoder.spec for run in runs if run.model.encoder}) > 1:
+            return "they read inputs in different ways"
         base = runs[0].model.base
         assert base is not None  # else its kind were None
         plain, method = base
@@ -93,7 +97,7 @@ class Bank:
         names = [str(n) for n in adapters]
         for name in dict.fromkeys(names):
             self.use(name)
-        inputs = self.trunk._read(inputs)
+        inputs = next(iter(self.runs.values()))._read(inputs)
         if isinstance(inputs, PerTask):
             raise ValueError(
                 "rows of several adapters are rows of one array; inputs of each task's own go to use(name)"

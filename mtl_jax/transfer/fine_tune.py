@@ -19,15 +19,16 @@ from mtl_jax.training.fit import fit
 from mtl_jax.training.intervals import NAMES as INTERVALS
 from mtl_jax.training.run import Run
 from mtl_jax.training.start import Adapted, initial, resolve_model, small_batch
-from mtl_jax.transfer import cached
-from mtl_jax.transfer.adapt import adapt, factors_of, freezing
+from mtl_jax.transfer import cached, trunks
+from mtl_jax.transfer.applying import factors_of, freezing
 from mtl_jax.transfer.methods.base import Stage
+from mtl_jax.transfer.pretrained import Pretrained
 
 SCALE = ".*networks learn badly from numbers far from unit scale"  # features are what they are
 
 
 def fine_tune(
-    source: Run | Adapted,
+    source: Run | Pretrained | Adapted | str | pathlib.Path,
     data: Dataset,
     *,
     method: Any = None,
@@ -42,10 +43,11 @@ def fine_tune(
     """Trains what `adapt` made, by its method, and keeps the variables that are best on validation.
 
     Args:
-      source: what `adapt` returned; or a run, which is adapted to the data's tasks by `method` first.
+      source: what `adapt` returned; or a run, or what `from_pretrained` returned, or the folder or file of either, that
+        is adapted to the data's tasks by `method` first.
       data: must have the model's tasks.
-      method: see `adapt`; where `source` is a run, "full" by default.
-      tasks: where `source` is a run, the tasks to adapt it to, or their names in the data; by default all of the data.
+      method: see `adapt`; where `source` was not adapted, "full" by default.
+      tasks: where it was not, the tasks to adapt it to, or their names in the data; by default all of the data.
       num_steps: steps in all; stages share them.
       learning_rate: in place of the method's own.
       optimizer: an optax optimizer, or its text, such as "adamw(weight_decay=0.01)", which may leave its rate to
@@ -67,8 +69,8 @@ def fine_tune(
             raise ValueError("what was adapted has its method and tasks; give these to `adapt`, or a run in its place")
         adapted = source
     else:
-        given = {"freeze": arguments.pop("freeze")} if "freeze" in arguments else {}
-        adapted = adapt(source, named(tasks, data), method="full" if method is None else method, **given)
+        opened, how = trunks.open_trunk(source), "full" if method is None else method
+        adapted = trunks.adapted(opened, data, named(tasks, data), freeze=arguments.pop("freeze", None), method=how)
     parts.check_whole("num_steps", num_steps)
     check_numbers(learning_rate=1.0 if learning_rate is None else learning_rate)
     folder = None if workdir is None else paths.local_folder(workdir, "workdir")

@@ -38,6 +38,10 @@ class LoadReport(dict):
         self["reshaped"] = list(reshaped)
         self.source, self.lines = source, tuple(lines)
 
+    def with_lines(self, more: Sequence[Line]) -> "LoadReport":
+        """The report with further lines."""
+        return LoadReport(self.source, (*self.lines, *more), self["reshaped"])
+
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self[k])} {k}" for k in KINDS if self[k])
         rows: list[tuple[str, ...]] = [(x.path, x.kind, ", ".join(x.source), x.note) for x in self.lines]

@@ -20,6 +20,7 @@ from mtl_jax.tasks import Task
 from mtl_jax.training.chunks import in_pieces
 from mtl_jax.training.start import Adapted, small_batch
 from mtl_jax.transfer import importing
+from mtl_jax.transfer.applying import apply, prepared
 from mtl_jax.transfer.importing import folder as folders
 from mtl_jax.transfer.importing.layouts import names_of
 from mtl_jax.transfer.load_report import LoadReport
@@ -56,7 +57,7 @@ class Pretrained:
     family: str
     report: LoadReport = dataclasses.field(repr=False)
     notes: tuple[str, ...] = ()
-    _compiled: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         count = sum(int(np.size(x)) for x in jax.tree.leaves(self.variables["params"]))
@@ -75,12 +76,16 @@ class Pretrained:
         return self.prepared.prepare(given, **how)
 
     def features(self, inputs: Any, batch_size: int = 64) -> np.ndarray:
-        """What the encoder makes of inputs: [N, width], or as its pool leaves them.
+        """What the encoder makes of inputs: [N, width], or as its pool leaves them; images of bytes are scaled first.
 
         Raises:
           ValueError: for inputs that it cannot read.
         """
-        return self._apply(inputs, batch_size, "features")
+        return self._apply(inputs, batch_size, False)[0]
+
+    def features_and_outputs(self, inputs: Any, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray | None]:
+        """(`features`, `outputs`, or None without a head), in one pass."""
+        return self._apply(inputs, batch_size, self.head is not None)
 
     def outputs(self, inputs: Any, batch_size: int = 64) -> np.ndarray:
         """Logits of the head that the model came with, [N, outputs].
@@ -90,22 +95,48 @@ class Pretrained:
         """
         if self.head is None:
             raise ValueError(f"{self.source} has no head; `features` gives what its encoder makes of inputs")
-        return self._apply(inputs, batch_size, "outputs")
+        return self._apply(inputs, batch_size, True)[1]
 
-    def _apply(self, inputs: Any, batch_size: int, what: str) -> np.ndarray:
+    def reading(self, inputs: Any, augment: Mapping[str, Any] | None = None) -> Encoder:
+        """The encoder as it reads inputs: around it, for images of bytes, what scales and changes them.
+
+        Raises:
+          ValueError: for `augment` of other inputs, or bytes of a model that reads blue, green, red.
+        """
+        leaves = jax.tree.leaves(inputs)
+        if len(self.example) != 3 or any(x.dtype != np.uint8 for x in leaves):
+            if augment is not None:
+                what = "tokens" if len(self.example) == 1 else f"images of {leaves[0].dtype}"
+                raise ValueError(f"augment changes images of bytes (uint8), and the inputs are {what}")
+            return self.encoder
+        how = self.prepared
+        assert isinstance(how, Images)  # it reads images
+        if how.bgr:
+            raise ValueError(f"{self.source} reads blue, green, red; images of bytes are scaled but not turned: give "
+                             "what `prepare` makes of them")  # fmt: skip
+        mean, std = (tuple(round(float(v) / 255, 7) for v in x) for x in (how.mean, how.std))
+        return encoders.augmented(self.encoder, **{"mean": mean, "std": std, **(augment or {})})
+
+    def _apply(self, inputs: Any, batch_size: int, with_head: bool) -> tuple[Any, Any]:
         inputs = read_inputs(inputs)
         parts.check_whole("batch_size", batch_size)
-        check_inputs(self.encoder, inputs, place())
+        encoder = self.reading(inputs)
+        check_inputs(encoder, inputs, place())
         if len(self.example) == 3 and inputs.shape[-1] != self.example[-1]:
             raise ValueError(f"inputs have {inputs.shape[-1]} channels, and the model reads {self.example[-1]}")
-        if what not in self._compiled:
-            after = [("head", self._head())] if what == "outputs" else []
+        which = with_head, encoder.spec
+        if which not in self._compiled:
 
-            def apply(variables: Any, x: Any) -> Any:
-                return base.values_of(base.in_inference(self.encoder, variables, x, "pretrained", after))
+            def apply(variables: Any, x: Any) -> tuple[Any, Any]:
+                features = base.in_inference(encoder, variables, x, "pretrained")
+                if not with_head:
+                    return base.values_of(features), None
+                params, head = variables["params"], [("head", self._head())]
+                found = base.apply_layers(head, params, {}, features, train=False, key=None, prefix="pretrained")[0]
+                return base.values_of(features), base.values_of(found)
 
-            self._compiled[what] = jax.jit(apply)
-        return in_pieces(lambda x: self._compiled[what](self.variables, x), inputs, batch_size)
+            self._compiled[which] = jax.jit(apply)
+        return in_pieces(lambda x: self._compiled[which](self.variables, x), inputs, batch_size)
 
     def _head(self) -> Any:
         size = len(self.variables["params"]["head"]["out"]["bias"])
@@ -120,8 +151,10 @@ class Pretrained:
         heads: str | Mapping[str, Any] | None = None,
         inputs: Any = None,
         resize: Sequence[tuple[str, Any]] = (),
+        method: Any = None,
+        augment: Mapping[str, Any] | None = None,
     ) -> Adapted:
-        """A model on `tasks` over this encoder with its weights, to be given to `fit`.
+        """A model on `tasks` over this encoder with its weights, to be given to `fit` or `fine_tune`.
 
         Args:
           tasks: the new tasks.
@@ -132,18 +165,24 @@ class Pretrained:
             ``mtl.Task(..., head=pretrained.head)``, if that is more than one layer. Others' heads are new.
           inputs: a data set, or inputs, where they are of another shape than `example`.
           resize: as `load_parameters` takes it, such as ((".*/position", "positions"),) for images of another size.
+          method: a fine-tuning method (`transfer.methods`) or its text, such as "lora(rank=8)"; None: everything trains
+            that `freeze` does not name.
+          augment: how images of bytes change at random while training, as `encoders.augmented` takes it, such as
+            {"flip": True, "zoom": (0.5, 1.0)}. Bytes are scaled on the device, as those that the model was trained on.
 
         Raises:
           DoesNotFit: if the architecture's encoder has other shapes, on these inputs, than the weights.
-          ValueError: if no place for the encoder is found in it, or a head does not fit its task.
+          ValueError: if no place for the encoder is found in it, or a head does not fit its task; for a method that
+            holds on to a run's tasks, or finds nothing to act on.
         """
+        how = prepared(None, method, None)
         tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
-        model = build(sharing, self.encoder, tasks)
         if inputs is None:
-            dtype = np.int32 if len(self.example) == 1 else np.float32
+            dtype = np.int32 if len(self.example) == 1 else np.float32 if augment is None else np.uint8
             example = Batch(np.ones((2, *self.example), dtype), {}, {})
         else:
             example = small_batch(inputs.train) if isinstance(inputs, Dataset) else Batch(read_inputs(inputs), {}, {})
+        model = build(sharing, self.reading(example.inputs, augment), tasks)
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), Batch(example.inputs, {}, {})))
         leaves = of_variables(shapes, "the model")
         source = of_arrays(self.source, of_variables(self.variables, self.source))
@@ -152,8 +191,8 @@ class Pretrained:
                  *encoder_rules(leaves, source.shapes, sharing)]  # fmt: skip
         plan = make_plan(leaves, source, rules, resize=resize)
         values = split_by_kind(dict(read(plan, source, leaves)), shapes)
-        partition.trainable_paths(shapes["params"], freeze)
-        return Adapted(model, values, freeze, plan.report, 0, (), f"pretrained {self.encoder.spec}")
+        plain = Adapted(model, values, freeze, plan.report, 0, (), f"pretrained {model.encoder.spec}")
+        return apply(plain, *how, Batch(example.inputs, {}, {}))
 
 
 def build(text: str, encoder: Encoder, tasks: Sequence[Task]) -> Any:

@@ -20,11 +20,12 @@ from mtl_jax.kinds import one_class_a_row
 from mtl_jax.model import spread
 from mtl_jax.predictions import prediction
 from mtl_jax.training.chunks import in_pieces
-from mtl_jax.training.loading import load_run
 from mtl_jax.training.run import Run
+from mtl_jax.transfer.pretrained import Pretrained
+from mtl_jax.transfer.trunks import open_trunk
 
-KINDS = ("a run, the folder of one, (encoder, {'params': {stage: ...}, 'state': {...}}), or a function from inputs "
-         "to features [N, D]")  # fmt: skip
+KINDS = ("a run, what from_pretrained returned, the folder or file of either, (encoder, {'params': {stage: ...}, "
+         "'state': {...}}), or a function from inputs to features [N, D]")  # fmt: skip
 
 
 class Seen(NamedTuple):
@@ -66,7 +67,9 @@ def read_candidates(given: Any) -> dict[str, Any]:
 def read_candidate(name: str, given: Any) -> Any:
     """A candidate, its run loaded where it is a folder."""
     if isinstance(given, str | pathlib.Path):
-        given = load_run(given)
+        given = open_trunk(given)
+    if isinstance(given, Pretrained):
+        return given
     if isinstance(given, Run):
         if given.members:
             raise ValueError(f"candidate {name!r} has {given.members} members; give one of them, run.member(i)")
@@ -97,6 +100,7 @@ def see(name: str, candidate: Any, inputs: Any, batch_size: int = 256) -> Seen:
     try:
         features, probabilities = (
             of_run(candidate, inputs, batch_size) if isinstance(candidate, Run)
+            else of_pretrained(candidate, inputs, batch_size) if isinstance(candidate, Pretrained)
             else of_encoder(candidate[0], candidate[1], inputs, batch_size) if isinstance(candidate, tuple)
             else of_function(candidate, inputs)
         )  # fmt: skip
@@ -115,6 +119,13 @@ def see(name: str, candidate: Any, inputs: Any, batch_size: int = 256) -> Seen:
 def of_function(function: Callable, inputs: Any) -> tuple[dict, dict]:
     """Features of a function of one's own."""
     return {"": np.asarray(function(inputs))}, {}
+
+
+def of_pretrained(pretrained: Pretrained, inputs: Any, batch_size: int) -> tuple[dict, dict]:
+    """Features of a pretrained model's encoder, and what the head that it came with says of classes."""
+    features, outputs = pretrained.features_and_outputs(inputs, batch_size)
+    said = {} if outputs is None else {"head": np.asarray(jax.nn.softmax(outputs))}
+    return {"": np.asarray(as_vectors(jnp.asarray(features)))}, said
 
 
 def of_encoder(encoder: Encoder, variables: Any, inputs: Any, batch_size: int) -> tuple[dict, dict]:

@@ -16,6 +16,7 @@ from mtl_jax.training.run import Run
 from mtl_jax.training.selection import readable_score, yardstick
 from mtl_jax.training.start import Adapted
 from mtl_jax.transfer.adapt import adapt
+from mtl_jax.transfer.pretrained import Pretrained
 from mtl_jax.transfer.ranking.result import Ranking
 
 
@@ -75,7 +76,7 @@ def recommend(
                          "where it is made")  # fmt: skip
     order = ranking.order()[:top]
     for name in order:
-        if not isinstance(ranking.candidates[name], Run | tuple):
+        if not isinstance(ranking.candidates[name], Run | Pretrained | tuple):
             raise ValueError(f"candidate {name!r} is a function, whose parameters cannot be fine-tuned; give a run or "
                              "(encoder, variables)")  # fmt: skip
     by, _ = yardstick(data.tasks, data.train, data.val)
@@ -96,6 +97,8 @@ def start_from(candidate: Any, data: Dataset, freeze: Any, load: Any) -> Adapted
     """A model on the target's tasks with the candidate's trunk."""
     if isinstance(candidate, Run):
         return adapt(candidate, data.tasks, freeze=freeze, load=load)
+    if isinstance(candidate, Pretrained):
+        return candidate.adapt(data.tasks, freeze=freeze, inputs=data)
     encoder, variables = candidate
     given = {
         kind: {f"shared/encoder/{p}": np.asarray(x) for p, x in partition.flatten(variables.get(kind, {})).items()}
