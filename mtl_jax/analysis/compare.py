@@ -6,17 +6,13 @@ it was.
 """
 
 import dataclasses
-import hashlib
-import inspect
 import pathlib
-import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mtl_jax import encoders, files, parts, paths
+from mtl_jax import encoders, parts, paths
 from mtl_jax.analysis.rows import Row, read_rows, sharing_key
 from mtl_jax.balancing import Balancer
 from mtl_jax.balancing.vmapped import shape
@@ -32,6 +28,7 @@ from mtl_jax.training.arguments import check_data
 from mtl_jax.training.constants import constant_results, untold
 from mtl_jax.training.fit import fit
 from mtl_jax.training.objects import GIVEN, text_of
+from mtl_jax.training.result_folders import NOT_IN_RESULTS, ResultFolders, described
 
 BASELINE = "single-task"
 STATIC = "best static weights"
@@ -157,16 +154,21 @@ def compare(
         row.model(encoder, data.tasks)
     rests_on = {k: v for k, v in arguments.items() if k not in SET_HERE + NOT_IN_RESULTS}
     text = text_of(encoder, encoders.build)
-    place = _Place(
+    place = ResultFolders(
         workdir,
-        {"data": data.spec or data.name, "encoder": text, "seeds": list(seeds), **_described(arguments)},
+        {"data": data.spec or data.name, "encoder": text, "seeds": list(seeds), **described(arguments, SET_HERE)},
         identity.describe(data, data.tasks, {"encoder": text or encoder, **rests_on}),
+        RESULT,
     )
     found = Comparison(data.tasks, constant=constant_results(data.tasks, data.train, data.test))
     found.untested = {t.name: f"{why} in test" for t in data.tasks if (why := untold(t, data.test))}
     by, found.without_say = selection.yardstick(data.tasks, data.train, data.val)
     with lock.held(place.workdir):
-        results = {name: known for name, row in (named | grid).items() if (known := place.known(name, row))}
+        results = {
+            name: known
+            for name, row in (named | grid).items()
+            if (known := place.known(name, row.texts(), row.objects()))
+        }
         missing = {name: how for name, how in (named | grid).items() if name not in results}
         for group in groups(missing, len(data.tasks), side_by_side) or [{}]:
             if group:
@@ -207,65 +209,12 @@ def static_weights(num_tasks: int, count: int) -> list[tuple[float, ...]]:
     return [tuple(round(float(w), 4) for w in row) for row in draws]
 
 
-class _Place:
-    """Where results go: a directory per method, and one for the run of each program while it trains."""
-
-    def __init__(self, workdir: str | pathlib.Path | None, config: dict[str, Any], rests_on: dict[str, Any]):
-        self.workdir = None if workdir is None else paths.local_folder(workdir, "workdir")
-        self.config, self.rests_on = config, rests_on
-
-    def known(self, name: str, row: Row) -> dict[str, Any] | None:
-        """A method's result, if it is there and of as many steps; an error if it rests on anything else."""
-        if self.workdir is None:
-            return None
-        directory = self.workdir / "methods" / file_name(name)
-        config, path = self.of(row), directory / "config.json"
-        if not path.exists():
-            return None
-        for text in identity.check(directory, self.identity(row), config, own_config=True, named={}):
-            warnings.warn(text, UserWarning, stacklevel=3)
-        steps = [c.get("num_steps", STEPS) for c in (files.read_object(path, {}), config)]
-        if steps[0] > steps[1]:
-            identity.refuse(directory, [f"num_steps: {steps[0]} -> {steps[1]}"])
-        result = directory / "result.json"
-        return files.read_object(result, RESULT) if steps[0] == steps[1] and result.exists() else None
-
-    def keep(self, name: str, row: Row, result: dict[str, Any]) -> None:
-        """Writes a method's result."""
-        if self.workdir is not None:
-            directory = self.workdir / "methods" / file_name(name)
-            files.write_json(directory / "result.json", result)
-            files.write_json(directory / identity.FILE, self.identity(row))
-            files.write_json(directory / "config.json", self.of(row))
-
-    def program(self, names: Sequence[str]) -> pathlib.Path | None:
-        """Where the run of several methods goes."""
-        return None if self.workdir is None else self.workdir / "programs" / file_name(" and ".join(names))
-
-    def of(self, row: Row) -> dict[str, Any]:
-        """What identifies a result, as far as text can."""
-        return {**self.config, **{k: GIVEN if text is None else text for k, text in row.texts().items()}}
-
-    def identity(self, row: Row) -> dict[str, Any]:
-        """All that a result rests on."""
-        return identity.with_objects(self.rests_on, row.objects())
-
-
-def _described(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit`, or the config they came from, as JSON has them."""
-    return {
-        k: v if parts.is_literal(v) else GIVEN
-        for k, v in (arguments.get("config") or arguments).items()
-        if k not in SET_HERE
-    }
-
-
 def _measure(
     encoder: Encoder,
     data: Dataset,
     group: Mapping[str, Row],
     seeds: Sequence[int],
-    place: _Place,
+    place: ResultFolders,
     say: np.ndarray,
     arguments: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
@@ -273,8 +222,9 @@ def _measure(
     rows = list(group.values())
     texts = [row.texts()["balancer"] or GIVEN for row in rows]
     given = {k: v for k, v in arguments.items() if k not in ("config", "fallback")}
+    config = {**place.of(rows[0].texts()), "balancer": texts}
     run = fit(rows[0].model(encoder, data.tasks), data, balancer=[row.balancer for row in rows], seed=tuple(seeds),
-              workdir=place.program(list(group)), config={**place.of(rows[0]), "balancer": texts}, **given)  # fmt: skip
+              workdir=place.program(list(group)), config=config, **given)  # fmt: skip
     test, scores = run.evaluate(data.test), selection.readable_score(run.best.scores, say)
     milliseconds = step_milliseconds(run.history) / len(texts) / len(seeds)
     results = {}
@@ -286,20 +236,12 @@ def _measure(
             "milliseconds": milliseconds,
             "seconds": run.seconds / len(group),
         }
-        place.keep(name, row, results[name])
+        place.keep(name, row.texts(), row.objects(), results[name])
     return results
 
 
 # Fields of a config that the comparison sets itself, or that do not change the result.
 SET_HERE = ("balancer", "sharing", "encoder", "seed", "data", "mesh", "fallback", "beside_trees")
-NOT_IN_RESULTS = ("config", "workdir", "progress", "nonfinite", "log_every", "writers")  # arguments of `fit`
-STEPS = inspect.signature(fit).parameters["num_steps"].default
-
-
-def file_name(name: str) -> str:
-    """A directory's name for a method, or several: readable, and of its own."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")
-    return plain if plain == name else f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def step_milliseconds(history: Sequence[dict[str, Any]]) -> float:

@@ -10,6 +10,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import balancing, parallel
 from mtl_jax.analysis import compare as room
+from mtl_jax.training.result_folders import file_name
 from tests import tiny
 
 SHORT = {"num_steps": 40, "batch_size": 16, "steps_per_dispatch": 10, "eval_every": 20, "log_every": 10}
@@ -54,7 +55,7 @@ def test_a_row_is_what_fit_finds(found):
 
 def test_static_weights_are_chosen_on_validation(found, workdir):
     tried = [json.loads((workdir / "methods" / name / "result.json").read_text())
-             for name in map(room.file_name, ("static 0", "static 1"))]  # fmt: skip
+             for name in map(file_name, ("static 0", "static 1"))]  # fmt: skip
     best = int(np.argmax([np.mean(t["validation"]) for t in tried]))
     assert found.test["best static weights"] == tried[best]["test"]
     weights = room.static_weights(3, 2)[best]
