@@ -2,9 +2,15 @@
 
     python -m experiments.transfer --config=experiments/configs/transfer_digits.py --source=runs/a --workdir=runs/b
     python -m experiments.transfer --config=... --source=weights.safetensors --method="lora(rank=8)" --workdir=runs/c
+    python -m experiments.transfer --config=... --source=runs/a --method=probe --method=lora --method=full \
+        --shots=1,5,25,all [--seeds=3] [--rates=0.3,1,3] [--plot] --workdir=runs/d
 
 SOURCE is the folder of a run, or a folder or file that `mtl.transfer.from_pretrained` reads. Without a method, the
 config's `freeze` says what trains.
+
+With --shots, did it pay? Every method (or --method=all) and the same model from scratch are trained for the config's
+steps on so many labels of each class, with every seed; the tables and the verdict are printed, and with every number
+behind them they go to WORKDIR/evaluation.json. The same command again goes on where it was interrupted.
 """
 
 import pathlib
@@ -17,7 +23,13 @@ from experiments import launch, train
 flags.adopt_module_key_flags(launch)
 flags.adopt_module_key_flags(train)
 SOURCE = flags.DEFINE_string("source", None, "The run, saved run or pretrained model that parameters come from.")
-METHOD = flags.DEFINE_string("method", None, "A fine-tuning method, in place of config.method; 'lora(rank=8)'.")
+METHOD = flags.DEFINE_multi_string(
+    "method", [], "A fine-tuning method, in place of config.method; several with --shots."
+)
+SHOTS = flags.DEFINE_list("shots", [], "Labels of each class to evaluate with, and 'all'; without it, one training.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "With --shots: trainings of each method.", lower_bound=1)
+RATES = flags.DEFINE_list("rates", ["1"], "With --shots: factors on learning rates, of which validation chooses one.")
+PLOT = flags.DEFINE_bool("plot", False, "With --shots: also write evaluation.png.")
 EXTRA = ("load", "num_labels", "method", "heads")  # config fields beyond those of training
 
 
@@ -26,9 +38,11 @@ def resolved() -> dict[str, Any]:
     from experiments import assemble
 
     config = train.CONFIG.value
-    if METHOD.value is not None:
+    if METHOD.value and not SHOTS.value:
+        if len(METHOD.value) > 1:
+            raise ValueError("--method is given several times; --shots=1,5,all compares methods")
         with config.unlocked():
-            config.method = METHOD.value
+            config.method = METHOD.value[0]
     return {**assemble.resolve(config, EXTRA), "source": SOURCE.value}
 
 
@@ -61,6 +75,8 @@ def main() -> int:
         data = data.take(config["num_labels"])
     staged = [f for f in (workdir / "run", workdir / "stage_1") if (f / "data.json").exists()]
     where = staged[0] if config.get("method") and staged else workdir
+    if SHOTS.value:
+        return judge(config, data, workdir)
     if train.finished(workdir, assemble.written(config), data, where):
         return 0
     new = adapted(config, data, trunks.open_trunk(SOURCE.value))
@@ -73,6 +89,65 @@ def main() -> int:
         print(in_words(new.method, config))
         run = mtl.transfer.fine_tune(new, data, **how)
     return train.report(run, data, workdir, config)
+
+
+def judge(config: dict[str, Any], data: Any, workdir: pathlib.Path) -> int:
+    """Evaluates methods beside training from scratch; see `mtl.transfer.evaluate`."""
+    import mtl_jax as mtl
+    from experiments import assemble
+    from mtl_jax import files
+    from mtl_jax.training.description import environment
+    from mtl_jax.transfer import trunks
+
+    if config["freeze"] or config.get("method"):
+        field = "freeze" if config["freeze"] else "method"
+        raise ValueError(f"config field {field!r}: with --shots, --method says what is compared; leave the field empty")
+    source = trunks.open_trunk(SOURCE.value)
+    methods: Any = METHOD.value or ("probe", "lora", "full")
+    own, old = {k: config[k] for k in ("load", "heads") if config.get(k)}, None
+    if isinstance(source, mtl.Run) and source.data is None:
+        print("what old tasks lose is not measured: the source was trained on data that no name loads again")
+    elif isinstance(source, mtl.Run):
+        old = mtl.data.load(source.data, data_dir=config["data_dir"])
+    elif config.get("sharing"):
+        own["sharing"] = config["sharing"]
+    given = assemble.arguments_of_fit(config, None)
+    set_here = ("optimizer", "seed", "freeze", "learning_rate_factors", "workdir", "num_steps")
+    found = mtl.transfer.evaluate(
+        source, data, "all" if "all" in methods else methods,
+        shots=[s if s == "all" else whole(s) for s in SHOTS.value], seeds=tuple(range(SEEDS.value)),
+        num_steps=config["num_steps"], old=old, rates=tuple(number(r) for r in RATES.value), adapt=own, workdir=workdir,
+        scratch_rate=config["learning_rate"] or assemble.RATE, report_progress=said,
+        **{k: v for k, v in given.items() if k not in set_here},
+    )  # fmt: skip
+    print(found.table())
+    content = {**found.content(), "config": assemble.written(config), "environment": environment()}
+    files.write_json(workdir / "evaluation.json", content)
+    if PLOT.value:
+        found.plot(workdir / "evaluation.png")
+    print(workdir / "evaluation.json")
+    return 0
+
+
+def said(found: Any) -> None:
+    """Says what has been trained."""
+    done = sum(len(runs) for by in found.trainings.values() for runs in by.values())
+    print(f"{done}: {found.latest}", flush=True)
+
+
+def whole(text: str) -> int:
+    """A number of --shots."""
+    if not text.isdigit():
+        raise ValueError(f"--shots={','.join(SHOTS.value)} must be whole numbers with commas between, or 'all'")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A number of --rates."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--rates={','.join(RATES.value)} must be numbers with commas between") from error
 
 
 def in_words(method: Any, config: dict[str, Any]) -> str:

@@ -148,7 +148,11 @@ def _by_device(rows: np.ndarray, devices: int) -> np.ndarray:
 
 
 def compile_once(dispatch: Any, *args: Any) -> tuple[Callable, dict[str, float]]:
-    """The compiled dispatch, and what XLA says of it: compile seconds, and peak bytes of one dispatch."""
+    """The compiled dispatch, and what XLA says of it: compile seconds, peak bytes of one dispatch, and FLOPs of a step.
+
+    XLA counts what is in a loop once: a dispatch is a loop over steps, so that its count is a step's; loops inside a
+    step, such as an RNN's over time, are counted once, too.
+    """
     if not hasattr(dispatch, "lower"):  # pmap compiles at its first call
         return dispatch, {}
     began = time.perf_counter()
@@ -158,4 +162,6 @@ def compile_once(dispatch: Any, *args: Any) -> tuple[Callable, dict[str, float]]
     if memory is not None:
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         cost["peak_bytes"] = float(held + memory.temp_size_in_bytes)
+    if flops := (compiled.cost_analysis() or {}).get("flops"):
+        cost["step_flops"] = float(flops)
     return compiled, cost
