@@ -1,10 +1,14 @@
 """Images as a pretrained model was trained to read them."""
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from mtl_jax import partition
+from mtl_jax.inputs import Place
 
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CAFFE = (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)
@@ -75,3 +79,22 @@ class Images(NamedTuple):
         image = image if by == 1 else image.resize(size, how)
         left, top = round((image.size[0] - wide) / 2), round((image.size[1] - high) / 2)
         return np.asarray(image.crop((left, top, left + wide, top + high)))
+
+
+class Pixels(NamedTuple):
+    """`Encoder.check` of a pretrained model of images: no bytes, which it was not trained to read as they are.
+
+    Attributes:
+      own: the check of its encoder.
+    """
+
+    own: Callable[[Any, Place], None]
+
+    def __call__(self, inputs: Any, where: Place) -> None:
+        for path, leaf in partition.flatten(inputs).items():
+            if (kind := np.asarray(leaf).dtype).kind in "iub":
+                raise ValueError(
+                    f"{where(path)} are {kind}, and the pretrained model reads pixels that are standardised as in its "
+                    "training: its `prepare` makes them of images, its `augmented` a model that reads bytes"
+                )
+        self.own(inputs, where)
