@@ -18,7 +18,7 @@ flags.adopt_module_key_flags(launch)
 flags.adopt_module_key_flags(train)
 SOURCE = flags.DEFINE_string("source", None, "The run, saved run or pretrained model that parameters come from.")
 METHOD = flags.DEFINE_string("method", None, "A fine-tuning method, in place of config.method; 'lora(rank=8)'.")
-EXTRA = ("load", "num_labels", "method", "heads")  # config fields beyond those of training
+EXTRA = ("load", "num_labels", "method", "heads", "augment")  # config fields beyond those of training
 
 
 def resolved() -> dict[str, Any]:
@@ -38,14 +38,15 @@ def adapted(config: dict[str, Any], data: Any, source: Any) -> Any:
     from experiments import assemble
     from mtl_jax.transfer import trunks
 
-    own = {"freeze": tuple(config["freeze"]) or None, "method": config.get("method") or None}
+    own = {"freeze": tuple(config["freeze"]) or None, "method": config.get("method") or None,
+           **{k: config[k] for k in ("heads", "augment") if config.get(k)}}  # fmt: skip
     if isinstance(source, mtl.Run):
         model = assemble.model_of(config, data) if config["encoder"] and config["sharing"] else None
         load = tuple(config.get("load") or (("shared/.*", True),))
         return trunks.adapted(source, data, load=load, model=model, **own)
     if config["encoder"]:
         raise ValueError(f"config field 'encoder': {SOURCE.value} has its own; leave the field empty, ''")
-    own |= {k: config[k] for k in ("heads", "sharing") if config.get(k)}
+    own |= {"sharing": config["sharing"]} if config["sharing"] else {}
     return trunks.adapted(source, data, load=config.get("load") or None, **own)
 
 

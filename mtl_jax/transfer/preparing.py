@@ -82,7 +82,7 @@ class Images(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """`Encoder.check` of a pretrained model of images: no bytes, which it was not trained to read as they are.
+    """`Encoder.check` of a pretrained model of images: no bytes, where nothing scales them.
 
     Attributes:
       own: the check of its encoder.
@@ -94,7 +94,7 @@ class Pixels(NamedTuple):
         for path, leaf in partition.flatten(inputs).items():
             if (kind := np.asarray(leaf).dtype).kind in "iub":
                 raise ValueError(
-                    f"{where(path)} are {kind}, and the pretrained model reads pixels that are standardised as in its "
-                    "training: its `prepare` makes them of images, its `augmented` a model that reads bytes"
+                    f"{where(path)} are {kind}, and the pretrained model was made for pixels that are standardised: "
+                    "`adapt(tasks, inputs=data)` makes one that reads bytes, `prepare(images)` makes numbers of them"
                 )
         self.own(inputs, where)

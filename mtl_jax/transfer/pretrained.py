@@ -30,8 +30,6 @@ from mtl_jax.transfer.placing import encoder_rules, head_rules
 from mtl_jax.transfer.preparing import Images, Pixels
 from mtl_jax.transfer.sources import of_arrays, of_variables, open_source, split_by_kind
 
-AUGMENTS = ("flip", "shift", "zoom", "size", "colour")
-
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -77,30 +75,6 @@ class Pretrained:
         if self.prepared is None:
             raise ValueError(f"{self.source} came without a tokenizer; give token ids")
         return self.prepared.prepare(given, **how)
-
-    def augmented(self, **how: Any) -> "Pretrained":
-        """The same model, which reads images of bytes, and changes them at random while it trains.
-
-        They are standardised on the device, as it was trained to read them; `prepare` gives numbers in 0..1 then.
-
-        Args:
-          **how: flip, shift, zoom, size and colour of `encoders.augmented`.
-
-        Raises:
-          ValueError: for a model of texts, one that reads blue, green, red, and what `encoders.augmented` refuses.
-        """
-        if not isinstance(self.prepared, Images):
-            raise ValueError(f"{self.source} reads texts; augmented is for models of images")
-        if self.prepared.bgr:
-            raise ValueError(f"{self.source} reads blue, green, red, and bytes are red, green, blue; use `prepare`")
-        mean, std = (tuple(round(x / 255, 9) for x in xs) for xs in (self.prepared.mean, self.prepared.std))
-        for key in how:
-            if key not in AUGMENTS:
-                raise parts.unknown("argument of augmented", key, AUGMENTS)
-        encoder = encoders.augmented(self.encoder, **how, mean=mean, std=std)
-        prepared = self.prepared._replace(mean=(0.0,) * len(mean), std=(255.0,) * len(std))
-        example = (*(encoder.prepare.size or self.example[:2]), *self.example[2:])
-        return dataclasses.replace(self, encoder=encoder, prepared=prepared, example=example, _compiled={})
 
     def features(self, inputs: Any, batch_size: int = 64) -> np.ndarray:
         """What the encoder makes of inputs: [N, width], or as its pool leaves them; images of bytes are scaled first.

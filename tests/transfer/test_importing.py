@@ -153,31 +153,13 @@ def test_images_of_another_size_need_resized_positions(vit):
     assert adapted.report["reshaped"] == ["shared/encoder/stage_0/position"]
 
 
-def test_a_model_of_images_reads_bytes_where_it_is_augmented(vit):
-    """They become what `prepare` makes; while it trains, every second image is turned. Elsewhere bytes are refused."""
+def test_bytes_are_refused_where_nothing_scales_them(vit):
+    """A model that was made without its data reads what `prepare` gives, and takes no bytes for that."""
     x = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-    turning, still = vit.augmented(flip=True), vit.augmented()
-    wanted = vit.features(vit.prepare(x))
-    np.testing.assert_allclose(turning.features(x), wanted, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(turning.features(turning.prepare(list(x))), wanted, rtol=1e-4, atol=1e-5)
-    adapted, inputs = turning.adapt(INSECT), mtl.Batch(jnp.asarray(x), {}, {})
-    variables = adapted.model.init(jax.random.key(0), inputs)
-    variables = {k: partition.unflatten(adapted.variables[k], variables[k]) for k in variables}
-    seen = adapted.model.encode(variables, inputs, train=True, rng=jax.random.key(1))[0]
-    same = np.isclose(np.asarray(seen["insect"] if isinstance(seen, dict) else seen), wanted, atol=1e-4).all(1)
-    assert 0 < same.sum() < len(same)
-    assert turning.encoder.prepare.draws and not still.encoder.prepare.draws
-    assert mtl.encoders.build(turning.encoder.spec).prepare == turning.encoder.prepare
-    cut = vit.augmented(size=12).encoder.prepare
-    assert cut.size == (12, 12) and cut.draws
     data = mtl.data.from_arrays(x, {"insect": ["bee", "ant"] * 4}, kinds={"insect": INSECT}, val=0, test=0)
-    for read in (lambda: vit.features(x), lambda: mtl.fit(vit.adapt(INSECT), data, num_steps=1)):
-        with pytest.raises(
-            ValueError, match=r"inputs.* are uint8, and the pretrained model reads pixels that are stand"
-        ):
-            read()
-    with pytest.raises(ValueError, match=r"unknown argument of augmented 'mean'; .flip, shift, zoom, size, colour"):
-        vit.augmented(mean=0.5)
+    with pytest.raises(ValueError, match=r"inputs of train are uint8, and the pretrained model was made for pixels"):
+        mtl.fit(vit.adapt(INSECT), data, num_steps=1)
+    assert vit.adapt(INSECT, inputs=data).model.encoder.check(x, str) is None
 
 
 def test_another_model_is_refused(vit, tmp_path):
@@ -247,8 +229,6 @@ def test_texts_are_cut_into_wordpieces(bert):
         model.prepare(["a", 3])
     with pytest.raises(ValueError, match=r"length=10 must lie in 3..9"):
         model.prepare(["a"], length=10)
-    with pytest.raises(ValueError, match="reads texts; augmented is for models of images"):
-        model.augmented(flip=True)
     task = mtl.Task("kind", "classification", classes=("c", "a"), head=model.head)
     adapted = model.adapt(task, heads="kind")
     kernel = np.asarray(model.variables["params"]["head"]["out"]["kernel"])
