@@ -29,7 +29,7 @@ import numpy as np
 import optax
 
 import mtl_jax as mtl
-from mtl_jax import files
+from mtl_jax import files, partition
 from mtl_jax.data.trec import FILES, read_questions
 from mtl_jax.reporting.describe import table
 
