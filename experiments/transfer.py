@@ -30,7 +30,7 @@ SHOTS = flags.DEFINE_list("shots", [], "Labels of each class to evaluate with, a
 SEEDS = flags.DEFINE_integer("seeds", 3, "With --shots: trainings of each method.", lower_bound=1)
 RATES = flags.DEFINE_list("rates", ["1"], "With --shots: factors on learning rates, of which validation chooses one.")
 PLOT = flags.DEFINE_bool("plot", False, "With --shots: also write evaluation.png.")
-EXTRA = ("load", "num_labels", "method", "heads")  # config fields beyond those of training
+EXTRA = ("load", "num_labels", "method", "heads", "augment")  # config fields beyond those of training
 
 
 def resolved() -> dict[str, Any]:
@@ -52,14 +52,15 @@ def adapted(config: dict[str, Any], data: Any, source: Any) -> Any:
     from experiments import assemble
     from mtl_jax.transfer import trunks
 
-    own = {"freeze": tuple(config["freeze"]) or None, "method": config.get("method") or None}
+    own = {"freeze": tuple(config["freeze"]) or None, "method": config.get("method") or None,
+           **{k: config[k] for k in ("heads", "augment") if config.get(k)}}  # fmt: skip
     if isinstance(source, mtl.Run):
         model = assemble.model_of(config, data) if config["encoder"] and config["sharing"] else None
         load = tuple(config.get("load") or (("shared/.*", True),))
         return trunks.adapted(source, data, load=load, model=model, **own)
     if config["encoder"]:
         raise ValueError(f"config field 'encoder': {SOURCE.value} has its own; leave the field empty, ''")
-    own |= {k: config[k] for k in ("heads", "sharing") if config.get(k)}
+    own |= {"sharing": config["sharing"]} if config["sharing"] else {}
     return trunks.adapted(source, data, load=config.get("load") or None, **own)
 
 
@@ -104,7 +105,7 @@ def judge(config: dict[str, Any], data: Any, workdir: pathlib.Path) -> int:
         raise ValueError(f"config field {field!r}: with --shots, --method says what is compared; leave the field empty")
     source = trunks.open_trunk(SOURCE.value)
     methods: Any = METHOD.value or ("probe", "lora", "full")
-    own, old = {k: config[k] for k in ("load", "heads") if config.get(k)}, None
+    own, old = {k: config[k] for k in ("load", "heads", "augment") if config.get(k)}, None
     if isinstance(source, mtl.Run) and source.data is None:
         print("what old tasks lose is not measured: the source was trained on data that no name loads again")
     elif isinstance(source, mtl.Run):

@@ -20,6 +20,7 @@ from mtl_jax.data.sampling import Sampler, padded_batches
 from mtl_jax.data.school import school
 from mtl_jax.data.tables import from_csv, from_dataframe
 from mtl_jax.data.tox21 import tox21
+from mtl_jax.data.trec import trec
 from mtl_jax.data.ud_ewt import ud_ewt
 
 NAMES: dict[str, Any] = {
@@ -27,6 +28,7 @@ NAMES: dict[str, Any] = {
     "tox21": tox21,
     "atis": atis,
     "ud_ewt": ud_ewt,
+    "trec": trec,
     "fsdd": fsdd,
     "school": school,
     "computer_survey": computer_survey,
@@ -61,5 +63,5 @@ def load(text: str, data_dir: str | pathlib.Path | None = None, **arguments) -> 
 __all__ = [
     "NAMES", "Dataset", "Sampler", "atis", "chembl", "cifar10", "computer_survey", "from_arrays", "from_csv",
     "from_dataframe", "from_image_folder", "fsdd", "hymenoptera", "load", "multi_digits", "omniglot", "padded_batches",
-    "read_images", "school", "tox21", "ud_ewt",
+    "read_images", "school", "tox21", "trec", "ud_ewt",
 ]  # fmt: skip

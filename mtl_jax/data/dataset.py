@@ -12,6 +12,7 @@ from mtl_jax.batch import Batch, PerTask, aligned, labelled_elements, labels_of,
 from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
+from mtl_jax.data.tokenizing import Tokenizer
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import Task
@@ -29,7 +30,8 @@ class Dataset:
       train, val, test: NumPy batches of whole splits, which know their tasks (`named_split.Split`); val and test
         may be None.
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
-      vocabulary: for text, words and their ids (`text.Vocabulary`); its length is what an embedding needs. Else None.
+      vocabulary: for text, words and their ids (`text.Vocabulary`), or what cuts it into tokens
+        (`tokenizing.Tokenizer`); its length is what an embedding needs. Else None.
       rows: {split: row numbers in what was given} where the data set split it; {split: {task: row numbers}} where each
         task has inputs of its own.
       groups: {split: int [N], numbers of the groups} where the data set was split by group, such as by patient: rows of
@@ -45,7 +47,7 @@ class Dataset:
     test: Batch | None = None
     spec: str | None = None
     columns: Any = None
-    vocabulary: Vocabulary | None = None
+    vocabulary: Vocabulary | Tokenizer | None = None
     rows: Any = None
     groups: dict[str, np.ndarray] | None = None
 

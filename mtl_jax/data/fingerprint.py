@@ -8,15 +8,19 @@ import numpy as np
 from mtl_jax import partition
 from mtl_jax.batch import Batch, aligned
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.data.tokenizing import Tokenizer
 
 
 def fingerprint(data: Dataset) -> dict[str, dict[str, str]]:
     """{"train": {"inputs": "float32 (800, 5) 1f0c...", "labels of 'a'": ...}} of all splits.
 
     Two data sets have the same one if their rows, in their order, have the same bits in inputs, labels, masks and
-    weights. What a missing label holds does not count.
+    weights. What a missing label holds does not count. Where a tokenizer made the inputs, it must be the same too.
     """
-    return {name: of_split(split) for name in SPLITS if (split := getattr(data, name)) is not None}
+    found = {name: of_split(split) for name in SPLITS if (split := getattr(data, name)) is not None}
+    if isinstance(made := data.vocabulary, Tokenizer):
+        found["the tokenizer"] = {"tokens": f"{len(made)} ids {made.digest}"}
+    return found
 
 
 def differences(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[str]:

@@ -30,6 +30,11 @@ class Preparation(NamedTuple):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    @property
+    def draws(self) -> bool:
+        """Whether training sees other images than inference; cutting is at random, where images are larger."""
+        return bool(self.flip or self.shift or self.zoom is not None or self.size is not None or self.colour)
+
     def __call__(self, images: Any, key: Key[Array, ""] | None) -> Float[Array, "batch high wide channel"]:
         """Changed at random by `key`; without one, only cut at the centre, and standardised."""
         x = as_numbers(images)

@@ -37,7 +37,7 @@ def why_not(adapted: Adapted, variables: Any, trainable: frozenset[str], example
     method, model = adapted.method, adapted.model
     if adapted.members:
         return "every member has a trunk of its own"
-    if model.encoder is not None and model.encoder.prepare is not None:
+    if model.encoder is not None and getattr(model.encoder.prepare, "draws", model.encoder.prepare is not None):
         return "the encoder changes its inputs while it trains"
     if method is not None and (method.around is not None or method.penalty is not None):
         return f"{method.name} changes what a training step computes"
@@ -95,7 +95,7 @@ def with_features(model: MultiTaskModel, variables: Any, data: Dataset) -> Datas
         return split._replace(inputs=inputs)
 
     splits: dict[str, Any] = {k: of(getattr(data, k)) for k in SPLITS if k != "test"}
-    return dataclasses.replace(data, **splits, test=None, spec=None, columns=None, vocabulary=None)
+    return dataclasses.replace(data, **splits, test=None, spec=None, columns=None)
 
 
 def of_heads(model: MultiTaskModel, example: Batch) -> MultiTaskModel:

@@ -12,6 +12,7 @@ import numpy as np
 from mtl_jax import partition, parts, paths
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.fingerprint import fingerprint
 from mtl_jax.tasks import Task
 from mtl_jax.training import identity
 from mtl_jax.training.arguments import check_data, check_numbers
@@ -227,7 +228,7 @@ def heads_only(adapted: Adapted, data: Dataset, cache: bool | None, given: dict[
         warnings.filterwarnings("ignore", SCALE)
         run = fit(start, features, **{**given, "freeze": None})
     whole = {kind: {"shared": variables[kind]["shared"], "tasks": run.variables[kind]["tasks"]} for kind in variables}
-    whole_start = {"starts from": adapted.source,
+    whole_start = {"data": fingerprint(chosen), "starts from": adapted.source,
                    "shared start": identity.shared_start(adapted.variables.get("params", {}))}  # fmt: skip
     return dataclasses.replace(
         run, identity={**run.identity, **whole_start}, model=model, variables=whole, columns=chosen.columns,

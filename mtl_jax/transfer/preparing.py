@@ -1,18 +1,19 @@
-"""Images and texts as a pretrained model was trained to read them."""
+"""Images as a pretrained model was trained to read them."""
 
 import os
-import pathlib
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from mtl_jax import partition
+from mtl_jax.inputs import Place
+
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CAFFE = (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
-LIBRARY = "mtl_jax[{extra}] (pip install 'mtl_jax[{extra}]')"
+MISSING = "images are read with Pillow, which comes with mtl_jax[images] (pip install 'mtl_jax[images]')"
 
 
 class Images(NamedTuple):
@@ -51,9 +52,7 @@ class Images(NamedTuple):
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError as error:
-            raise ImportError(
-                f"images are read with Pillow, which comes with {LIBRARY.format(extra='images')}"
-            ) from error
+            raise ImportError(MISSING) from error
         if isinstance(given, str | os.PathLike):
             try:
                 with Image.open(given) as file:
@@ -82,106 +81,20 @@ class Images(NamedTuple):
         return np.asarray(image.crop((left, top, left + wide, top + high)))
 
 
-class Texts(NamedTuple):
-    """How texts become token ids, with the tokenizer of a pretrained folder.
+class Pixels(NamedTuple):
+    """`Encoder.check` of a pretrained model of images: no bytes, where nothing scales them.
 
     Attributes:
-      tokenizer: of the package `tokenizers`.
-      length: tokens that the model reads at most.
-      padding: the id that fills up shorter texts.
-      types: how many kinds of segments the model tells apart.
+      own: the check of its encoder.
     """
 
-    tokenizer: Any
-    length: int
-    padding: int
-    types: int
+    own: Callable[[Any, Place], None]
 
-    def prepare(self, texts: Sequence[Any], length: int | None = None) -> dict[str, np.ndarray]:
-        """{"tokens": int32 [N, T], "mask": bool [N, T]} of texts, or with "types" of pairs of texts.
-
-        Args:
-          texts: texts, or pairs of texts.
-          length: T; None for the longest text's, at most `self.length`. A warning says how many texts are cut.
-
-        Raises:
-          ValueError: for what is no text.
-        """
-        texts = list(texts) if not isinstance(texts, str) else [texts]
-        pairs = [isinstance(t, tuple | list) for t in texts]
-        for i, text in enumerate(texts):
-            pieces = text if pairs[i] else (text,)
-            if pairs[i] != pairs[0] or len(pieces) != (2 if pairs[i] else 1) or not all(
-                isinstance(t, str) for t in pieces
-            ):  # fmt: skip
-                raise ValueError(f"text {i} is {text!r}; all must be texts, or all pairs of texts")
-        if not texts:
-            raise ValueError("there are no texts to prepare")
-        if length is not None and not 2 < length <= self.length:
-            raise ValueError(f"length={length!r} must lie in 3..{self.length}, the tokens that the model reads at most")
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
-        whole = [len(e.ids) for e in self.tokenizer.encode_batch([tuple(t) if pairs[0] else t for t in texts])]
-        most = self.length if length is None else length
-        if cut := sum(n > most for n in whole):
-            warnings.warn(f"{cut} of {len(texts)} texts are longer than {most} tokens, and are cut (the longest has "
-                          f"{max(whole)})", UserWarning, stacklevel=2)  # fmt: skip
-        self.tokenizer.enable_truncation(most)
-        found = self.tokenizer.encode_batch([tuple(t) if pairs[0] else t for t in texts])
-        steps = length or max(len(e.ids) for e in found)
-        tokens = np.full((len(texts), steps), self.padding, np.int32)
-        kinds = np.zeros((len(texts), steps), np.int32)
-        mask = np.zeros((len(texts), steps), bool)
-        for i, each in enumerate(found):
-            tokens[i, : len(each.ids)], mask[i, : len(each.ids)] = each.ids, True
-            kinds[i, : len(each.ids)] = each.type_ids
-        return {"tokens": tokens, "mask": mask, **({"types": kinds} if pairs[0] and self.types > 1 else {})}
-
-
-def read_texts(folder: pathlib.Path, length: int, padding: int, types: int, vocabulary: int) -> Texts:
-    """The tokenizer of a folder: its tokenizer.json, or the WordPieces of its vocab.txt.
-
-    Raises:
-      FileNotFoundError: if it has neither.
-      ValueError: if its vocabulary is larger than the model's.
-    """
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ImportError(f"texts are cut into tokens by tokenizers, in {LIBRARY.format(extra='text')}"
-                          ) from error  # fmt: skip
-    from mtl_jax import files
-
-    said = folder / "tokenizer_config.json"
-    settings = files.read_object(said, {}) if said.exists() else {}
-    if (folder / "tokenizer.json").exists():
-        path = folder / "tokenizer.json"
-        try:
-            made = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # what the package raises has no type of its own
-            raise ValueError(f"{path} is damaged, or no tokenizer: {error}") from error
-    elif (folder / "vocab.txt").exists():
-        made = word_pieces(folder / "vocab.txt", bool(settings.get("do_lower_case", True)))
-    else:
-        raise FileNotFoundError(f"{folder} holds neither tokenizer.json nor vocab.txt")
-    if made.get_vocab_size() > vocabulary:
-        raise ValueError(f"{folder}: the tokenizer has {made.get_vocab_size():,} tokens, and the model {vocabulary:,}")
-    return Texts(made, length, padding, types)
-
-
-def word_pieces(path: pathlib.Path, lowercase: bool) -> Any:
-    """BERT's tokenizer from its list of WordPieces, one a line (Devlin et al., NAACL 2019, arXiv:1810.04805)."""
-    import tokenizers
-
-    lines = path.read_text(encoding="utf-8").splitlines()
-    vocabulary = {piece: i for i, piece in enumerate(lines)}
-    lost = [t for t in ("[UNK]", "[CLS]", "[SEP]") if t not in vocabulary]
-    if lost or len(vocabulary) < len(lines):
-        raise ValueError(f"{path} is no list of WordPieces: " + (f"it has no {lost[0]}" if lost else "a line is twice"))
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
-    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lowercase)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    made.post_processor = tokenizers.processors.BertProcessing(
-        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
-    )
-    return made
+    def __call__(self, inputs: Any, where: Place) -> None:
+        for path, leaf in partition.flatten(inputs).items():
+            if (kind := np.asarray(leaf).dtype).kind in "iub":
+                raise ValueError(
+                    f"{where(path)} are {kind}, and the pretrained model was made for pixels that are standardised: "
+                    "`adapt(tasks, inputs=data)` makes one that reads bytes, `prepare(images)` makes numbers of them"
+                )
+        self.own(inputs, where)

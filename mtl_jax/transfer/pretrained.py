@@ -13,6 +13,7 @@ import numpy as np
 from mtl_jax import encoders, heads, partition, parts, sharing
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.data.tokenizing import Texts
 from mtl_jax.encoders import base
 from mtl_jax.encoders.base import Encoder, check_inputs
 from mtl_jax.inputs import place, read_inputs
@@ -26,7 +27,7 @@ from mtl_jax.transfer.importing.layouts import names_of
 from mtl_jax.transfer.load_report import LoadReport
 from mtl_jax.transfer.loading import make_plan, read
 from mtl_jax.transfer.placing import encoder_rules, head_rules
-from mtl_jax.transfer.preparing import Images, Texts
+from mtl_jax.transfer.preparing import Images, Pixels
 from mtl_jax.transfer.sources import of_arrays, of_variables, open_source, split_by_kind
 
 
@@ -225,6 +226,8 @@ def from_pretrained(
     called, _, own = parts.parse(found.encoder)
     text = parts.call(called, own if dtype is None else {**own, "dtype": dtype})
     encoder = encoders.build(text)
+    if isinstance(found.images, Images):
+        encoder = encoder._replace(check=Pixels(encoder.check))
     with_head = head and found.head is not None
     kept = [r for r in found.rules if with_head or not r[0].startswith("head/")]
     dropped = {n for r in found.rules if r not in kept for n in names_of(r)} - {n for r in kept for n in names_of(r)}

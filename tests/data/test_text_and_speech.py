@@ -137,6 +137,7 @@ def test_errors(tmp_path, monkeypatch):
         "atis": "atis/train/seq.in",
         "ud_ewt": "ud_english_ewt/en_ewt-ud-train.conllu.gz",
         "fsdd": "fsdd/recordings.zip",
+        "trec": "trec/train_5500.label",
     }.items():
         with pytest.raises(FileNotFoundError, match=f"needs DIR/{file}; give data_dir .*It comes from .*github.com"):
             mtl.data.load(name)

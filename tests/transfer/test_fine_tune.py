@@ -65,6 +65,7 @@ def test_what_does_not_train_keeps_its_bits_under_a_balancer(text):
 # --- features that stay ---------------------------------------------------------------------------------------------
 def test_features_computed_once_give_the_same_run():
     runs = [transfer.fine_tune(source(), new(), method="probe", cache=c, **SHORT) for c in (True, False)]
+    assert runs[0].identity["data"] == runs[1].identity["data"]  # the features are of these data
     assert runs[0].state is None and runs[1].state is not None  # the first one trained on features
     tiny.assert_close(runs[0].variables, runs[1].variables, rtol=1e-5, atol=1e-6)
     tiny.assert_same(runs[0].params["shared"], source().params["shared"])

@@ -153,6 +153,15 @@ def test_images_of_another_size_need_resized_positions(vit):
     assert adapted.report["reshaped"] == ["shared/encoder/stage_0/position"]
 
 
+def test_bytes_are_refused_where_nothing_scales_them(vit):
+    """A model that was made without its data reads what `prepare` gives, and takes no bytes for that."""
+    x = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    data = mtl.data.from_arrays(x, {"insect": ["bee", "ant"] * 4}, kinds={"insect": INSECT}, val=0, test=0)
+    with pytest.raises(ValueError, match=r"inputs of train are uint8, and the pretrained model was made for pixels"):
+        mtl.fit(vit.adapt(INSECT), data, num_steps=1)
+    assert vit.adapt(INSECT, inputs=data).model.encoder.check(x, str) is None
+
+
 def test_another_model_is_refused(vit, tmp_path):
     """An array too many, one too few, one of another shape, and names that nobody knows: nothing is loaded."""
     arrays = drawn.arrays(json.loads((FOREIGN / "timm_vit.json").read_text())["arrays"])

@@ -74,6 +74,16 @@ def test_images_that_change_are_not_computed_once(seen):
         transfer.fine_tune(seen, data, method="probe", num_steps=5, cache=True)
 
 
+def test_images_that_only_become_numbers_are_computed_once():
+    data = images(0, "a")
+    encoder = encoders.augmented("cnn(features=(4,))", mean=0.5, std=0.25)
+    still = mtl.fit(sharing.hard(encoder, data.tasks), data, num_steps=2)
+    new = images(1, "c")
+    found = [transfer.fine_tune(still, new, method="probe", num_steps=5, cache=c) for c in (True, False)]
+    x = new.test.inputs
+    np.testing.assert_allclose(*(r.predict(x)["c"] for r in found), rtol=1e-4)
+
+
 def test_old_and_new_features_are_of_one_image(seen):
     data = images(1, "c")
     adapted = transfer.adapt(seen, data.tasks, method="delta_features(weight=1.0)")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mtl_jax import files, paths
+from mtl_jax.data.tokenizing import Texts, read_texts
 from mtl_jax.transfer.importing.family import Found
-from mtl_jax.transfer.preparing import FILTERS, Images, Texts, read_texts
+from mtl_jax.transfer.preparing import FILTERS, Images
 from mtl_jax.transfer.sources import PICKLED, model_files
 
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters

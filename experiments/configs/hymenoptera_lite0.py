@@ -1,0 +1,24 @@
+"""Ants or bees by EfficientNet-Lite0 of ImageNet: `hymenoptera.py` says what training from scratch gives.
+
+    python -m experiments.transfer --config=experiments/configs/hymenoptera_lite0.py \
+        --source=efficientnet_lite0.safetensors --config.data_dir=DATA --workdir=runs/bees
+
+It starts from two of ImageNet's 1,000 outputs. ``--method="layerwise(decay=0.75)"`` and others.
+"""
+
+from experiments.configs import base
+
+
+def get_config():
+    c = base.get_config()
+    c.data = "hymenoptera"
+    c.encoder = ""  # the source's
+    c.heads = {"insect": {"ants": 310, "bees": 309}}
+    c.augment = {"flip": True, "zoom": (0.5, 1.0)}
+    c.method = "lora(rank=8)"
+    c.optimizer = "adamw(weight_decay=0.01)"
+    c.schedule = "warmup_cosine_decay(warmup_steps=6)"
+    c.batch_size = 32
+    c.num_steps = 60
+    c.eval_every = c.checkpoint_every = 6
+    return c
