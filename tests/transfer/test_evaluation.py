@@ -88,7 +88,7 @@ def test_tasks_with_rows_of_their_own_are_drawn_by_themselves():
 
 # --- trainings ------------------------------------------------------------------------------------------------------
 def test_all_ways_are_trained_alike_and_paired(found, new):
-    found, _ = found
+    found, how = found
     assert found.shots == (2, "all") and set(found.trainings) == {
         "probe(solver='ridge')",
         "full",

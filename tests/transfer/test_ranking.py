@@ -145,7 +145,7 @@ def test_errors(run, target, ranked):
         mtl.transfer.rank({"run": run}, wide)
     with pytest.raises(ValueError, match="candidate 'e' is Encoder|candidate 'e' is a Encoder"):
         mtl.transfer.rank({"e": run.model.encoder}, target)
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match="there is no nowhere: give a run.s folder, or a pretrained model.s"):
         mtl.transfer.rank(["nowhere"], target)
     with pytest.raises(ValueError, match="has no validation rows"):
         mtl.transfer.recommend(ranked, dataclasses.replace(target, val=None))
