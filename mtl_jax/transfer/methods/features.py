@@ -33,7 +33,12 @@ def beside_old(model: MultiTaskModel, old: MultiTaskModel, name: str, distance: 
         raise ValueError(f"{name}: it compares features that all tasks have in common, and these are each task's own; "
                          "use 'l2_sp' or 'ewc'")  # fmt: skip
 
+    def in_common(batch: Batch) -> None:
+        if isinstance(batch.inputs, PerTask):
+            raise ValueError(f"{name}: inputs must be in common; each task's own go with 'l2_sp' or 'ewc'")
+
     def init(rng: Any, batch: Batch) -> dict[str, Any]:
+        in_common(batch)
         variables = model.init(rng, batch)
         before = old.init(rng, batch)
         kept = {"shared": {START: {OLD: before}}}
@@ -45,8 +50,7 @@ def beside_old(model: MultiTaskModel, old: MultiTaskModel, name: str, distance: 
         features, changed, aux = model.encode(variables, batch, train=train, rng=rng, tasks=tasks)
         if train is False:
             return features, changed, aux
-        if isinstance(batch.inputs, PerTask):
-            raise ValueError(f"{name}: inputs must be in common; each task's own go with 'l2_sp' or 'ewc'")
+        in_common(batch)
         before = jax.lax.stop_gradient(variables["state"]["shared"][START][OLD])
         # As in inference, but of the image that the new model sees, where an encoder changes them at random.
         target, _, _ = old.encode(before, batch, train=lambda path: False, rng=rng)
