@@ -38,10 +38,10 @@ def main() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     began = time.process_time()
 
-    old = mtl.data.load(f"omniglot(size={SIZE})")
+    old = mtl.data.load(f"omniglot(size={SIZE}, own_inputs=False)")
     steps = given.pretrain_steps
     source = mtl.fit(
-        mtl.sharing.hard(ENCODER, old.tasks), old, num_steps=steps, batch_size=32, eval_every=steps // 6,
+        mtl.sharing.hard(ENCODER, old.tasks), old, num_steps=steps, batch_size=64, eval_every=steps // 6,
         checkpoint_every=steps // 6, log_every=steps // 6, workdir=given.workdir / "source", progress=False,
     )  # fmt: skip
     print(
@@ -50,12 +50,12 @@ def main() -> None:
     print(f"source, test accuracy after {steps} steps on {', '.join(t.name for t in old.tasks)}:")
     print(", ".join(f"{t} {m['accuracy']:.3f}" for t, m in source.evaluate(old.test).items()), flush=True)
 
-    new = mtl.data.load(f"omniglot(part='small2', alphabets={NEW!r}, size={SIZE})")
+    new = mtl.data.load(f"omniglot(part='small2', alphabets={NEW!r}, size={SIZE}, own_inputs=False)")
     n = given.num_steps
     found = mtl.transfer.evaluate(
         source, new, tuple(given.methods) if given.methods else "all",
         shots=[s if s == "all" else int(s) for s in given.shots], seeds=tuple(range(given.seeds)), num_steps=n, old=old,
-        workdir=given.workdir / "evaluation", batch_size=32, eval_every=n // 3, log_every=n // 3,
+        workdir=given.workdir / "evaluation", batch_size=64, eval_every=n // 3, log_every=n // 3,
         checkpoint_every=n // 3, progress=False,
         report_progress=lambda known: print(known.latest, file=sys.stderr, flush=True),
     )  # fmt: skip
