@@ -7,6 +7,7 @@ are tried, by a validation split as small as the training one; the test split is
 """
 
 import contextlib
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -93,32 +94,41 @@ def evaluate(
     parts.check_whole("num_steps", num_steps)
     given = dict(adapt or {})
     named = read_methods(methods)
-    kept, refused = _that_apply(source, data, named, given, old, strict=methods != ALL)
+    strict = methods != ALL
+    kept, refused = _that_apply(source, data, named, given, old, strict)
     ways = {n: _ways(m, factors) for n, m in kept.items()} | {SCRATCH: [Way(None, scratch_rate * f) for f in factors]}
     place = _place(workdir, source, data, old, seeds, num_steps, validation, given, arguments)
     constant = constant_results(data.tasks, data.train, data.test)
     found = Evaluation(data.tasks, counts, seeds, constant=constant, refused=refused, notes=_notes(data, counts))
+    how = {"num_steps": num_steps, "given": given, "arguments": arguments}
     with lock.held(place.workdir):
-        for count in counts:
-            for seed in seeds:
-                few = labels_of(data, count, seed, validation)
-                for name, several in ways.items():
+        for count, seed in itertools.product(counts, seeds):
+            few = labels_of(data, count, seed, validation)
+            for name in [n for n in ways if n not in refused]:
+                with contextlib.nullcontext() if strict or name == SCRATCH else _kept(refused, name):
+                    asked = old if count == counts[-1] else None
                     cell = f"{name}, {count}, seed {seed}"
-                    texts, objects = _described(several)
-                    result = place.known(cell, texts, objects)
-                    if result is None:
-                        tried = [
-                            measured(source, few, way, old if count == counts[-1] else None, seed=seed,
-                                     num_steps=num_steps, given=given, arguments=arguments) | {"rate": way.rate}
-                            for way in several
-                        ]  # fmt: skip
-                        result = max(tried, key=lambda r: -np.inf if r["validation"] is None else r["validation"])
-                        result["seconds"] = sum(r["seconds"] for r in tried)
-                        place.keep(cell, texts, objects, result)
+                    result = _best(place, cell, source, few, ways[name], asked, seed=seed, **how)
                     found.add(name, count, result)
-                    if report_progress is not None:
-                        report_progress(found)
+                if name in refused:
+                    found.trainings.pop(name, None)
+                elif report_progress is not None:
+                    report_progress(found)
     return found
+
+
+def _best(
+    place: ResultFolders, cell: str, source: Any, few: Dataset, several: Sequence[Way], old: Dataset | None, **how: Any
+) -> dict[str, Any]:
+    """The training of a way that is best on validation, over its rates: from where it is kept, or trained."""
+    texts, objects = _described(several)
+    result = place.known(cell, texts, objects)
+    if result is None:
+        tried = [measured(source, few, way, old, **how) | {"rate": way.rate} for way in several]
+        result = max(tried, key=lambda r: -np.inf if r["validation"] is None else r["validation"])
+        result["seconds"] = sum(r["seconds"] for r in tried)
+        place.keep(cell, texts, objects, result)
+    return result
 
 
 def _that_apply(
@@ -136,7 +146,7 @@ def _that_apply(
 def _kept(refused: dict[str, str], name: str) -> Any:
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         refused[name] = str(error)
 
 
