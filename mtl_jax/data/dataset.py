@@ -13,6 +13,7 @@ from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.data.tokenizing import Tokenizer
+from mtl_jax.on_disk import OnDisk
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import Task
@@ -126,7 +127,7 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
     """The rows of a split at an index array, or at {task: index array} where each task has inputs of its own."""
 
     def take(tree: Any, index: np.ndarray) -> Any:
-        return jax.tree.map(lambda x: np.asarray(x)[index], tree)
+        return jax.tree.map(lambda x: x.take(index) if isinstance(x, OnDisk) else np.asarray(x)[index], tree)
 
     return select_rows(split, rows, take)
 

@@ -1,0 +1,164 @@
+"""Inputs on disk are trained on as those in memory, to the bit, read a little ahead, never whole; what is refused."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import mtl_jax as mtl
+from mtl_jax import parallel
+from mtl_jax.on_disk import OnDisk
+from mtl_jax.training.ahead import LEAST
+from tests import tiny
+
+OPTIONS = {
+    "num_steps": 20, "batch_size": 16, "steps_per_dispatch": 5, "eval_every": 10, "log_every": 5,
+    "checkpoint_every": 5, "optimizer": "adam(learning_rate=0.02)",
+}  # fmt: skip
+
+
+class Rows(OnDisk):
+    """Rows of an array, as if they lay on disk; `seen` are the numbers of those that were read."""
+
+    def __init__(self, array, max_bytes=2**20):
+        self.array, self.shape, self.dtype, self.max_bytes, self.seen = array, array.shape, array.dtype, max_bytes, []
+
+    def take(self, rows):
+        return Rows(self.array[rows], self.max_bytes)
+
+    def in_order(self, order, ahead):
+        import grain
+
+        def row(number):
+            self.seen.append(number)
+            return self.array[number]
+
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=ahead)
+        return iter(grain.MapDataset.source(order).map(row).to_iter_dataset(options))
+
+    @property
+    def fingerprint(self):
+        return str(self.array.sum())
+
+
+def on_disk(data, **more):
+    """The data set with all inputs on disk."""
+    splits = {k: getattr(data, k) for k in ("train", "val", "test")}
+    return dataclasses.replace(data, **{k: s._replace(inputs=Rows(s.inputs, **more)) for k, s in splits.items()})
+
+
+def trainer(data, **arguments):
+    return mtl.training.Trainer(tiny.model(data.tasks), data, **{"mesh": parallel.make_mesh(1), **OPTIONS, **arguments})
+
+
+def without_time(history):
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in history]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """What `fit` makes of the rows in memory."""
+    return tiny.fit(tiny.model(tiny.data().tasks), **OPTIONS)
+
+
+def test_the_same_rows_give_the_same_bits_through_a_resume_and_a_step_by_hand(whole, tmp_path):
+    data = on_disk(tiny.data())
+    for record in trainer(data, workdir=tmp_path):
+        if record["step"] == 10 and record["split"] == "val":
+            break
+    job, split = trainer(data, workdir=tmp_path), tiny.data().train
+    assert job.at == 5
+    rows = job.program.feeds[0].feeds[0].rows(5, 1)[0]
+    with job:
+        job.step(mtl.Batch(*jax.tree.map(lambda x: x[rows], tuple(split))))  # the row's turn, by hand
+        while job.going:
+            job.dispatch()  # four steps first
+            job.due()
+            job.keep()
+    run = job.result()
+    tiny.assert_same((run.state, run.best, run.variables), (whole.state, whole.best, whole.variables))
+    assert without_time(run.history)[-2:] == without_time(whole.history)[-2:]
+    assert run.evaluate(data.test) == whole.evaluate(tiny.data().test)
+    found, wanted = run.predict(data.test.inputs), whole.predict(tiny.data().test.inputs)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_little_is_read_ahead_and_nothing_twice():
+    data = on_disk(tiny.data())
+    job, read = trainer(data, num_steps=2000, eval_every=2000, log_every=5), data.train.inputs
+    with job:
+        for _ in range(4):
+            read_before = len(read.seen)
+            job.dispatch()
+            assert len(read.seen) - read_before <= 5 * 16 + LEAST + 4
+        assert 20 * 16 <= len(read.seen) - 2 <= 20 * 16 + LEAST + 4 and job.at == 20  # two rows for shapes
+    (feed,) = job.program.feeds
+    assert sorted(read.seen[2:322]) == sorted(feed.rows(0, 20)[0].ravel().tolist())
+
+
+@pytest.mark.parametrize("members", [None, (0, 1)])
+def test_on_several_devices_and_with_several_seeds(members):
+    """The batch is divided over the devices, and each seed has rows of its own, as in memory."""
+    more = {"mesh": parallel.make_mesh(4), "num_steps": 10, "seed": 3 if members is None else members}
+    found, wanted = ([*trainer(d, **more)] for d in (on_disk(tiny.data()), tiny.data()))
+    assert without_time(found) == without_time(wanted)
+
+
+def test_refusals(tmp_path):
+    data = on_disk(tiny.data(), max_bytes=16 * 5 * 4 * 4)  # four batches
+    with pytest.raises(ValueError, match="80 rows that lie on disk are read for a dispatch of 5 steps of 16, which take "
+                                         ".*max_bytes=1,280 .*: give a smaller steps_per_dispatch"):  # fmt: skip
+        trainer(data).dispatch()
+    with pytest.raises(ValueError, match="parallel='pmap' reads a training split in memory"):
+        trainer(on_disk(tiny.data()), parallel="pmap")
+    val = data.val._replace(inputs=Rows(data.val.inputs.array, 100))
+    with pytest.raises(ValueError, match="24 rows that lie on disk are read whole for validation, .*: hold out fewer"):
+        trainer(dataclasses.replace(on_disk(tiny.data()), val=val))
+    for _ in trainer(on_disk(tiny.data()), workdir=tmp_path):
+        break
+    other = tiny.data().train.inputs.copy()
+    other[3, 1] += 1
+    changed = dataclasses.replace(tiny.data(), train=tiny.data().train._replace(inputs=other))
+    with pytest.raises(ValueError, match="data: inputs of train differ"):
+        trainer(on_disk(changed), workdir=tmp_path)
+    with pytest.raises(ValueError, match=r"data: inputs of train files of float32 \(72, 5\) -> float32 \(72, 5\)"):
+        trainer(tiny.data(), workdir=tmp_path)
+
+
+HOST = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize("localhost:" + sys.argv[1], 2, int(sys.argv[2]))
+from mtl_jax import parallel
+from tests import tiny
+from tests.training.test_ahead import on_disk, trainer
+data = on_disk(tiny.data())
+job = trainer(data, mesh=parallel.make_mesh(), num_steps=10)
+losses = [r["losses"]["color"] for r in job]
+batch = job.program.feeds[0].rows(0, 10)[0]
+own = batch.reshape(10, 2, 8)[:, int(sys.argv[2])].ravel().tolist()
+assert sorted(data.train.inputs.seen[2:]) == sorted(own), "a host read other rows than its own"
+print(losses)
+"""
+
+
+@pytest.mark.slow
+def test_each_host_reads_its_own_rows():
+    """Two processes with two devices each, against one process with four."""
+    root, port = pathlib.Path(__file__).parents[2], str(20000 + os.getpid() % 20000)
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS",)} | {"PYTHONPATH": str(root)}
+    hosts = [subprocess.Popen([sys.executable, "-c", HOST, port, str(i)], cwd=root, env=environment, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
+    said = [host.communicate(timeout=300) for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    wanted = [r["losses"]["color"] for r in trainer(tiny.data(), mesh=parallel.make_mesh(4), num_steps=10)]
+    for out, _ in said:
+        np.testing.assert_allclose(json.loads(out.splitlines()[-1]), wanted, rtol=1e-5)
