@@ -60,12 +60,12 @@ def batch_pieces(split: Batch, batch_size: int) -> Iterator[Batch]:
     """A split as stacks of padded batches, [count, batch, ...], all of one of the `COUNTS`.
 
     A split of fewer rows than `batch_size` is one batch of the power of two that holds it. What fills up has mask
-    False.
+    False. What lies on disk is read one batch at a time.
     """
     total = num_rows(split)
     batch_size = padded_size(total, batch_size)
     batches = -(-total // batch_size)
-    stacks = -(-batches // MOST)
+    stacks = -(-batches // (1 if isinstance(split.inputs, OnDisk) else MOST))
     count = next(c for c in COUNTS if c * stacks >= batches)
     for start in range(0, total, count * batch_size):
         rows = slice(start, start + count * batch_size)
