@@ -102,7 +102,7 @@ class Order(Sequence):
     def __len__(self) -> int:
         return (self.ahead.num_steps - self.first) * self.of_step
 
-    def __getitem__(self, at: Any) -> int:
+    def __getitem__(self, at: Any) -> Any:
         step, rest = divmod(int(at), self.of_step)
         member, place = divmod(rest, len(self.places))
         return int(self.ahead.rows(self.first + step)[member, self.places[place]])
@@ -112,6 +112,7 @@ def own_places(sharding: jax.sharding.NamedSharding, shape: tuple[int, ...]) -> 
     """Which rows of a batch [step, batch, ...] lie on this host's devices."""
     places: set[int] = set()
     for index in sharding.addressable_devices_indices_map(shape).values():
+        assert index is not None  # every device has a part
         places |= set(range(*index[1].indices(shape[1])))
     return sorted(places)
 
