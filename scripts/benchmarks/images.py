@@ -1,14 +1,15 @@
-"""Images decoded at once against images that stay in their files: to make the set, a step of training, memory held.
+"""Images decoded at once against images that stay in their files: to make the set, memory, and a step of training.
 
     python scripts/benchmarks/images.py
 
-Drawn photographs (noise that is blurred, so that JPEG has something to do) of 256 pixels, decoded to 128. Each way runs
-in a process of its own; the same rows are read, so that losses must agree to the bit.
+Drawn photographs (blurred noise, so that JPEG has something to do) of 256 pixels, decoded to 128. Each way makes its
+set in a process of its own; then both train in one process, turn by turn, and medians are taken over the turns. Rows
+are the same, so that losses must agree to the bit.
 """
 
-import json
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,12 @@ import time
 
 import numpy as np
 
-IMAGES, SIDE, SIZE, BATCH, DISPATCH, STEPS = 2000, 256, 128, 32, 5, 60
+IMAGES, SIDE, SIZE, BATCH, DISPATCH, TURNS = 2000, 256, 128, 32, 10, 7
 ENCODERS = {
-    "small": "augmented('cnn(features=(8, 8), window=8, pool=\\'mean\\')', flip=True)",
-    "larger": "augmented('resnet(depth=18, width=8)', flip=True, zoom=(0.5, 1.0), size=112)",
+    "2 convolutions": "augmented('cnn(features=(8, 8), window=8, pool=\\'mean\\')', flip=True)",
+    "resnet18, width 8": "augmented('resnet(depth=18, width=8)', flip=True, zoom=(0.5, 1.0), size=112)",
 }
+WAYS = {"at once": False, "lazy": True}
 
 
 def draw(folder: pathlib.Path) -> None:
@@ -35,62 +37,73 @@ def draw(folder: pathlib.Path) -> None:
         noise.filter(ImageFilter.GaussianBlur(1 + i % 4)).save(path, quality=90)
 
 
-def megabytes() -> float:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def measure(folder: str, lazy: bool) -> dict:
-    """One way, in this process."""
-    import jax
-
+def made(folder: str, lazy: bool):
     import mtl_jax as mtl
 
-    before, began = megabytes(), time.perf_counter()
-    data = mtl.data.from_image_folder(folder, SIZE, resize="cover", val=0, test=0, lazy=lazy)
-    found: dict = {"to make the set, s": time.perf_counter() - began, "memory of the set, MB": megabytes() - before}
+    return mtl.data.from_image_folder(folder, SIZE, resize="cover", val=0, test=0, lazy=lazy)
+
+
+def measure_set(folder: str, lazy: bool) -> None:
+    """Prints the seconds and the memory of one set, and how fast images of a lazy one are decoded."""
+    import mtl_jax.training  # noqa: F401  is not the set's
+
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    data = made(folder, lazy)
+    took = time.perf_counter() - began
+    print(f"{took:.1f} {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10:.0f}", end=" ")
     if lazy:
         began = time.perf_counter()
         for _ in data.train.inputs.in_order(range(IMAGES), 64):
             pass
-        found["decoding alone, images/s"] = IMAGES / (time.perf_counter() - began)
+        print(f"{IMAGES / (time.perf_counter() - began):.0f}")
+
+
+def measure_steps(folder: str) -> None:
+    """Prints the milliseconds of a step, and those of all cores, both ways and turn by turn."""
+    import jax
+
+    import mtl_jax as mtl
+
     for name, encoder in ENCODERS.items():
-        model = mtl.sharing.hard(mtl.encoders.build(encoder), data.tasks)
-        job = mtl.training.Trainer(
-            model, data, num_steps=STEPS, batch_size=BATCH, steps_per_dispatch=DISPATCH, log_every=STEPS,
-            eval_every=STEPS, progress=False,
-        )  # fmt: skip
-        with job:
-            job.dispatch()
-            jax.block_until_ready(job.state.params)  # compiled
-            began = time.perf_counter()
-            while job.going:
+        steps = DISPATCH * (TURNS + 1)
+        jobs = {}
+        for way, lazy in WAYS.items():
+            data = made(folder, lazy)
+            model = mtl.sharing.hard(mtl.encoders.build(encoder), data.tasks)
+            jobs[way] = mtl.training.Trainer(
+                model, data, num_steps=steps, batch_size=BATCH, steps_per_dispatch=DISPATCH, log_every=steps,
+                eval_every=steps, progress=False,
+            )  # fmt: skip
+        seconds: dict = {way: [] for way in jobs}
+        for turn in range(TURNS + 1):
+            for way, job in jobs.items():
+                time.sleep(0.5)  # what reads ahead fills its buffer, as it does while a device computes
+                began = time.perf_counter(), time.process_time()
                 job.dispatch()
-            (record,) = job.due()
-        found[f"step of the {name} model, ms"] = 1000 * (time.perf_counter() - began) / (STEPS - DISPATCH)
-        found[f"loss of the {name} model"] = record["losses"]["class"]
-    return found
+                jax.block_until_ready(job.state.params)
+                if turn:  # the first one compiles
+                    seconds[way].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+        losses = [job.due()[0]["losses"] for job in jobs.values()]
+        assert losses[0] == losses[1], losses
+        found = {w: [1000 * statistics.median(x) / DISPATCH for x in zip(*s, strict=True)] for w, s in seconds.items()}
+        print(f"{name}: a step " + ", ".join(f"{w} {x[0]:.0f} ms" for w, x in found.items())
+              + "; of all cores " + ", ".join(f"{w} {x[1]:.0f} ms" for w, x in found.items())
+              + "; the same losses", flush=True)  # fmt: skip
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2] == "lazy")))
+        measure_set(sys.argv[1], WAYS[sys.argv[2]])
         return
     with tempfile.TemporaryDirectory() as folder:
         draw(pathlib.Path(folder))
-        found = {}
-        for way in ("at once", "lazy"):
-            done = subprocess.run([sys.executable, __file__, folder, way], capture_output=True, text=True, check=True)
-            found[way] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{IMAGES} JPEG files, {SIDE} x {SIDE} to {SIZE} x {SIZE}; batches of {BATCH}, {DISPATCH} steps a dispatch")
-    print(f"{'':32s} {'at once':>10s} {'lazy':>10s}")
-    for key in found["lazy"]:
-        cells = [found[w].get(key) for w in ("at once", "lazy")]
-        if key.startswith("loss"):
-            assert cells[0] == cells[1], f"{key}: {cells}"
-            continue
-        print(f"{key:32s} " + " ".join(f"{'' if c is None else format(c, '.1f'):>10s}" for c in cells))
-    print("losses agree to the bit")
+        print(f"{IMAGES} JPEG files, {SIDE} to {SIZE} pixels; batches of {BATCH}, {DISPATCH} steps a dispatch")
+        for way in WAYS:
+            command = [sys.executable, __file__, folder, way]
+            took, held, *rate = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            more = f"; then {rate[0]} images a second, decoded alone" if rate else ""
+            print(f"the set, {way}: {took} s, {held} MB{more}", flush=True)
+        measure_steps(folder)
 
 
 if __name__ == "__main__":
