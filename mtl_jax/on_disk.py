@@ -89,3 +89,8 @@ class OnDisk(abc.ABC):
                 f"{rows:,} rows that lie on disk {why}, which take {needed / 2**30:.2f} GiB, more than max_bytes="
                 f"{self.max_bytes:,} ({self.max_bytes / 2**30:.2f} GiB): {way_out}, or give a larger max_bytes"
             )
+
+
+def rows_of(x: Any, rows: Any) -> np.ndarray:
+    """Rows of an array, wherever it lies; no others are read."""
+    return x[rows] if isinstance(x, OnDisk) else np.asarray(x)[rows]

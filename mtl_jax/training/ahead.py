@@ -26,7 +26,7 @@ class Ahead:
 
     Args:
       split: laid out on the host.
-      feeds: of every member.
+      feeds: of every member; threads ask them, so that nobody else may.
       mesh: the devices that share each batch.
       num_steps: of the run.
     """
@@ -38,7 +38,7 @@ class Ahead:
         self._at: int | None = None  # the step that `_coming` goes on with
         self._coming: Iterator[np.ndarray] = iter(())
         self._lock = threading.Lock()
-        self._rows_of = functools.lru_cache(maxsize=16)(self._drawn)
+        self._rows_of = functools.lru_cache(maxsize=256)(self._drawn)
 
     @classmethod
     def of(cls, split: Batch, feeds: Sequence[Feeds], mesh: Mesh, num_steps: int, parallel: str) -> "Ahead | None":
@@ -79,6 +79,7 @@ class Ahead:
         places = own_places(divided, shape)
         if step != self._at:
             self._coming = self.inputs.in_order(Order(self, step, places), max(LEAST, 2 * members * len(places)))
+        self._at = None  # where a row cannot be read, the next call begins anew
         held = np.empty((members, count, len(places), *self.inputs.shape[1:]), self.inputs.dtype)
         for i in range(count):
             for member in range(members):

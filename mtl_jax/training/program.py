@@ -127,8 +127,8 @@ def make(plan: Plan, before: Program | None = None) -> Program:
             batches = padded_batches(in_memory(held_out[0], "validation"), 256)
             validation = jax.device_put(layout.stack_batch(batches, axis=1), whole)
     by, silent = selection.yardstick(tasks, data.train, data.val)
-    feeds = [Feeds(read, layout, o.batch_size, s) for s in seeds_of_members(plan)]
-    ahead = Ahead.of(lay_out(read[0], layout), feeds, plan.mesh, o.num_steps, o.parallel)
+    feeds, own = ([Feeds(read, layout, o.batch_size, s) for s in seeds_of_members(plan)] for _ in range(2))
+    ahead = Ahead.of(lay_out(read[0], layout), own, plan.mesh, o.num_steps, o.parallel)
     return Program(
         layout, trainable, engine, create, make_dispatch(step, plan.mesh, o.parallel, members),
         make_evaluated(averages, members, layout), evaluate,
