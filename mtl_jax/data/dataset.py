@@ -29,7 +29,7 @@ class Dataset:
       name: for tables and messages.
       tasks: their order is the order of every task axis.
       train, val, test: NumPy batches of whole splits, which know their tasks (`named_split.Split`); val and test
-        may be None.
+        may be None. Inputs may lie on disk (`on_disk.OnDisk`).
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
       vocabulary: for text, words and their ids (`text.Vocabulary`), or what cuts it into tokens
         (`tokenizing.Tokenizer`); its length is what an embedding needs. Else None.

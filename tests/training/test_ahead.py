@@ -132,6 +132,15 @@ def test_on_several_devices_and_with_several_seeds():
         np.testing.assert_allclose(one["losses"]["color"], other["losses"]["color"], rtol=1e-5)
 
 
+def test_rows_of_ones_own_class_become_a_data_set():
+    array = np.arange(200, dtype=np.uint8).reshape(50, 4)
+    data = mtl.data.from_arrays(Rows(array), {"a": array[:, 0] % 2}, val=0.2, test=0.2)
+    for key, share in (("train", 30), ("val", 10), ("test", 10)):
+        split = getattr(data, key)
+        assert isinstance(split.inputs, Rows) and len(split.inputs) == share and split.inputs.seen == []
+        np.testing.assert_array_equal(split.inputs[:], array[data.rows[key]])
+
+
 def test_refusals(tmp_path):
     job = trainer(on_disk(DATA))
     job.program.ahead.inputs.max_bytes = 16 * 5 * 4 * 4  # four batches
