@@ -13,6 +13,7 @@ import numpy as np
 
 from mtl_jax import partition
 from mtl_jax.batch import Batch, PerTask, aligned
+from mtl_jax.on_disk import OnDisk
 from mtl_jax.reporting.many import MANY, some
 
 INT32 = np.iinfo(np.int32)
@@ -59,6 +60,8 @@ def _read(given: Any, path: str, where: Place) -> Any:
         for key in given:
             _check_key(key, where(path))
         return {k: _read(v, f"{path}/{k}" if path else k, where) for k, v in given.items()}
+    if isinstance(given, OnDisk):
+        return given
     array = as_array(given, where(path))
     return array if path.rpartition("/")[2] == "mask" and array.dtype == bool else narrow(array, where(path))
 
@@ -107,6 +110,11 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
             kind = "text" if isinstance(value, str) else f"a {type(value).__name__}"
             raise ValueError(f"{what} hold {kind}, {str(value)[:40]!r}, in {cell(at)}; they must be numbers")
     return array.astype(np.float64) if array.size else array.astype(np.float32)
+
+
+def are_bytes_on_disk(leaf: Any) -> bool:
+    """Whether a leaf need not be read to be checked: any byte is as good as another."""
+    return isinstance(leaf, OnDisk) and leaf.dtype == np.uint8
 
 
 def narrow(x: Any, what: str = "inputs") -> np.ndarray:
@@ -190,6 +198,8 @@ def check_codes(x: np.ndarray, what: str, low: int, high: Any, meaning: str, cou
 def check_finite(inputs: Any, where: Place, encoder: str) -> None:
     """The check of an encoder that has none of its own: every number must be finite."""
     for key, leaf in jax.tree.leaves_with_path(inputs):
+        if are_bytes_on_disk(leaf):
+            continue
         way_out = f"{encoder} cannot read it; 'tabular' reads nan as missing"
         check_numbers(np.asarray(leaf), where(partition.path_name(key)), way_out)
 

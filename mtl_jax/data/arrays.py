@@ -47,8 +47,8 @@ def from_arrays(
     order, of two classes the second is 1.
 
     Args:
-      inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either. A bool array called
-        "mask" in a dict stays bool; other bool inputs become numbers.
+      inputs: an array [N, ...], a dict of arrays (one multi-modal input), or `PerTask` of either; or rows that lie on
+        disk, an `on_disk.OnDisk`. A bool array called "mask" in a dict stays bool; other bool inputs become numbers.
       targets: {task: array}, [N], [N, labels or dims], or as the kind has it; their order is the order of tasks.
       masks: {task: bool array}, True where there is a label.
       weights: what rows count for in losses, metrics and scalers: an array [N] for all tasks, or {task: array [N]}. A

@@ -13,6 +13,7 @@ from mtl_jax.data import named_split
 from mtl_jax.data.checks import check_dataset
 from mtl_jax.data.text import Vocabulary
 from mtl_jax.data.tokenizing import Tokenizer
+from mtl_jax.on_disk import OnDisk
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
 from mtl_jax.tasks import Task
@@ -28,7 +29,7 @@ class Dataset:
       name: for tables and messages.
       tasks: their order is the order of every task axis.
       train, val, test: NumPy batches of whole splits, which know their tasks (`named_split.Split`); val and test
-        may be None.
+        may be None. Inputs may lie on disk (`on_disk.OnDisk`).
       spec: the call that loads it again, such as ``"tox21()"``; None for data that the caller holds.
       vocabulary: for text, words and their ids (`text.Vocabulary`), or what cuts it into tokens
         (`tokenizing.Tokenizer`); its length is what an embedding needs. Else None.
@@ -126,7 +127,7 @@ def gather_rows(split: Batch, rows: Any) -> Batch:
     """The rows of a split at an index array, or at {task: index array} where each task has inputs of its own."""
 
     def take(tree: Any, index: np.ndarray) -> Any:
-        return jax.tree.map(lambda x: np.asarray(x)[index], tree)
+        return jax.tree.map(lambda x: x.take(index) if isinstance(x, OnDisk) else np.asarray(x)[index], tree)
 
     return select_rows(split, rows, take)
 

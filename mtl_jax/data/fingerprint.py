@@ -9,13 +9,15 @@ from mtl_jax import partition
 from mtl_jax.batch import Batch, aligned
 from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.data.tokenizing import Tokenizer
+from mtl_jax.on_disk import OnDisk
 
 
 def fingerprint(data: Dataset) -> dict[str, dict[str, str]]:
     """{"train": {"inputs": "float32 (800, 5) 1f0c...", "labels of 'a'": ...}} of all splits.
 
     Two data sets have the same one if their rows, in their order, have the same bits in inputs, labels, masks and
-    weights. What a missing label holds does not count. Where a tokenizer made the inputs, it must be the same too.
+    weights. What a missing label holds does not count; rows on disk are told by their files. Where a tokenizer made
+    the inputs, it must be the same too.
     """
     found = {name: of_split(split) for name in SPLITS if (split := getattr(data, name)) is not None}
     if isinstance(made := data.vocabulary, Tokenizer):
@@ -60,6 +62,8 @@ def of_split(split: Batch) -> dict[str, str]:
 
 def of_array(array: Any) -> str:
     """Dtype, shape and a 128-bit digest (BLAKE2b) of an array's elements."""
+    if isinstance(array, OnDisk):
+        return f"files of {array.dtype} {array.shape} {array.fingerprint}"
     array = np.asarray(array)
     if array.dtype == object:
         bits = repr(array.tolist()).encode()

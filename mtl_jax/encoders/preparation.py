@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from mtl_jax import partition
-from mtl_jax.inputs import Place
+from mtl_jax.inputs import Place, are_bytes_on_disk
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision have it
 
@@ -65,7 +65,7 @@ class Preparation(NamedTuple):
             if len(shape) != 4:
                 hint = "; of one channel make inputs[..., None]" if len(shape) == 3 else ""
                 raise ValueError(f"{where(path)} have shape {shape}; augmented takes images [B, H, W, C]{hint}")
-            leaf = np.asarray(leaf)
+            leaf = leaf if are_bytes_on_disk(leaf) else np.asarray(leaf)
             if leaf.dtype != np.uint8 and (leaf.dtype.kind != "f" or not ((leaf >= 0) & (leaf <= 1)).all()):
                 span = f" from {leaf.min()} to {leaf.max()}" if leaf.size else ""
                 raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from mtl_jax.batch import Batch, PerTask, map_weights, num_rows
 from mtl_jax.data.sampling import padded_batches
+from mtl_jax.on_disk import OnDisk
 
 MOST = 64  # batches that one program of an evaluation goes through
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST)
@@ -40,7 +41,7 @@ def take_rows(tree: Any, rows: slice, size: int) -> Any:
     """Those rows of every leaf, and as many times the first of them (or of all) again as `size` asks for."""
 
     def take(x: Any) -> np.ndarray:
-        x = np.asarray(x)
+        x = x if isinstance(x, OnDisk) else np.asarray(x)
         found = x[rows]
         first = found[:1] if len(found) else x[:1]
         return np.concatenate([found, np.broadcast_to(first, (size - len(found), *x.shape[1:]))])
@@ -59,18 +60,18 @@ def batch_pieces(split: Batch, batch_size: int) -> Iterator[Batch]:
     """A split as stacks of padded batches, [count, batch, ...], all of one of the `COUNTS`.
 
     A split of fewer rows than `batch_size` is one batch of the power of two that holds it. What fills up has mask
-    False.
+    False. What lies on disk is read one batch at a time.
     """
     total = num_rows(split)
     batch_size = padded_size(total, batch_size)
     batches = -(-total // batch_size)
-    stacks = -(-batches // MOST)
+    stacks = -(-batches // (1 if isinstance(split.inputs, OnDisk) else MOST))
     count = next(c for c in COUNTS if c * stacks >= batches)
     for start in range(0, total, count * batch_size):
         rows = slice(start, start + count * batch_size)
         # A task with inputs of its own may be at its end already: one row stands in, without its label.
-        inputs = over_tasks(split.inputs, lambda x, rows=rows: x[rows] if len(x[rows]) else x[:1])
-        targets = {t: x[rows] if len(x[rows]) else x[:1] for t, x in split.targets.items()}
-        masks = {t: x[rows] if len(x[rows]) else np.zeros_like(x[:1]) for t, x in split.masks.items()}
-        weights = map_weights(lambda _, w, rows=rows: w[rows] if len(w[rows]) else w[:1], split.weights)
+        inputs = over_tasks(split.inputs, lambda x, rows=rows: x[rows] if rows.start < len(x) else x[:1])
+        targets = {t: x[rows] if start < len(x) else x[:1] for t, x in split.targets.items()}
+        masks = {t: x[rows] if start < len(x) else np.zeros_like(x[:1]) for t, x in split.masks.items()}
+        weights = map_weights(lambda _, w, rows=rows: w[rows] if rows.start < len(w) else w[:1], split.weights)
         yield padded_batches(Batch(inputs, targets, masks, weights), batch_size, count)

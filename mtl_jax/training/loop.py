@@ -139,14 +139,24 @@ class Loop:
         """
         size = self.spans["steps_per_dispatch"]
         count = size - self.at % size
-        rows = [feed.rows(self.at, count) for feed in self.program.feeds]
-        args = self._state, self.program.splits, self._of_members(rows)
+        splits, rows = self._next_rows(count)
+        args = self._state, splits, self._of_members(rows)
         dispatch = self.program.dispatch
         if count == size:
             if self._compiled is None:
                 self._compiled, self._run.cost = compile_once(dispatch, *args)
             dispatch = self._compiled
         self._take(dispatch, *args)
+
+    def _next_rows(self, count: int) -> tuple[Any, list[Any]]:
+        """(what the next steps read of, the rows that each member reads of it)."""
+        rows = [feed.rows(self.at, count) for feed in self.program.feeds]
+        if self.program.ahead is None:
+            return self.program.splits, rows
+        batches, numbers = self.program.ahead.take(self.at, count)
+        if self._waiting:  # one dispatch's inputs wait on the devices at a time
+            jax.block_until_ready(self._waiting[-1])
+        return (batches, *self.program.splits[1:]), [(n, *r[1:]) for n, r in zip(numbers, rows, strict=True)]
 
     def step(self, batch: Batch, validation: Batch | None = None) -> None:
         """Takes one step on a batch of one's own, in place of the training split's next rows.

@@ -18,6 +18,7 @@ from mtl_jax.scaler import centred
 from mtl_jax.stacking import Layout
 from mtl_jax.training import arguments, selection, state
 from mtl_jax.training import schedule as schedules
+from mtl_jax.training.ahead import Ahead, in_memory, placed
 from mtl_jax.training.averages import check_averages, evaluated_at
 from mtl_jax.training.dispatch import Feeds, lay_out, make_dispatch
 from mtl_jax.training.evaluation import make_evaluate
@@ -41,9 +42,10 @@ class Program(NamedTuple):
       choose: `make_choose`.
       yardstick: what validation losses are measured by.
       silent: {task: why it has no say in choosing}.
-      splits: what steps read rows of, laid out on the devices.
+      splits: what steps read rows of, laid out on the devices; training inputs that lie on disk stay there.
       validation: padded batches, or None.
       feeds: which rows each step reads, one for every member.
+      ahead: what reads training inputs that lie on disk; None where they lie in memory.
       example: two rows, whose shapes the model is initialised from.
     """
 
@@ -60,6 +62,7 @@ class Program(NamedTuple):
     splits: tuple[Batch, ...]
     validation: Any
     feeds: list[Feeds]
+    ahead: Ahead | None
     example: Batch
 
 
@@ -114,20 +117,22 @@ def make(plan: Plan, before: Program | None = None) -> Program:
     if kept is not None and len(kept.splits) == 1 + (how.balancer.needs is Needs.ORACLE):
         splits = kept.splits
     else:
-        splits = jax.device_put(tuple(lay_out(split, layout) for split in read), whole)
+        splits = tuple(placed(lay_out(split, layout), whole) for split in read)
     if kept is not None:
         validation, evaluate = kept.validation, kept.evaluate
     else:
         evaluate = make_evaluate(model, layout, members)
         validation = None
         if data.val is not None:
-            validation = jax.device_put(layout.stack_batch(padded_batches(held_out[0], 256), axis=1), whole)
+            batches = padded_batches(in_memory(held_out[0], "validation"), 256)
+            validation = jax.device_put(layout.stack_batch(batches, axis=1), whole)
     by, silent = selection.yardstick(tasks, data.train, data.val)
+    feeds, own = ([Feeds(read, layout, o.batch_size, s) for s in seeds_of_members(plan)] for _ in range(2))
+    ahead = Ahead.of(lay_out(read[0], layout), own, plan.mesh, o.num_steps, o.parallel)
     return Program(
         layout, trainable, engine, create, make_dispatch(step, plan.mesh, o.parallel, members),
         make_evaluated(averages, members, layout), evaluate,
-        make_choose(layout, o.patience, members, whole), by, silent, splits, validation,
-        [Feeds(read, layout, o.batch_size, s) for s in seeds_of_members(plan)], example,
+        make_choose(layout, o.patience, members, whole), by, silent, splits, validation, feeds, ahead, example,
     )  # fmt: skip
 
 
@@ -146,7 +151,7 @@ def read_splits(plan: Plan) -> tuple[Batch, ...]:
     read = [plan.data.train]
     if plan.methods.balancer.needs is Needs.ORACLE:
         assert plan.data.val is not None  # `balancing_options` refuses it
-        read.append(plan.data.val)
+        read.append(in_memory(plan.data.val, "validation batches"))
     return tuple(centred(plan.tasks, split) for split in read)
 
 

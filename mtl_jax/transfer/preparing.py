@@ -92,7 +92,7 @@ class Pixels(NamedTuple):
 
     def __call__(self, inputs: Any, where: Place) -> None:
         for path, leaf in partition.flatten(inputs).items():
-            if (kind := np.asarray(leaf).dtype).kind in "iub":
+            if (kind := leaf.dtype).kind in "iub":
                 raise ValueError(
                     f"{where(path)} are {kind}, and the pretrained model was made for pixels that are standardised: "
                     "`adapt(tasks, inputs=data)` makes one that reads bytes, `prepare(images)` makes numbers of them"

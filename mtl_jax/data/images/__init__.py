@@ -4,5 +4,6 @@ it takes (Pillow, Grain).
 
 from mtl_jax.data.images.decoding import read_images
 from mtl_jax.data.images.folders import from_image_folder
+from mtl_jax.data.images.lazily import ImageFiles
 
-__all__ = ["from_image_folder", "read_images"]
+__all__ = ["ImageFiles", "from_image_folder", "read_images"]

@@ -12,6 +12,7 @@ from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import SPLITS, Dataset
 from mtl_jax.data.images.decoding import MOST_BYTES, read_images
+from mtl_jax.data.images.lazily import look_through
 from mtl_jax.data.tables import types as column_types
 from mtl_jax.data.tables.reading import read_table
 from mtl_jax.data.tables.targets import as_whole, labels_of
@@ -45,17 +46,24 @@ def from_image_folder(
     test: float = 0.15,
     seed: int = 0,
     split: Any = None,
+    lazy: bool = False,
     max_bytes: int = MOST_BYTES,
     name: str | None = None,
 ) -> Dataset:
-    """A data set of image files; inputs are bytes, uint8 [N, H, W, channels], decoded in parallel when it is made.
+    """A data set of image files; inputs are bytes, uint8 [N, H, W, channels], decoded in parallel.
 
     Without `labels`, each subfolder is a class of the one task, called by its name, and holds that class's files; where
     there is a subfolder ``train``, the splits are the subfolders ``train``, ``val`` and ``test``, as far as they are
     there, and classes are inside them. With `labels`, a table beside the files has a row per file.
 
-    Images lie in memory as bytes, and on the device while training; more than `max_bytes` is refused. An encoder
-    `encoders.augmented` scales them to numbers and changes them at random, on the device, in every step.
+    Images are decoded when the set is made, lie in memory as bytes, and on the device while training; more than
+    `max_bytes` is refused. With `lazy` they stay in their files (`images.ImageFiles`), each of which is read once when
+    the set is made, for its header and a digest, and decoded whenever a step asks for it, ahead of its turn. `fit`
+    takes the same rows and ends with the same bits. Validation, which is measured whole, has to fit into `max_bytes`;
+    so have the images of one dispatch (`steps_per_dispatch`). Evaluation, prediction and cached features take some
+    images at a time.
+
+    An encoder `encoders.augmented` scales bytes to numbers and changes them at random, on the device, in every step.
 
     Args:
       folder: with the files.
@@ -67,7 +75,8 @@ def from_image_folder(
       task: what the task of folders is called.
       val, test: shares of the rows to hold out; where there is a folder ``val`` or ``test``, that is held out instead.
       seed, split: of the rows that are held out, as of `from_arrays`.
-      max_bytes: that the images may take.
+      lazy: whether images stay in their files.
+      max_bytes: that the images in memory may take.
       name: for tables and messages; by default the folder's.
 
     Raises:
@@ -76,6 +85,8 @@ def from_image_folder(
 
     A UserWarning says how many files have no label or no image's ending, and what `read_images` did to pixels.
     """
+    if not isinstance(lazy, bool):
+        raise ValueError(f"lazy={lazy!r} must be True or False")
     root = paths.local_folder(folder, "the folder of images")
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder of images {root}")
@@ -88,11 +99,11 @@ def from_image_folder(
         found = {"train": by_table(root, labels, file_column, targets, dict(kinds or {}))}
     names = tuple(found["train"].labels)
     shares = {"val": val, "test": test}
+    how: Any = look_through if lazy else read_images
     raw = {
         key: labelled(
-            of,
-            read_images(of.files, size, resize=resize, channels=channels, background=background, max_bytes=max_bytes),
-        )  # fmt: skip
+            of, how(of.files, size, resize=resize, channels=channels, background=background, max_bytes=max_bytes)
+        )
         for key, of in found.items()
     }
     check_one_size(raw, found)
@@ -100,7 +111,7 @@ def from_image_folder(
     given = {
         "folder": str(folder), "size": size, "resize": resize, "channels": channels, "background": background,
         "labels": None if labels is None else str(labels), "file_column": file_column, "targets": tuple(targets),
-        "kinds": kinds, "task": task, "val": val, "test": test, "seed": seed, "split": split,
+        "kinds": kinds, "task": task, "val": val, "test": test, "seed": seed, "split": split, "lazy": lazy,
     }  # fmt: skip
     return finish(
         raw, names, kinds or {}, name or root.name, rows=rows, groups=groups, spec=spec_of(given, labels is None)
@@ -111,14 +122,14 @@ def spec_of(given: dict[str, Any], by_folder: bool) -> str | None:
     """The call that makes the data set again, if text can say it."""
     defaults = {"size": None, "resize": "exact", "channels": 3, "background": 255, "labels": None, "targets": (),
                 "file_column": "file", "task": "class", "val": 0.15, "test": 0.15, "seed": 0,
-                "split": None}  # fmt: skip
+                "split": None, "lazy": False}  # fmt: skip
     plain = {k: v for k, v in given.items() if k not in defaults or v != defaults[k]}
     if not plain["kinds"] or (by_folder and plain["kinds"] == {given["task"]: "classification"}):
         del plain["kinds"]
     return parts.call("from_image_folder", plain) if all(map(parts.is_literal, plain.values())) else None
 
 
-def labelled(found: Found, images: np.ndarray) -> Batch:
+def labelled(found: Found, images: Any) -> Batch:
     """One split as `finish` takes it."""
     values, masks = as_whole(found.labels)
     return read(images, values, masks=masks)

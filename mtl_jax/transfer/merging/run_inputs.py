@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtl_jax import partition, parts
+from mtl_jax import on_disk, partition, parts
 from mtl_jax.batch import Batch, PerTask, counted, inputs_of
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.inputs import in_form_of, read_inputs
@@ -58,7 +58,7 @@ def rows_of(run: Run, data: Dataset, rows: int, draw: np.random.Generator) -> li
         if not len(there):
             raise ValueError(f"task {name!r} has no labelled training rows in data set {data.name!r}")
         at = np.sort(draw.permutation(there)[:rows])
-        picked[name] = jax.tree.map(lambda x, at=at: np.asarray(x)[at], inputs_of(data.train.inputs, name))
+        picked[name] = jax.tree.map(lambda x, at=at: on_disk.rows_of(x, at), inputs_of(data.train.inputs, name))
     given: Any = PerTask(picked) if apart else jax.tree.map(lambda *x: np.concatenate(x), *picked.values())
     given = in_form_of(run.example.inputs, read_inputs(given))
     least = min(len(jax.tree.leaves(picked[n])[0]) for n in names) if apart else len(jax.tree.leaves(given)[0])

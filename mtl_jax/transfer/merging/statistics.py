@@ -11,6 +11,7 @@ from mtl_jax.batch import Batch, PerTask
 from mtl_jax.data.sampling import Sampler
 from mtl_jax.keys import named_key
 from mtl_jax.model import MultiTaskModel, forward
+from mtl_jax.on_disk import rows_of
 
 BATCHES, ROWS = 60, 64  # with momentum 0.9 nothing is left of where the statistics began
 
@@ -50,9 +51,9 @@ def refreshed(model: MultiTaskModel, variables: Any, train: Batch, seed: int = 0
     for i in range(BATCHES):
         if isinstance(train.inputs, PerTask):
             inputs: Any = PerTask(
-                {t: jax.tree.map(lambda x, at=drawn[t][i]: np.asarray(x)[at], x) for t, x in train.inputs.items()}
+                {t: jax.tree.map(lambda x, at=drawn[t][i]: rows_of(x, at), x) for t, x in train.inputs.items()}
             )
         else:
-            inputs = jax.tree.map(lambda x, at=drawn[""][i]: np.asarray(x)[at], train.inputs)
+            inputs = jax.tree.map(lambda x, at=drawn[""][i]: rows_of(x, at), train.inputs)
         state = step(state, inputs, named_key(key, f"batch {i}"))
     return {**variables, "state": jax.device_get(state)}

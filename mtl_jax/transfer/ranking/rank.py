@@ -11,6 +11,7 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask, counted, inputs_of
 from mtl_jax.data.dataset import Dataset
+from mtl_jax.on_disk import rows_of
 from mtl_jax.tasks import Task
 from mtl_jax.training.arguments import check_data
 from mtl_jax.transfer.ranking import candidates, scores
@@ -125,11 +126,11 @@ def seen_by_task(
     if isinstance(train.inputs, PerTask):
         found = []
         for task in tasks:
-            own = jax.tree.map(lambda x, t=task: np.asarray(x)[rows[t.name]], inputs_of(train.inputs, task.name))
+            own = jax.tree.map(lambda x, t=task: rows_of(x, rows[t.name]), inputs_of(train.inputs, task.name))
             found.append((task, candidates.see(name, candidate, own, batch_size), np.arange(len(rows[task.name]))))
         return found
     union = np.unique(np.concatenate(list(rows.values())))
-    inputs = jax.tree.map(lambda x: np.asarray(x)[union], train.inputs)
+    inputs = jax.tree.map(lambda x: rows_of(x, union), train.inputs)
     seen = candidates.see(name, candidate, inputs, batch_size)
     none = seen._replace(seconds=0.0)
     return [(t, none if i else seen, np.searchsorted(union, rows[t.name])) for i, t in enumerate(tasks)]
