@@ -75,6 +75,14 @@ class Texts(NamedTuple):
             kinds[i, : len(each.ids)] = each.type_ids
         return {"tokens": tokens, "mask": mask, **({"types": kinds} if pairs[0] and self.types > 1 else {})}
 
+    def check_vocabulary(self, of_data: Any, source: str) -> None:
+        """An error for token ids of another vocabulary than a model's, which is `source`; None is one not known."""
+        if of_data is not None and getattr(of_data, "digest", "") != self.digest:
+            raise ValueError(
+                f"the data's token ids are those of {of_data}, and {source} was trained with another tokenizer, which "
+                "lies beside it; load the data with that one, tokenizer=FOLDER"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:

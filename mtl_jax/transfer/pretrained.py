@@ -139,16 +139,6 @@ class Pretrained:
             self._compiled[which] = jax.jit(apply)
         return in_pieces(lambda x: self._compiled[which](self.variables, x), inputs, batch_size)
 
-    def _check_tokens(self, data: Dataset) -> None:
-        """An error for a data set whose token ids are another vocabulary's than the model's."""
-        of_data = data.vocabulary
-        if isinstance(self.prepared, Texts) and of_data is not None:
-            if getattr(of_data, "digest", "") != self.prepared.digest:
-                raise ValueError(
-                    f"the token ids of data set {data.name!r} are those of {of_data}, and {self.source} was trained "
-                    "with another tokenizer, which lies beside it; load the data with that one, tokenizer=FOLDER"
-                )
-
     def _head(self) -> Any:
         size = len(self.variables["params"]["head"]["out"]["bias"])
         return heads.build(Task("head", "multilabel", size=size, head=self.head))
@@ -188,8 +178,8 @@ class Pretrained:
         """
         how = prepared(None, method, None)
         tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
-        if isinstance(inputs, Dataset):
-            self._check_tokens(inputs)
+        if isinstance(inputs, Dataset) and isinstance(self.prepared, Texts):
+            self.prepared.check_vocabulary(inputs.vocabulary, self.source)
         if inputs is None:
             dtype = np.int32 if len(self.example) == 1 else np.float32 if augment is None else np.uint8
             example = Batch(np.ones((2, *self.example), dtype), {}, {})
