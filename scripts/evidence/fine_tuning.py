@@ -131,8 +131,8 @@ WAYS = (
     Way("hymenoptera", "from scratch", 3, bees_from_scratch),
     Way("hymenoptera", "untrained, its outputs", 1, untrained),
     Way("hymenoptera", "probe", 3, lite("probe", None, 300)),
-    Way("hymenoptera", "lora(rank=8), its outputs", 3, lite("lora(rank=8)", 1e-3, 60, **OWN)),
-    Way("hymenoptera", "layerwise(decay=0.75), its outputs", 1, lite("layerwise(decay=0.75)", 3e-4, 60, **OWN)),
+    Way("hymenoptera", "bitfit, its outputs", 1, lite("bitfit", 1e-3, 40, **OWN)),
+    Way("hymenoptera", "layerwise(decay=0.75), its outputs", 1, lite("layerwise(decay=0.75)", 3e-4, 40, **OWN)),
 )
 
 
