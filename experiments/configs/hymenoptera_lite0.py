@@ -11,7 +11,7 @@ from experiments.configs import base
 
 def get_config():
     c = base.get_config()
-    c.data = "hymenoptera"
+    c.data = "hymenoptera(size=192)"
     c.encoder = ""  # the source's
     c.heads = {"insect": {"ants": 310, "bees": 309}}
     c.augment = {"flip": True, "zoom": (0.5, 1.0)}

@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=experiments/configs/trec.py --config.data_dir=DATA --workdir=runs/trec
 
-On validation better than a transformer (width 128, two blocks), and than the same without affixes of words.
-RESULT
+Test accuracy 91.0% of the coarse and 80.2% of the fine classes; 41 s of processor time. On validation (84.7% and 75.7%)
+as good as a transformer of two blocks (width 128: 84.9% and 73.7%) in a third of the time.
 """
 
 from experiments.configs import base

@@ -26,12 +26,14 @@ class Texts(NamedTuple):
       length: tokens that the model reads at most.
       padding: the id that fills up shorter texts.
       types: how many kinds of segments the model tells apart.
+      digest: of the tokenizer's file, so that ids of another one are told.
     """
 
     tokenizer: Any
     length: int
     padding: int
     types: int
+    digest: str
 
     def prepare(self, texts: Sequence[Any], length: int | None = None) -> dict[str, np.ndarray]:
         """{"tokens": int32 [N, T], "mask": bool [N, T]} of texts, or with "types" of pairs of texts.
@@ -73,6 +75,14 @@ class Texts(NamedTuple):
             kinds[i, : len(each.ids)] = each.type_ids
         return {"tokens": tokens, "mask": mask, **({"types": kinds} if pairs[0] and self.types > 1 else {})}
 
+    def check_vocabulary(self, of_data: Any, source: str) -> None:
+        """An error for token ids of another vocabulary than a model's, which is `source`; None is one not known."""
+        if of_data is not None and getattr(of_data, "digest", "") != self.digest:
+            raise ValueError(
+                f"the data's token ids are those of {of_data}, and {source} was trained with another tokenizer, which "
+                "lies beside it; load the data with that one, tokenizer=FOLDER"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
@@ -81,15 +91,18 @@ class Tokenizer:
     Attributes:
       texts: what cuts texts into tokens.
       source: the file that it was read from.
-      digest: of that file, so that ids of another one are told.
     """
 
     texts: Texts
     source: str
-    digest: str
 
     def __len__(self) -> int:
         return self.texts.tokenizer.get_vocab_size()
+
+    @property
+    def digest(self) -> str:
+        """Of its file."""
+        return self.texts.digest
 
     def __repr__(self) -> str:
         return f"Tokenizer({len(self)} ids, {self.source})"
@@ -111,7 +124,7 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """
     made, source, digest = _opened(paths.local(path, "the path of a tokenizer"))
     known = made.padding["pad_id"] if made.padding else next((n for t in PADDINGS if (n := made.token_to_id(t))), 0)
-    return Tokenizer(Texts(made, LONGEST, known, 0), str(source), digest)
+    return Tokenizer(Texts(made, LONGEST, known, 0, digest), str(source))
 
 
 def read_texts(folder: pathlib.Path, length: int, padding: int, types: int, vocabulary: int) -> Texts:
@@ -121,10 +134,10 @@ def read_texts(folder: pathlib.Path, length: int, padding: int, types: int, voca
       FileNotFoundError: if it has neither.
       ValueError: if its vocabulary is larger than the model's.
     """
-    made, _, _ = _opened(folder)
+    made, _, digest = _opened(folder)
     if made.get_vocab_size() > vocabulary:
         raise ValueError(f"{folder}: the tokenizer has {made.get_vocab_size():,} tokens, and the model {vocabulary:,}")
-    return Texts(made, length, padding, types)
+    return Texts(made, length, padding, types, digest)
 
 
 def _opened(path: pathlib.Path) -> tuple[Any, pathlib.Path, str]:

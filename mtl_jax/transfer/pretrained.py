@@ -178,6 +178,8 @@ class Pretrained:
         """
         how = prepared(None, method, None)
         tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
+        if isinstance(inputs, Dataset) and isinstance(self.prepared, Texts):
+            self.prepared.check_vocabulary(inputs.vocabulary, self.source)
         if inputs is None:
             dtype = np.int32 if len(self.example) == 1 else np.float32 if augment is None else np.uint8
             example = Batch(np.ones((2, *self.example), dtype), {}, {})

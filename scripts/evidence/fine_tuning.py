@@ -34,7 +34,7 @@ from mtl_jax.data.trec import FILES, read_questions
 from mtl_jax.reporting.describe import table
 
 LENGTH = 24  # tokens of a question; 87 of the 5,452 for training are longer, none of the test's
-SIDE = 144  # pixels of the photographs, as they lie there
+SIDE = 192  # pixels; untrained, 144, 192 and 224 have 96.3, 97.1 and 95.1% of the training and validation photographs
 OWN_OUTPUTS = {"insect": {"ants": 310, "bees": 309}}  # of ImageNet's 1,000 classes
 
 
@@ -129,10 +129,10 @@ WAYS = (
     Way("trec", "lora(rank=8)", 1, minilm("lora(rank=8)", 2e-3, 300)),
     Way("trec", "layerwise(decay=0.75)", 1, minilm("layerwise(decay=0.75)", 3e-4, 500)),
     Way("hymenoptera", "from scratch", 3, bees_from_scratch),
-    Way("hymenoptera", "untrained, own outputs", 1, untrained),
+    Way("hymenoptera", "untrained, its outputs", 1, untrained),
     Way("hymenoptera", "probe", 3, lite("probe", None, 300)),
-    Way("hymenoptera", "lora(rank=8), own outputs", 3, lite("lora(rank=8)", 1e-3, 60, **OWN)),
-    Way("hymenoptera", "layerwise(decay=0.75), own outputs", 1, lite("layerwise(decay=0.75)", 3e-4, 60, **OWN)),
+    Way("hymenoptera", "bitfit, its outputs", 1, lite("bitfit", 1e-3, 40, **OWN)),
+    Way("hymenoptera", "layerwise(decay=0.75), its outputs", 1, lite("layerwise(decay=0.75)", 3e-4, 40, **OWN)),
 )
 
 
@@ -192,13 +192,13 @@ def main() -> None:
         for way in (w for w in WAYS if w.of == of):
             each = [found[k] for s in range(way.seeds) if (k := f"{of} {way.name}, seed {s}") in found]
             if each:
+                tasks = list(each[0]["test"])
                 cells = [spread([e["test"][t] for e in each]) for t in each[0]["test"]]
                 more = [spread([e["new"][t] for e in each]) for t in each[0].get("new", ())]
                 rows.append((way.name, f"{len(each)}", *cells, *more, f"{each[0]['trained']:,}",
                              f"{np.mean([e['seconds'] for e in each]):.0f}"))  # fmt: skip
-                tasks = list(each[0]["test"])
+                named = [*tasks, *(f"{t}, new" for t in each[0].get("new", ()))]
         if rows:
-            named = [*tasks, *(f"{t}, new" for t in tasks)] if of == "trec" else tasks
             head = (of, "seeds", *named, "trained", "s")
             print(table(rows, head, right=tuple(range(1, len(head)))))
 

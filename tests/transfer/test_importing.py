@@ -3,6 +3,7 @@
 Numbers of the former are in tests/transfer/foreign, made by scripts/evidence/foreign_models.py.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -229,6 +230,12 @@ def test_texts_are_cut_into_wordpieces(bert):
         model.prepare(["a", 3])
     with pytest.raises(ValueError, match=r"length=10 must lie in 3..9"):
         model.prepare(["a"], length=10)
+    words = mtl.data.text.vocabulary_of([["a"]], 1)
+    data = mtl.data.from_arrays(model.prepare(["a"] * 9, length=5), {"y": np.arange(9.0) / 3}, val=0, test=0)
+    own = mtl.data.tokenizing.read_tokenizer(bert)
+    assert model.adapt(data.tasks, inputs=dataclasses.replace(data, vocabulary=own)).source
+    with pytest.raises(ValueError, match=r"are those of Vocabulary.3 ids., and .* was trained with another tokenizer"):
+        mtl.transfer.fine_tune(model, dataclasses.replace(data, vocabulary=words), num_steps=1)
     task = mtl.Task("kind", "classification", classes=("c", "a"), head=model.head)
     adapted = model.adapt(task, heads="kind")
     kernel = np.asarray(model.variables["params"]["head"]["out"]["kernel"])
