@@ -1,0 +1,275 @@
+"""What fine-tuning costs: a step and its peak memory by method, beside PEFT; a probe with features kept; merging.
+
+    python -m scripts.benchmarks.transfer [--part steps|probe|merging] [--size minilm|bert_base] [--threads N]
+        [--torch_python=PATH] [--rounds 9]
+
+Steps: a BERT of MiniLM's or BERT-base's size with drawn weights, written as Hugging Face's files and read by both
+libraries; 16 texts of 32 to 64 tokens, a head of 5 classes on the mean of the tokens, Adam, float32, no dropout. LoRA
+has rank 8 at all six matrices of every block, in PEFT too. Both start from the same weights and head, and their first
+losses are compared. Steps of all rows are taken in turns, the first of a turn not counted: the median, the least, and
+the least time on the processor, over all threads, which other programs on the machine disturb less. --torch_python is
+that of an environment with torch, transformers and peft (never a dependency here); without it its rows are left out.
+
+Peak: in a process of its own, the most memory it holds during three steps beyond what it holds before weights are
+read: weights, optimizer, and what a step needs. Our program is compiled, and a Torch layer has run, before that; what a
+compiled program takes is under "program". "XLA" is the compiled step's own account: arguments, results and temporaries.
+
+Probe: FLOPs, as XLA counts them, beside those of the forward pass and head; then an epoch with features computed once.
+Merging: see `transfer_merging.py`. On Linux, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 as for the other benchmarks.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+import mtl_jax as mtl
+from mtl_jax import balancing, partition, transfer
+from mtl_jax.model import forward
+from mtl_jax.reporting.describe import table
+from mtl_jax.tasks import task_losses
+from mtl_jax.training import optimizers, state
+from mtl_jax.training.step import make_train_step
+from scripts.benchmarks import measuring, transfer_merging, transfer_model
+
+METHODS = ("full", "lora(rank=8)", "probe", "bitfit", "ia3", "adapters(width=8)", "dora(rank=8)")
+ROWS = 512  # of the probe's data set
+Seconds = tuple[float, float]  # wall, and processor over all threads
+
+
+class Step(NamedTuple):
+    """A method's step, not compiled yet."""
+
+    function: Callable
+    first: Callable[[], Any]  # makes a state to start from
+    batch: Any
+    trains: int  # how many numbers
+    held: int  # numbers in the optimizer's state
+
+
+def of_method(folder: pathlib.Path, method: str) -> Step:
+    """The step of `fit` for what `adapt` makes."""
+    run, batch = transfer_model.read(folder)
+    adapted = transfer.adapt(run, run.tasks, method=method, load=((".*", True),))
+    variables = transfer_model.first_variables(adapted, batch)
+    trainable = partition.trainable_paths(variables["params"], adapted.freeze)
+    optimizer, balancer = optimizers.per_owner(optax.adam(1e-3)), balancing.equal()
+    layout, variables, batch = measuring.lying(adapted.model, optimizer, variables, batch)
+    flat = partition.flatten(variables["params"])
+    shapes = jax.tree.map(lambda x: np.array(x), variables)  # on the host, so that a state's arrays are its own
+    del run, variables
+
+    def first() -> Any:
+        return state.create(shapes, 1, optimizer, balancer, trainable, jax.random.key(0), layout=layout)
+
+    step = make_train_step(adapted.model, optimizer, balancer, trainable, layout=layout)
+    held = sum(x.size for x in jax.tree.leaves(jax.eval_shape(first).opt_state))
+    return Step(step, first, batch, sum(x.size for p, x in flat.items() if p in trainable), held)
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+def of_torch(python: str, folder: pathlib.Path, threads: int) -> tuple[subprocess.Popen, dict[str, Any]]:
+    """(a process that takes PyTorch's steps, what it says of them)."""
+    script = pathlib.Path(__file__).with_name("transfer_torch.py")
+    command = [python, str(script), str(folder), str(threads)]
+    found = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    line = found.stdout.readline()
+    if not line:
+        raise SystemExit(f"{python} cannot run {script.name}: it needs torch, transformers and peft")
+    return found, json.loads(line)
+
+
+def peak_of(command: list[str]) -> Any:
+    """What a process prints as JSON."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_turns(calls: dict[str, Callable[[], Seconds]], rounds: int) -> dict[str, list[Seconds]]:
+    """{name: times}; a turn takes two steps, of which the second counts, and the first two turns do not."""
+    times: dict[str, list[Seconds]] = {name: [] for name in calls}
+    for _ in range(rounds + 2):
+        for name, call in calls.items():
+            call()
+            times[name].append(call())
+    return {name: t[2:] for name, t in times.items()}
+
+
+def timed(call: Callable[[], None]) -> Callable[[], Seconds]:
+    """The same call, which returns its times."""
+
+    def measured() -> Seconds:
+        wall, processor = time.perf_counter(), time.process_time()
+        call()
+        return time.perf_counter() - wall, time.process_time() - processor
+
+    return measured
+
+
+def steps_table(folder: pathlib.Path, methods: list[str], python: str | None, threads: int, rounds: int) -> str:
+    """A row per library and method."""
+    steps = {m: of_method(folder, m) for m in methods}
+    made = {m: measuring.compiled(s.function, s.first(), s.batch) for m, s in steps.items()}
+    calls = {("mtl_jax", m): timed(c.call) for m, c in made.items()}
+    trains, peaks, losses = {("mtl_jax", m): s.trains for m, s in steps.items()}, {}, {}
+    for m in methods:
+        command = [sys.executable, "-m", "scripts.benchmarks.transfer", "--peak", m, "--folder", str(folder)]
+        *peaks["mtl_jax", m], losses[m] = peak_of([*command, "--threads", str(threads)])
+    if python:
+        process, said = of_torch(python, folder, threads)
+        print(said["versions"])
+        for m, count in said["trains"].items():
+            row = "PEFT" if m.startswith("lora") else "PyTorch", m
+            calls[row] = lambda m=m: ask(process, m)
+            trains[row] = count
+            script = str(pathlib.Path(__file__).with_name("transfer_torch.py"))
+            peaks[row] = (peak_of([python, script, str(folder), str(threads), "--peak", m]), None)
+            if m in losses and not np.isclose(losses[m], said["losses"][m], rtol=1e-4):
+                raise SystemExit(f"{m}: the first loss is {losses[m]} here and {said['losses'][m]} in PyTorch")
+            if m in steps and steps[m].trains != count:
+                raise SystemExit(f"{m}: {steps[m].trains} numbers train here, and {count} in PyTorch")
+        print("first losses: " + ", ".join(f"{m} {losses[m]:.5f} and {x:.5f}" for m, x in said["losses"].items()
+                                           if m in losses))  # fmt: skip
+    found = in_turns(calls, rounds)
+    whole, rows = statistics.median(w for w, _ in found["mtl_jax", methods[0]]), []
+    for (library, m), times in found.items():
+        walls, processor = [w for w, _ in times], min(c for _, c in times)
+        own = made[m] if library == "mtl_jax" else None
+        peak, program = peaks[library, m]
+        rows.append((
+            library, m, f"{trains[library, m]:,}", f"{1e3 * statistics.median(walls):.0f}", f"{1e3 * min(walls):.0f}",
+            f"{1e3 * processor:.0f}", f"{statistics.median(walls) / whole:.2f}", f"{peak:.0f}",
+            *((f"{program:.0f}", f"{own.peak:.0f}", f"{own.flops / 1e9:.1f}", f"{own.seconds:.1f}") if own else
+              ("-", "-", "-", "-")),
+        ))  # fmt: skip
+    if python:
+        process.stdin.close()
+        process.wait()
+    header = ("library", "method", "trains", "ms", "least", "CPU ms", f"x {methods[0]}", "peak MiB", "program MiB",
+              "XLA MiB", "GFLOP", "compile s")  # fmt: skip
+    return table(rows, header, right=tuple(range(2, 12)))
+
+
+def ask(process: subprocess.Popen, method: str) -> Seconds:
+    """The times of a step of PyTorch's process."""
+    process.stdin.write(method + "\n")
+    return tuple(json.loads(process.stdout.readline()))
+
+
+def held(what: str) -> int:
+    """KiB of this process: VmRSS, what it holds now, or VmHWM, the most that it held."""
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what))
+
+
+def settle() -> int:
+    """KiB that are held once what is free was given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return held("VmRSS")
+
+
+def peak(folder: pathlib.Path, method: str) -> tuple[float, float, float]:
+    """(MiB at most while three steps run beyond what is held before, MiB of the compiled step, the first loss)."""
+    step = of_method(folder, method)
+    shapes = jax.eval_shape(step.first)
+    bare = settle()
+    program = jax.jit(step.function, donate_argnums=0).lower(shapes, step.batch).compile()
+    before = settle()
+    carry = step.first()
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
+    losses = []
+    for _ in range(3):
+        carry, record = jax.block_until_ready(program(carry, step.batch))
+        losses.append(float(record["losses"][0]))
+    return (held("VmHWM") - before) / 1024, (before - bare) / 1024, losses[0]
+
+
+# --- a frozen trunk -------------------------------------------------------------------------------------------------
+def probe_lines(folder: pathlib.Path) -> list[str]:
+    """What a probe costs beside the forward pass and head, and beside itself with features computed once."""
+    step, (run, batch) = of_method(folder, "probe"), transfer_model.read(folder)
+    made = measuring.compiled(step.function, step.first(), step.batch)
+
+    def loss(variables: Any, batch: Any) -> Any:
+        sums, counts = task_losses(run.tasks, forward(run.model, variables, batch)[0], batch)
+        return sums / counts
+
+    alone = jax.jit(loss).lower(run.variables, batch).compile().cost_analysis()["flops"]
+    draw, rows = np.random.default_rng(0), [ROWS, 2 * transfer_model.BATCH]
+    parts = [(transfer_model.texts(draw, n), {"topic": draw.integers(0, transfer_model.CLASSES, n)}) for n in rows]
+    data = mtl.data.from_arrays(*parts[0], kinds={"topic": run.tasks[0]}, val=parts[1], test=parts[1], name="drawn")
+    epoch, seconds, whole = ROWS // transfer_model.BATCH, {}, {}
+    for cache in (True, False):
+        began = time.perf_counter()
+        tuned = transfer.fine_tune(
+            run, data, method="probe", num_steps=4 * epoch, cache=cache, batch_size=transfer_model.BATCH,
+            steps_per_dispatch=epoch, log_every=epoch, eval_every=4 * epoch, progress=False, monitor=False,
+        )  # fmt: skip
+        whole[cache] = time.perf_counter() - began
+        at = {r["step"]: r["seconds"] for r in tuned.history if r["split"] == "train"}
+        seconds[cache] = min(at[(i + 1) * epoch] - at[i * epoch] for i in (1, 2))
+    return [
+        f"a probe's step: {made.flops / 1e9:.3f} GFLOP, forward and head alone {alone / 1e9:.3f}: "
+        f"{made.flops / alone:.4f} times",
+        f"its optimizer holds {step.held:,} numbers; {step.trains:,} train, all of the head",
+        f"a probe's epoch of {epoch} steps: {seconds[False]:.3f} s, with features computed once "
+        f"{1e3 * seconds[True]:.2f} ms: {seconds[False] / seconds[True]:.0f} times as fast",
+        f"four epochs with compilation, and with computing the features: {whole[False]:.1f} and {whole[True]:.1f} s",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--part", choices=("steps", "probe", "merging"), action="append")
+    parser.add_argument("--size", choices=tuple(transfer_model.SIZES), default="minilm")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--torch_python", help="of an environment with torch, transformers and peft")
+    parser.add_argument("--methods", default=";".join(METHODS), help="separated by ';'")
+    parser.add_argument("--depths", default="18,50", help="of the ResNets that are merged")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # before the first array
+    if given.peak:
+        print(json.dumps(peak(given.folder, given.peak)))
+        return
+    device, parts = jax.devices()[0], given.part or ["steps", "probe", "merging"]
+    print(f"jax {jax.__version__}, {device.platform} {device.device_kind}, Python {platform.python_version()}, "
+          f"{given.threads} threads, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    warnings.filterwarnings("ignore", message="the jitted function includes a pmap")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "programs")  # of the processes that measure peaks
+        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+        transfer_model.write(folder, given.size)
+        if "steps" in parts:
+            found = steps_table(folder, given.methods.split(";"), given.torch_python, given.threads, given.rounds)
+            print(f"\nSteps, {given.size}\n{found}", flush=True)
+        if "probe" in parts:
+            print(f"\nProbe, {given.size}", *probe_lines(folder), sep="\n", flush=True)
+    if "merging" in parts:
+        for depth in map(int, given.depths.split(",")):
+            print(transfer_merging.merging_table(depth), flush=True)
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
