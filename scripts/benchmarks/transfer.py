@@ -1,14 +1,15 @@
 """What fine-tuning costs: a step and its peak memory by method, beside PEFT; a probe with features kept; merging.
 
-    python -m scripts.benchmarks.transfer [--part steps|probe|merging] [--size minilm|bert_base] [--threads N]
+    python -m scripts.benchmarks.transfer [--part steps|probe|merging] [--size minilm|bert_base] [--threads 1]
         [--torch_python=PATH] [--rounds 9]
 
 Steps: a BERT of MiniLM's or BERT-base's size with drawn weights, written as Hugging Face's files and read by both
 libraries; 16 texts of 32 to 64 tokens, a head of 5 classes on the mean of the tokens, Adam, float32, no dropout. LoRA
 has rank 8 at all six matrices of every block, in PEFT too. Both start from the same weights and head, and their first
 losses are compared. Steps of all rows are taken in turns, the first of a turn not counted: the median, the least, and
-the least time on the processor, over all threads, which other programs on the machine disturb less. --torch_python is
-that of an environment with torch, transformers and peft (never a dependency here); without it its rows are left out.
+the least time on the processor. Where other programs run on the machine, take one thread and the last of these, which
+they disturb least. --torch_python is that of an environment with torch, transformers and peft (never a dependency
+here); without it its rows are left out.
 
 Peak: in a process of its own, the most memory it holds during three steps beyond what it holds before weights are
 read: weights, optimizer, and what a step needs. Our program is compiled, and a Torch layer has run, before that; what a
@@ -48,7 +49,7 @@ from mtl_jax.training.step import make_train_step
 from scripts.benchmarks import measuring, transfer_merging, transfer_model
 
 METHODS = ("full", "lora(rank=8)", "probe", "bitfit", "ia3", "adapters(width=8)", "dora(rank=8)")
-ROWS = 512  # of the probe's data set
+ROWS, CORES = 512, len(os.sched_getaffinity(0))  # of the probe's data set; of this machine
 Seconds = tuple[float, float]  # wall, and processor over all threads
 
 
@@ -239,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--part", choices=("steps", "probe", "merging"), action="append")
     parser.add_argument("--size", choices=tuple(transfer_model.SIZES), default="minilm")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, choices=(1, CORES), default=CORES)
     parser.add_argument("--torch_python", help="of an environment with torch, transformers and peft")
     parser.add_argument("--methods", default=";".join(METHODS), help="separated by ';'")
     parser.add_argument("--depths", default="18,50", help="of the ResNets that are merged")
@@ -247,7 +248,9 @@ def main() -> None:
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # before the first array
+    one_thread = "--xla_cpu_multi_thread_eigen=false"
+    if given.threads == 1 and one_thread not in os.environ.get("XLA_FLAGS", ""):  # before the first array
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}".strip()
     if given.peak:
         print(json.dumps(peak(given.folder, given.peak)))
         return
