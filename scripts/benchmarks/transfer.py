@@ -16,7 +16,8 @@ read: weights, optimizer, and what a step needs. Our program is compiled, and a 
 compiled program takes is under "program". "XLA" is the compiled step's own account: arguments, results and temporaries.
 
 Probe: FLOPs, as XLA counts them, beside those of the forward pass and head; then an epoch with features computed once.
-Merging: see `transfer_merging.py`. On Linux, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 as for the other benchmarks.
+Merging: see `transfer_merging.py`. On Linux, GLIBC_TUNABLES=glibc.malloc.hugetlb=1 as for the other benchmarks, and
+OPENBLAS_NUM_THREADS=1 beside --threads 1.
 """
 
 import argparse
@@ -33,60 +34,24 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-import mtl_jax as mtl
-from mtl_jax import balancing, partition, transfer
-from mtl_jax.model import forward
 from mtl_jax.reporting.describe import table
-from mtl_jax.tasks import task_losses
-from mtl_jax.training import optimizers, state
-from mtl_jax.training.step import make_train_step
-from scripts.benchmarks import measuring, transfer_merging, transfer_model
+from scripts.benchmarks import measuring, transfer_merging, transfer_model, transfer_probe
 
 METHODS = ("full", "lora(rank=8)", "probe", "bitfit", "ia3", "adapters(width=8)", "dora(rank=8)")
-ROWS, CORES = 512, len(os.sched_getaffinity(0))  # of the probe's data set; of this machine
+CORES = len(os.sched_getaffinity(0))
 Seconds = tuple[float, float]  # wall, and processor over all threads
 
 
-class Step(NamedTuple):
-    """A method's step, not compiled yet."""
-
-    function: Callable
-    first: Callable[[], Any]  # makes a state to start from
-    batch: Any
-    trains: int  # how many numbers
-    held: int  # numbers in the optimizer's state
-
-
-def of_method(folder: pathlib.Path, method: str) -> Step:
-    """The step of `fit` for what `adapt` makes."""
-    run, batch = transfer_model.read(folder)
-    adapted = transfer.adapt(run, run.tasks, method=method, load=((".*", True),))
-    variables = transfer_model.first_variables(adapted, batch)
-    trainable = partition.trainable_paths(variables["params"], adapted.freeze)
-    optimizer, balancer = optimizers.per_owner(optax.adam(1e-3)), balancing.equal()
-    layout, variables, batch = measuring.lying(adapted.model, optimizer, variables, batch)
-    flat = partition.flatten(variables["params"])
-    shapes = jax.tree.map(lambda x: np.array(x), variables)  # on the host, so that a state's arrays are its own
-    del run, variables
-
-    def first() -> Any:
-        return state.create(shapes, 1, optimizer, balancer, trainable, jax.random.key(0), layout=layout)
-
-    step = make_train_step(adapted.model, optimizer, balancer, trainable, layout=layout)
-    held = sum(x.size for x in jax.tree.leaves(jax.eval_shape(first).opt_state))
-    return Step(step, first, batch, sum(x.size for p, x in flat.items() if p in trainable), held)
-
-
-# --- steps ----------------------------------------------------------------------------------------------------------
 def of_torch(python: str, folder: pathlib.Path, threads: int) -> tuple[subprocess.Popen, dict[str, Any]]:
     """(a process that takes PyTorch's steps, what it says of them)."""
     script = pathlib.Path(__file__).with_name("transfer_torch.py")
+    if not os.access(python, os.X_OK):
+        raise SystemExit(f"there is no program {python}; --torch_python is the python of an environment with peft")
     command = [python, str(script), str(folder), str(threads)]
     found = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     line = found.stdout.readline()
@@ -126,7 +91,7 @@ def timed(call: Callable[[], None]) -> Callable[[], Seconds]:
 
 def steps_table(folder: pathlib.Path, methods: list[str], python: str | None, threads: int, rounds: int) -> str:
     """A row per library and method."""
-    steps = {m: of_method(folder, m) for m in methods}
+    steps = {m: transfer_model.of_method(folder, m) for m in methods}
     made = {m: measuring.compiled(s.function, s.first(), s.batch) for m, s in steps.items()}
     calls = {("mtl_jax", m): timed(c.call) for m, c in made.items()}
     trains, peaks, losses = {("mtl_jax", m): s.trains for m, s in steps.items()}, {}, {}
@@ -149,23 +114,24 @@ def steps_table(folder: pathlib.Path, methods: list[str], python: str | None, th
         print("first losses: " + ", ".join(f"{m} {losses[m]:.5f} and {x:.5f}" for m, x in said["losses"].items()
                                            if m in losses))  # fmt: skip
     found = in_turns(calls, rounds)
-    whole, rows = statistics.median(w for w, _ in found["mtl_jax", methods[0]]), []
+    first, rows = found["mtl_jax", methods[0]], []
+    whole, least = statistics.median(w for w, _ in first), min(c for _, c in first)
     for (library, m), times in found.items():
         walls, processor = [w for w, _ in times], min(c for _, c in times)
         own = made[m] if library == "mtl_jax" else None
         peak, program = peaks[library, m]
         rows.append((
             library, m, f"{trains[library, m]:,}", f"{1e3 * statistics.median(walls):.0f}", f"{1e3 * min(walls):.0f}",
-            f"{1e3 * processor:.0f}", f"{statistics.median(walls) / whole:.2f}", f"{peak:.0f}",
+            f"{statistics.median(walls) / whole:.2f}", f"{1e3 * processor:.0f}", f"{processor / least:.2f}", f"{peak:.0f}",
             *((f"{program:.0f}", f"{own.peak:.0f}", f"{own.flops / 1e9:.1f}", f"{own.seconds:.1f}") if own else
               ("-", "-", "-", "-")),
         ))  # fmt: skip
     if python:
         process.stdin.close()
         process.wait()
-    header = ("library", "method", "trains", "ms", "least", "CPU ms", f"x {methods[0]}", "peak MiB", "program MiB",
-              "XLA MiB", "GFLOP", "compile s")  # fmt: skip
-    return table(rows, header, right=tuple(range(2, 12)))
+    header = ("library", "method", "trains", "ms", "least", f"x {methods[0]}", "CPU ms", f"x {methods[0]}", "peak MiB",
+              "program MiB", "XLA MiB", "GFLOP", "compile s")  # fmt: skip
+    return table(rows, header, right=tuple(range(2, 13)))
 
 
 def ask(process: subprocess.Popen, method: str) -> Seconds:
@@ -188,7 +154,7 @@ def settle() -> int:
 
 def peak(folder: pathlib.Path, method: str) -> tuple[float, float, float]:
     """(MiB at most while three steps run beyond what is held before, MiB of the compiled step, the first loss)."""
-    step = of_method(folder, method)
+    step = transfer_model.of_method(folder, method)
     shapes = jax.eval_shape(step.first)
     bare = settle()
     program = jax.jit(step.function, donate_argnums=0).lower(shapes, step.batch).compile()
@@ -200,40 +166,6 @@ def peak(folder: pathlib.Path, method: str) -> tuple[float, float, float]:
         carry, record = jax.block_until_ready(program(carry, step.batch))
         losses.append(float(record["losses"][0]))
     return (held("VmHWM") - before) / 1024, (before - bare) / 1024, losses[0]
-
-
-# --- a frozen trunk -------------------------------------------------------------------------------------------------
-def probe_lines(folder: pathlib.Path) -> list[str]:
-    """What a probe costs beside the forward pass and head, and beside itself with features computed once."""
-    step, (run, batch) = of_method(folder, "probe"), transfer_model.read(folder)
-    made = measuring.compiled(step.function, step.first(), step.batch)
-
-    def loss(variables: Any, batch: Any) -> Any:
-        sums, counts = task_losses(run.tasks, forward(run.model, variables, batch)[0], batch)
-        return sums / counts
-
-    alone = jax.jit(loss).lower(run.variables, batch).compile().cost_analysis()["flops"]
-    draw, rows = np.random.default_rng(0), [ROWS, 2 * transfer_model.BATCH]
-    parts = [(transfer_model.texts(draw, n), {"topic": draw.integers(0, transfer_model.CLASSES, n)}) for n in rows]
-    data = mtl.data.from_arrays(*parts[0], kinds={"topic": run.tasks[0]}, val=parts[1], test=parts[1], name="drawn")
-    epoch, seconds, whole = ROWS // transfer_model.BATCH, {}, {}
-    for cache in (True, False):
-        began = time.perf_counter()
-        tuned = transfer.fine_tune(
-            run, data, method="probe", num_steps=4 * epoch, cache=cache, batch_size=transfer_model.BATCH,
-            steps_per_dispatch=epoch, log_every=epoch, eval_every=4 * epoch, progress=False, monitor=False,
-        )  # fmt: skip
-        whole[cache] = time.perf_counter() - began
-        at = {r["step"]: r["seconds"] for r in tuned.history if r["split"] == "train"}
-        seconds[cache] = min(at[(i + 1) * epoch] - at[i * epoch] for i in (1, 2))
-    return [
-        f"a probe's step: {made.flops / 1e9:.3f} GFLOP, forward and head alone {alone / 1e9:.3f}: "
-        f"{made.flops / alone:.4f} times",
-        f"its optimizer holds {step.held:,} numbers; {step.trains:,} train, all of the head",
-        f"a probe's epoch of {epoch} steps: {seconds[False]:.3f} s, with features computed once "
-        f"{1e3 * seconds[True]:.2f} ms: {seconds[False] / seconds[True]:.0f} times as fast",
-        f"four epochs with compilation, and with computing the features: {whole[False]:.1f} and {whole[True]:.1f} s",
-    ]
 
 
 def main() -> None:
@@ -267,7 +199,7 @@ def main() -> None:
             found = steps_table(folder, given.methods.split(";"), given.torch_python, given.threads, given.rounds)
             print(f"\nSteps, {given.size}\n{found}", flush=True)
         if "probe" in parts:
-            print(f"\nProbe, {given.size}", *probe_lines(folder), sep="\n", flush=True)
+            print(f"\nProbe, {given.size}", *transfer_probe.probe_lines(folder), sep="\n", flush=True)
     if "merging" in parts:
         for depth in map(int, given.depths.split(",")):
             print(transfer_merging.merging_table(depth), flush=True)

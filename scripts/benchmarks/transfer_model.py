@@ -1,15 +1,20 @@
-"""The encoder that `transfer.py` measures: a drawn BERT as Hugging Face's files have it, which both libraries read."""
+"""What `transfer.py` measures: a drawn BERT in Hugging Face's files, which both libraries read, and our steps."""
 
 import json
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import mtl_jax as mtl
-from mtl_jax import partition, transfer
+from mtl_jax import balancing, partition, transfer
+from mtl_jax.training import optimizers, state
+from mtl_jax.training.step import make_train_step
+from scripts.benchmarks import measuring
 
 SIZES = {"minilm": (384, 6, 12, 1536), "bert_base": (768, 12, 12, 3072)}  # width, blocks, heads, hidden
 BATCH, TOKENS, CLASSES, VOCABULARY = 16, 64, 5, 30522
@@ -77,3 +82,33 @@ def first_variables(adapted: Any, batch: mtl.Batch) -> dict[str, Any]:
         kind: partition.unflatten({**partition.flatten(tree), **adapted.variables.get(kind, {})}, tree)
         for kind, tree in drawn.items()
     }
+
+
+class Step(NamedTuple):
+    """A method's step, not compiled yet."""
+
+    function: Callable
+    first: Callable[[], Any]  # makes a state to start from
+    batch: Any
+    trains: int  # how many numbers
+    held: int  # numbers in the optimizer's state
+
+
+def of_method(folder: pathlib.Path, method: str) -> Step:
+    """The step of `fit` for what `adapt` makes."""
+    run, batch = read(folder)
+    adapted = transfer.adapt(run, run.tasks, method=method, load=((".*", True),))
+    variables = first_variables(adapted, batch)
+    trainable = partition.trainable_paths(variables["params"], adapted.freeze)
+    optimizer, balancer = optimizers.per_owner(optax.adam(1e-3)), balancing.equal()
+    layout, variables, batch = measuring.lying(adapted.model, optimizer, variables, batch)
+    flat = partition.flatten(variables["params"])
+    shapes = jax.tree.map(lambda x: np.array(x), variables)  # on the host, so that a state's arrays are its own
+    del run, variables
+
+    def first() -> Any:
+        return state.create(shapes, 1, optimizer, balancer, trainable, jax.random.key(0), layout=layout)
+
+    step = make_train_step(adapted.model, optimizer, balancer, trainable, layout=layout)
+    held = sum(x.size for x in jax.tree.leaves(jax.eval_shape(first).opt_state))
+    return Step(step, first, batch, sum(x.size for p, x in flat.items() if p in trainable), held)
