@@ -122,7 +122,8 @@ def steps_table(folder: pathlib.Path, methods: list[str], python: str | None, th
         peak, program = peaks[library, m]
         rows.append((
             library, m, f"{trains[library, m]:,}", f"{1e3 * statistics.median(walls):.0f}", f"{1e3 * min(walls):.0f}",
-            f"{statistics.median(walls) / whole:.2f}", f"{1e3 * processor:.0f}", f"{processor / least:.2f}", f"{peak:.0f}",
+            f"{statistics.median(walls) / whole:.2f}", f"{1e3 * processor:.0f}", f"{processor / least:.2f}",
+            f"{peak:.0f}",
             *((f"{program:.0f}", f"{own.peak:.0f}", f"{own.flops / 1e9:.1f}", f"{own.seconds:.1f}") if own else
               ("-", "-", "-", "-")),
         ))  # fmt: skip
