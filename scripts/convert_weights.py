@@ -8,13 +8,18 @@ containers alone; torch is needed here and nowhere else. Keras' files need h5py.
     np.savez("model.npz", **{w.path: w.numpy() for w in model.weights})
 
 Names stay as they are, but for a wrapper's "state_dict" or "model" around them, and ":0" behind names of Keras. Where
-several entries are one tensor (tied weights), each gets a copy. Dtypes stay, too.
+several entries are one tensor (tied weights), each gets a copy. Dtypes stay, too. Numbers that are not finite are
+written as they are, and their arrays named. A file that is there is never written over, and one that was begun and not
+finished is not left.
 """
 
 import argparse
+import collections
+import os
 import pathlib
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,18 +44,30 @@ def read_torch(path: pathlib.Path) -> dict[str, Any]:
             f"{path} cannot be read as weights alone: {text}\nIf it holds a whole model, save "
             "model.state_dict() where its code is, and convert that; it is not unpickled here, since that may run code"
         ) from None
-    while isinstance(content, Mapping) and not any(isinstance(x, torch.Tensor) for x in content.values()):
+    while isinstance(content, Mapping):
         inner = next((w for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
         if inner is None:
-            raise SystemExit(f"{path} holds no tensors by name; its entries are {', '.join(map(str, content))}")
+            break
         print(f"taking {inner!r} of {', '.join(map(str, content))}")
         content = content[inner]
     if not isinstance(content, Mapping):
         raise SystemExit(f"{path} holds a {type(content).__name__} in place of tensors by name")
     left = [n for n, x in content.items() if not isinstance(x, torch.Tensor)]
+    if left and len(left) == len(content):
+        raise SystemExit(f"{path} holds no tensors by name; its entries are {', '.join(map(str, content))}")
     if left:
         print(f"left out, since they are no tensors: {', '.join(map(str, left))}")
-    return {str(n): x.detach().contiguous() for n, x in content.items() if isinstance(x, torch.Tensor)}
+    found: dict[str, Any] = {}
+    for n, x in content.items():
+        if not isinstance(x, torch.Tensor):
+            continue
+        if x.layout != torch.strided or x.is_quantized:
+            raise SystemExit(f"{path}: {n} is a sparse or quantized tensor; make it dense (x.to_dense(), "
+                             "x.dequantize()) where its code is")  # fmt: skip
+        if str(n) in found:
+            raise SystemExit(f"{path} has two tensors with the name {str(n)!r}")
+        found[str(n)] = x.detach().contiguous()
+    return found
 
 
 def read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -82,48 +99,94 @@ def _text(name: Any) -> str:
 
 
 def write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    """Arrays, or tensors, as safetensors or npz."""
-    tensors = any(hasattr(x, "detach") for x in arrays.values())
-    if path.suffix == ".npz":
-        try:
-            np.savez(path, **{n: x.numpy() if tensors else x for n, x in arrays.items()})
-        except TypeError as error:
-            raise SystemExit(f"{path}: NumPy has no such dtype ({error}); write .safetensors") from None
-        return
+    """Arrays, or tensors, as safetensors or npz: the file is there once all of it is."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        from safetensors import numpy as of_numpy
-        from safetensors import torch as of_torch
-    except ImportError as error:
-        if tensors or error.name == "safetensors":
-            raise SystemExit(f"{path} {INSTALL.format('safetensors')}") from None
-        of_torch = None
-    if tensors:  # several names may share one tensor's memory
-        of_torch.save_file({n: x.clone() for n, x in arrays.items()}, path)
-    else:
-        of_numpy.save_file({n: np.ascontiguousarray(x) for n, x in arrays.items()}, path)
+        (write_npz if path.suffix == ".npz" else write_safetensors)(draft, path, arrays)
+        os.replace(draft, path)
+    except OSError as error:
+        raise SystemExit(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def main() -> None:
+def write_npz(draft: pathlib.Path, path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    """As `np.savez` does, without pickles, and for any names."""
+    with zipfile.ZipFile(draft, "w") as file:
+        for name, x in arrays.items():
+            try:
+                array = np.ascontiguousarray(x.numpy() if hasattr(x, "detach") else x).reshape(x.shape)
+            except TypeError as error:
+                raise SystemExit(f"{path}: NumPy has no such dtype ({name}: {error}); write .safetensors") from None
+            if array.dtype.hasobject:
+                raise SystemExit(f"{path}: {name} holds objects, no numbers")
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def write_safetensors(draft: pathlib.Path, path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    """By the package of that name."""
+    tensors = any(hasattr(x, "detach") for x in arrays.values())
+    try:
+        if tensors:
+            from safetensors.torch import save_file
+        else:
+            from safetensors.numpy import save_file
+    except ImportError:
+        raise SystemExit(f"{path} {INSTALL.format('safetensors')}") from None
+    if not tensors and (objects := [n for n, x in arrays.items() if x.dtype.kind not in "fiub"]):
+        raise SystemExit(f"{path}: {objects[0]} is of dtype {arrays[objects[0]].dtype}, which safetensors has not")
+    # Several names may share one tensor's memory.
+    save_file({n: x.clone() if tensors else np.ascontiguousarray(x).reshape(x.shape) for n, x in arrays.items()}, draft)
+
+
+def not_finite(arrays: dict[str, Any]) -> list[str]:
+    """Arrays that hold nan or infinity: their names, and how many of how many numbers."""
+    found = []
+    for name, x in arrays.items():
+        if hasattr(x, "detach"):
+            count = int((~x.float().isfinite()).sum()) if x.is_floating_point() else 0
+        else:
+            count = int((~np.isfinite(x)).sum()) if x.dtype.kind == "f" else 0
+        if count:
+            found.append(f"{name} ({count:,} of {int(np.prod(x.shape)):,})")
+    return found
+
+
+def summary(arrays: dict[str, Any]) -> str:
+    """How many arrays and numbers there are, by dtype."""
+    kinds = collections.Counter(str(x.dtype).removeprefix("torch.") for x in arrays.values())
+    size = sum(int(np.prod(x.shape)) for x in arrays.values())
+    return f"{len(arrays)} arrays ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}), {size:,} numbers"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=pathlib.Path, help=".pth, .pt, .bin, .th, .ckpt, .h5 or .hdf5")
     parser.add_argument("target", type=pathlib.Path, help=".safetensors or .npz, which must not be there yet")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if not given.source.is_file():
         raise SystemExit(f"there is no file {given.source}")
     if given.target.suffix not in (".safetensors", ".npz"):
         raise SystemExit(f"{given.target} must end in .safetensors or .npz")
     if given.target.exists():
         raise SystemExit(f"{given.target} is there already")
-    if given.source.suffix in PICKLED:
+    if not given.target.parent.is_dir():
+        raise SystemExit(f"there is no folder {given.target.parent} for {given.target.name}")
+    kind = given.source.suffix.lower()
+    if kind in PICKLED:
         arrays = read_torch(given.source)
-    elif given.source.suffix in HDF5:
+    elif kind in HDF5:
         arrays = read_keras(given.source)
     else:
         raise SystemExit(f"{given.source} is of no known format; {', '.join(PICKLED + HDF5)} are")
     if not arrays:
         raise SystemExit(f"{given.source} holds no weights")
+    if bad := not_finite(arrays):
+        shown = ", ".join(bad[:5]) + (f", and {len(bad) - 5} more" if len(bad) > 5 else "")
+        print(f"warning: nan or infinity, written as they are: {shown}", file=sys.stderr)
     write(given.target, arrays)
-    print(f"{given.target}: {len(arrays)} arrays, {given.target.stat().st_size:,} bytes")
+    print(f"{given.target}: {summary(arrays)}, {given.target.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

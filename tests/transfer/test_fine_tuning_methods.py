@@ -203,6 +203,15 @@ def test_the_jacobian_is_of_the_adapters_alone(text):
                 assert not np.any(g), path  # a leaf of another task's
 
 
+def test_the_gradient_of_a_thin_matrix_is_made_the_fast_way():
+    """The same numbers, from a product that gives [out, in], which XLA does not swap back."""
+    x, a = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(24, 40), (40, 2)]))
+    function = jax.grad(lambda a: ((x @ methods.base.with_transposed_gradient(a)) ** 2).sum())
+    np.testing.assert_allclose(function(a), 2 * x.T @ (x @ a), rtol=1e-5, atol=1e-4)
+    text = jax.jit(function).lower(a).compile().as_text()
+    assert "f32[2,40]{1,0} dot(" in text and "f32[40,2]{1,0} dot(" not in text
+
+
 def test_a_frozen_trunk_costs_forward_and_head():
     """XLA's count of a step: a probe's within 5% of forward and the head's training; LoRA makes no kernel gradient."""
     data = tiny.data().select(["sold"])

@@ -7,6 +7,7 @@ import pytest
 from mtl_jax import partition
 from mtl_jax.transfer import merging
 from mtl_jax.transfer.merging import trees
+from mtl_jax.transfer.merging.regmean import nearest_minimum
 from mtl_jax.transfer.merging.ties import threshold
 from mtl_jax.transfer.merging.wudi import by_adam
 from tests import tiny
@@ -202,6 +203,8 @@ def test_wudi_is_the_minimum_of_its_function():
     changes = [m["layer"]["kernel"] - start["layer"]["kernel"].astype(np.float64) for m in wide]
     away = np.linalg.svd(np.concatenate(changes, 1))[0][:, 4:]
     np.testing.assert_allclose(away.T @ found, away.T @ sum(changes), atol=1e-5)
+    weights = [v @ v.T / (v**2).sum() for v in changes]
+    np.testing.assert_allclose(found, nearest_minimum(np.sum(changes, 0), np.stack(changes), weights), atol=1e-6)
     published = merging.wudi(BASE, MODELS, steps=300)["layer"]["kernel"] - BASE["layer"]["kernel"]
     assert 0 < np.abs(published - parts.sum(0)).max() < 0.0031  # 300 steps of 1e-5
 

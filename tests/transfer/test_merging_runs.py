@@ -11,6 +11,7 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import partition
 from mtl_jax.batch import PerTask
+from mtl_jax.encoders import convolution
 from mtl_jax.transfer.merging import layer_inputs, methods, start, statistics
 from mtl_jax.transfer.merging.stages import stages_of
 from tests import tiny
@@ -249,6 +250,21 @@ def test_what_enters_layers_is_read_off_the_program():
     second = np.tanh(first @ params["twice"]["kernel"] + params["twice"]["bias"])
     expected = (first.T @ first + second.T @ second) / 16
     np.testing.assert_allclose(found.grams["twice/kernel"], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_enters_this_librarys_convolutions_is_read_too(groups):
+    """On a CPU they are matrix products of patches; the Gram matrix is that of flax's convolution."""
+    x = jax.random.normal(jax.random.key(0), (4, 5, 6, 3))
+    ours = convolution.conv(6 if groups == 1 else 3, (3, 2), strides=2, padding=((1, 0), (1, 1)), groups=groups)
+    theirs = nn.Conv(ours.features, (3, 2), strides=2, padding=ours.padding, feature_group_count=groups)
+    params = theirs.init(jax.random.key(1), x)["params"]
+    both = [layer_inputs.make_grams(lambda leaves, x, m=m: m.apply({"params": leaves}, x), params)(params, [x])
+            for m in (ours, theirs)]  # fmt: skip
+    assert all(list(f.grams) == (["kernel"] if groups == 1 else []) for f in both)
+    assert all(list(f.left) == ([] if groups == 1 else ["kernel"]) for f in both)
+    for path, gram in both[1].grams.items():
+        np.testing.assert_allclose(both[0].grams[path], gram, rtol=1e-4, atol=1e-5)
 
 
 def _after_convolutions(params, x):

