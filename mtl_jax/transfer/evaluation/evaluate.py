@@ -100,15 +100,14 @@ def evaluate(
     place = _place(workdir, source, data, old, seeds, num_steps, validation, given, arguments)
     constant = constant_results(data.tasks, data.train, data.test)
     found = Evaluation(data.tasks, counts, seeds, constant=constant, refused=refused, notes=_notes(data, counts))
-    how = {"num_steps": num_steps, "given": given, "arguments": arguments}
+    how = {"num_steps": num_steps, "old": old, "given": given, "arguments": arguments}
     with lock.held(place.workdir):
         for count, seed in itertools.product(counts, seeds):
             few = labels_of(data, count, seed, validation)
             for name in [n for n in ways if n not in refused]:
                 with contextlib.nullcontext() if strict or name == SCRATCH else _kept(refused, name):
-                    asked = old if count == counts[-1] else None
-                    cell = f"{name}, {count}, seed {seed}"
-                    result = _best(place, cell, source, few, ways[name], asked, seed=seed, **how)
+                    cell, forgets = f"{name}, {count}, seed {seed}", old is not None and count == counts[-1]
+                    result = _best(place, cell, source, few, ways[name], seed=seed, forgets=forgets, **how)
                     found.add(name, count, result)
                 if name in refused:
                     found.trainings.pop(name, None)
@@ -118,13 +117,13 @@ def evaluate(
 
 
 def _best(
-    place: ResultFolders, cell: str, source: Any, few: Dataset, several: Sequence[Way], old: Dataset | None, **how: Any
+    place: ResultFolders, cell: str, source: Any, few: Dataset, several: Sequence[Way], **how: Any
 ) -> dict[str, Any]:
     """The training of a way that is best on validation, over its rates: from where it is kept, or trained."""
     texts, objects = _described(several)
     result = place.known(cell, texts, objects)
     if result is None:
-        tried = [measured(source, few, way, old, **how) | {"rate": way.rate} for way in several]
+        tried = [measured(source, few, way, **how) | {"rate": way.rate} for way in several]
         result = max(tried, key=lambda r: -np.inf if r["validation"] is None else r["validation"])
         result["seconds"] = sum(r["seconds"] for r in tried)
         place.keep(cell, texts, objects, result)

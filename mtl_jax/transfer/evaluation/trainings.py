@@ -78,11 +78,11 @@ def train(
                      seed=seed, **own)  # fmt: skip
 
 
-def measured(source: Any, data: Dataset, way: Way, old: Dataset | None, **how: Any) -> dict[str, Any]:
+def measured(source: Any, data: Dataset, way: Way, *, old: Dataset | None, forgets: bool, **how: Any) -> dict[str, Any]:
     """{"test", "validation", "forgetting", "trained", "step_flops", "peak_bytes", "seconds"} of one training.
 
     `seconds` is the wall time of all of it but XLA's compiling. Forgetting is {task: what was lost in its headline
-    metric}; 0 where the trunk stood still, None where it cannot be asked for.
+    metric}, where it `forgets`; 0 where the trunk stood still, None from scratch.
     """
     began = time.perf_counter()
     run = train(source, data, way, old=old, **how)
@@ -91,7 +91,7 @@ def measured(source: Any, data: Dataset, way: Way, old: Dataset | None, **how: A
     return {
         "test": records.plain(run.evaluate(data.test)),
         "validation": validation_score(run, data),
-        "forgetting": None if old is None or way.method is None else lost(source, run, old),
+        "forgetting": lost(source, run, old) if old is not None and forgets and way.method is not None else None,
         "trained": sum(int(np.size(sizes[p])) for p in run.trainable) or None,
         "step_flops": run.cost.get("step_flops"),
         "peak_bytes": run.cost.get("peak_bytes"),
