@@ -64,8 +64,7 @@ def both(text, own):
 def some_now(cases):
     """The cases, of which all but one of each way of sharing are left to `-m slow`."""
     now = {("hard(shared_stages=1)", False), ("cross_stitch", False), ("mmoe(experts=3)", False), ("film", False),
-           ("dmtrl(latent=2, rank=3)", False), ("learning_to_branch(copies=2)", False), (TREE, False), ("hard", True),
-           ("film", True), ("dselect_k", True)}  # fmt: skip
+           ("learning_to_branch(copies=2)", False), (TREE, False), ("hard", True), ("dselect_k", True)}  # fmt: skip
     assert now <= set(cases)
     return [c if c in now else pytest.param(*c, marks=pytest.mark.slow) for c in cases]
 
@@ -106,8 +105,9 @@ def test_alike_tasks_as_one_are_each_by_itself(text, own):
 
 @pytest.mark.parametrize(
     "text",
-    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc", "ple",
-     "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))"],
+    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "cgc",
+     "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))",
+     *(pytest.param(t, marks=pytest.mark.slow) for t in ("taps", "ple"))],
 )  # fmt: skip
 def test_on_their_own_inputs_as_one_or_by_themselves(text):
     """Tasks may read different copies of what is shared, and draw noise in modules of their own."""
@@ -127,7 +127,14 @@ def test_on_their_own_inputs_as_one_or_by_themselves(text):
     tiny.assert_close(quick(together)(variables), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("text, own", [(t, False) for t in ARCHITECTURES] + [("hard", True), ("film", True)])
+STARTS = ("hard(shared_stages=1)", "independent", "cross_stitch", "mtan", "mmoe(experts=3)", "ple", "film", "adapters",
+          "hypernetwork(size=3, width=2)", "taps", "dmtrl(latent=2, rank=3)")  # fmt: skip
+
+
+@pytest.mark.parametrize("text, own", [
+    *(pytest.param(t, False, marks=() if t in STARTS else pytest.mark.slow) for t in ARCHITECTURES), ("film", True),
+    pytest.param("hard", True, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_alike_tasks_start_as_each_by_itself(text, own):
     """What a seed gives each task does not depend on how many are initialised at once."""
     data = source(own)
