@@ -18,9 +18,7 @@ NOTEBOOKS = pathlib.Path(__file__).parent / "notebooks"
 
 def shortened(code: str, most: int) -> str:
     """The code with `most` in place of larger numbers of steps, and of steps between validations."""
-    return re.sub(
-        r"(\b(?:num_steps|eval_every)\"?\s*[=:]\s*)(\d+)\b", lambda m: f"{m[1]}{min(most, int(m[2]))}", code
-    )
+    return re.sub(r"(\b(?:num_steps|eval_every)\"?\s*[=:]\s*)(\d+)\b", lambda m: f"{m[1]}{min(most, int(m[2]))}", code)
 
 
 def run(path: pathlib.Path, most_steps: int | None = None) -> float:

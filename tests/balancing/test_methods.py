@@ -84,7 +84,10 @@ def matrices():
     """
     draw = np.random.default_rng(0)
     found = {f"{k} x {n} of rank {r}": draw.normal(size=(k, r)) @ draw.normal(size=(r, n))
-             for k, n, r in ((1, 4, 1), (4, 5, 1), (4, 4, 2), (5, 20, 5), (9, 4, 3), (9, 40, 9))}  # fmt: skip
+             for k, n, r in ((1, 4, 1), (2, 5, 1), (3, 3, 2), (5, 20, 5), (9, 4, 3), (9, 40, 9))}  # fmt: skip
+    for small in ("2 x 5 of rank 1", "3 x 3 of rank 2"):
+        rows = found.pop(small)
+        found[f"4{small[1:]}"] = np.concatenate([rows, 0.3 * rows[::-1]])[:4]
     base = draw.normal(size=(4, 10))
     found["in conflict"] = np.concatenate([base, -base[:1] + 0.3 * draw.normal(size=(1, 10))])
     found["stationary"] = np.concatenate([base, -base.sum(0, keepdims=True)])
