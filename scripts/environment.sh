@@ -30,7 +30,7 @@ accelerator_extra() {
 }
 
 prepare_environment() {
-  local extras=$1 python version pins stamp accelerator
+  local extras=$1 python version pins extra stamp accelerator stamps=()
   VENV=${VENV:-.venv}
   python=$(find_python) || fail "Python 3.11, 3.12 or 3.13 is needed; set PYTHON to one (python3 is $(python3 --version 2>&1))"
   if [ ! -x "$VENV/bin/python" ]; then
@@ -42,12 +42,15 @@ prepare_environment() {
   [ -f "$pins" ] || fail "$VENV has Python $version, which the project does not support; remove it and run again"
   accelerator=$(accelerator_extra)
   [ -n "$accelerator" ] && extras="$extras,$accelerator"
-  stamp=$(printf '%s\n' "$extras" | cat - setup.cfg pyproject.toml "$pins" | cksum | cut -d ' ' -f 1)
-  # Extras that were installed before stay, so each set has a stamp of its own.
-  if [ ! -f "$VENV/.installed-$stamp" ]; then
+  # Extras that were installed before stay, so each has a stamp of its own.
+  for extra in ${extras//,/ }; do
+    stamp=$VENV/.installed-$(printf '%s\n' "$extra" | cat - setup.cfg pyproject.toml "$pins" | cksum | cut -d ' ' -f 1)
+    [ -f "$stamp" ] || stamps+=("$stamp")
+  done
+  if [ ${#stamps[@]} -gt 0 ]; then
     echo "installing mtl_jax[$extras] into $VENV (some minutes the first time)"
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pins" -e ".[$extras]" \
       || fail "pip could not install mtl_jax[$extras] (its output is above). Is there a network, and a package index that pip can reach?"
-    touch "$VENV/.installed-$stamp"
+    touch "${stamps[@]}"
   fi
 }

@@ -5,7 +5,8 @@ learned nothing that could be used.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from mtl_jax.batch import Batch, aligned, counted, labelled_elements
 from mtl_jax.class_weights import balanced, class_factors
 from mtl_jax.data.sampling import padded_batches
 from mtl_jax.scaler import centred
+from mtl_jax.stacking import Layout
 from mtl_jax.tasks import Task
 from mtl_jax.training.evaluation import make_measure
 
@@ -46,10 +48,6 @@ def _measured(tasks: Sequence[Task], train: Batch, split: Batch, with_metrics: b
     train, split = centred(tasks, train), centred(tasks, split)
     constants = {t.name: fit_constant(t, train).astype(np.float32) for t in tasks}
     layout = of_labels(tasks, split)
-
-    def outputs(constants: dict[str, Array], batch: Batch) -> dict[str, Array]:
-        return layout.each(lambda t, c, y: _everywhere(t, c, y.shape), constants, batch.targets)
-
     # Of the inputs nothing is read, so that none are carried along; a row's position stands for them.
     rows = np.arange(max(len(split.targets[t.name]) for t in tasks), dtype=np.int32)
     targets, masks, weights = (
@@ -59,8 +57,36 @@ def _measured(tasks: Sequence[Task], train: Batch, split: Batch, with_metrics: b
     labels = Batch(rows, targets, masks, weights or None)
     widest = max(int(np.prod(labels.targets[t.name].shape[1:])) * constants[t.name].size for t in tasks)
     batches = padded_batches(labels, max(1, min(4096, ELEMENTS // max(1, widest))))
-    measure = make_measure(outputs, layout, with_metrics=with_metrics)
+    measure = _measure_of(layout, with_metrics)
     return measure(layout.stack(constants), layout.stack_batch(batches, axis=1))
+
+
+def _measure_of(layout: Layout, with_metrics: bool) -> Callable:
+    """`make_measure` of constants; that of equal tasks is compiled once, where all that they compute has a name."""
+    tasks = layout.tasks
+    key = (tasks, tuple(layout.groups.items()), tuple(t.of_kind for t in tasks), with_metrics)
+    if all(part is None or isinstance(part, str) for t in tasks for part in (t.loss, *(t.metrics or ()))):
+        try:
+            hash(key)
+        except TypeError:
+            return _new_measure(*key)
+        return _kept_measure(*key)
+    return _new_measure(*key)
+
+
+def _new_measure(
+    tasks: tuple[Task, ...], groups: tuple[tuple[str, tuple[str, ...]], ...], kinds: Any, with_metrics: bool
+) -> Callable:
+    del kinds  # which the tasks look up
+    layout = Layout(tasks, dict(groups))
+
+    def outputs(constants: dict[str, Array], batch: Batch) -> dict[str, Array]:
+        return layout.each(lambda t, c, y: _everywhere(t, c, y.shape), constants, batch.targets)
+
+    return make_measure(outputs, layout, with_metrics=with_metrics)
+
+
+_kept_measure = functools.lru_cache(maxsize=16)(_new_measure)
 
 
 def _filled(x: Any, rows: int) -> np.ndarray:

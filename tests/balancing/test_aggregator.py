@@ -14,9 +14,13 @@ from mtl_jax.balancing.balance import task_ids
 from tests.balancing import own
 
 LATER = ("famo", "auto_lambda", "moml", "forum", "samo")
+# Of each thing that a method may read, with and without a state and draws; the others by -m slow.
+NOW = ("equal", "dwa", "random_loss", "upgrad", "pcgrad", "gradvac", "nash_mtl", "graddrop", "moco", "grouped", "modo")
 
 
-@pytest.mark.parametrize("name", [n for n in balancing.NAMES if n not in LATER])
+@pytest.mark.parametrize(
+    "name", [n if n in NOW else pytest.param(n, marks=pytest.mark.slow) for n in balancing.NAMES if n not in LATER]
+)
 def test_every_method_is_that_of_aggregate(name):
     """Three updates of one leaf [4, 6] with losses and a key, at the second of which a task is absent and holds nan."""
     balancer, draw = own.build(name), np.random.default_rng(0)

@@ -74,7 +74,12 @@ def definition(balancer, params, batch, state, mask, key):
     return gradient | result.direction, state
 
 
-@pytest.mark.parametrize("name", balancing.NAMES)
+# Of each thing that a method may read: without a state, with one, with draws, with a look at the losses afterwards.
+NOW = ("fixed", "uncertainty", "dwa", "random_loss", "famo", "upgrad", "pcgrad", "gradnorm", "cr_mogm", "graddrop",
+       "moco", "grouped", "modo", "auto_lambda", "forum", "samo")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n if n in NOW else pytest.param(n, marks=pytest.mark.slow) for n in balancing.NAMES])
 def test_every_method_follows_its_definition(name):
     """Three steps in float64, at the second of which a task is absent: gradients of all leaves, and the state."""
     with jax.enable_x64(True):
@@ -125,11 +130,21 @@ def by_definition(name):
         return definition(balancer, params, own.batch(), state, jnp.ones(4, bool), jax.random.key(7))[0]
 
 
-@pytest.mark.parametrize("form, engine, nonfinite", [
-    *((form, "map", nonfinite) for form in FORMS for nonfinite in ("stop", "skip_task")),
-    *((form, engine, "stop") for form in ("array", "functions", "heads") for engine in ("vmap", 2, "columns")),
-    ("one head", "columns", "stop"), ("named", "auto", "stop"),
-])  # fmt: skip
+def forms_and_engines():
+    """Every form by one engine; every engine, and a task that is not finite, with two of the forms; others are slow."""
+    twice = {("array", 2), ("array", "columns"), ("functions", "vmap"), ("heads", "vmap"), ("heads", "columns")}
+    for form in FORMS:
+        yield form, "map", "stop"
+        marks = () if form in ("functions", "heads") else pytest.mark.slow
+        yield pytest.param(form, "map", "skip_task", marks=marks)
+    for form in ("array", "functions", "heads"):
+        for engine in ("vmap", 2, "columns"):
+            yield pytest.param(form, engine, "stop", marks=() if (form, engine) in twice else pytest.mark.slow)
+    yield pytest.param("one head", "columns", "stop", marks=pytest.mark.slow)
+    yield "named", "auto", "stop"
+
+
+@pytest.mark.parametrize("form, engine, nonfinite", list(forms_and_engines()))
 def test_forms_and_engines_agree(form, engine, nonfinite):
     """One function, functions with batches of their own and heads after features give the same gradients."""
     names = ["uncertainty", "upgrad", "modo"] + (["graddrop"] if engine != "columns" else [])
@@ -161,7 +176,10 @@ def test_norms_cosines_and_conflicts():
     np.testing.assert_allclose(info.conflict, (cosines[np.triu_indices(4, 1)] < 0).mean())
 
 
-@pytest.mark.parametrize("name", ["famo", "upgrad", "random_gradient", "moco", "sdmgrad", "forum"])
+LIKE_OTHERS = [pytest.param(n, marks=pytest.mark.slow) for n in ("upgrad", "moco", "sdmgrad")]
+
+
+@pytest.mark.parametrize("name", ["famo", "random_gradient", "forum", *LIKE_OTHERS])
 def test_scan_vmap_and_a_plain_loop_agree(name):
     """Ten steps of Adam: eagerly one by one, in one `scan`, and of two starts side by side under `vmap`."""
     with jax.enable_x64(True):

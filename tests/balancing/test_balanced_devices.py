@@ -51,7 +51,11 @@ def problem(case):
     return name, form, options, own.params(), batches, validation
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c == "samo" else c for c in CASES])
+# Of other methods and forms by the ways of those that stay.
+LATER = ("graddrop", "samo", "heads", "columns of one function")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in LATER else c for c in CASES])
 def test_shard_map_and_pmap_compute_what_one_device_does(case):
     name, form, options, params, batches, validation = problem(case)
     key = jax.random.key(5)
@@ -95,8 +99,9 @@ def test_an_axis_in_scope_has_to_be_named():
 def test_any_other_name_of_the_axis():
     """Of the losses' and gradients' mean; what a device of another axis holds is its own."""
     params, batches = own.params(), [own.batch(i, ROWS) for i in range(2)]
-    expected = two_steps(mtl.balanced(own.named, "upgrad", shared=SHARED), params, batches, None)
+    alone = mtl.balanced(own.named, "upgrad", shared=SHARED)
+    expected = jax.jit(lambda b: two_steps(alone, params, b, None))(batches)
     balanced = mtl.balanced(own.named, "upgrad", shared=SHARED, axis_name="rows")
     by_device = jax.tree.map(lambda x: x.reshape(8, ROWS // 8, *x.shape[1:]), batches)
-    found = jax.vmap(lambda b: two_steps(balanced, params, b, None), axis_name="rows")(by_device)
+    found = jax.jit(jax.vmap(lambda b: two_steps(balanced, params, b, None), axis_name="rows"))(by_device)
     tiny.assert_close(jax.tree.map(lambda x: x[0], found), expected, rtol=2e-4, atol=2e-5)

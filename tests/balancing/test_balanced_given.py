@@ -66,9 +66,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", ["equal", "mgda", "moco"])
-@pytest.mark.parametrize("which", BROKEN)
-def test_a_broken_task_stops_all_or_is_left_out(name, which):
+@pytest.mark.parametrize("which, name", [
+    *((which, "mgda") for which in BROKEN), ("a function", "equal"), ("a loss", "moco"),
+    *(pytest.param(which, name, marks=pytest.mark.slow) for which, name in (
+        ("a loss", "equal"), ("a gradient", "equal"), ("a gradient", "moco"), ("a function", "moco"))),
+])  # fmt: skip
+def test_a_broken_task_stops_all_or_is_left_out(which, name):
     params, batch = own.params(), own.batch()
     batch = dict.fromkeys(own.TASKS, batch) if which == "a function" else batch
     for nonfinite in ("stop", "skip_task"):

@@ -87,7 +87,9 @@ def test_weights_are_used_again():
     np.testing.assert_allclose(weights[0], jax.jit(every)(first, tiny.batch())[1]["weights"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["features", "every", "layers", "features graddrop"])
+@pytest.mark.parametrize("how", [
+    "features", "every", "layers", pytest.param("features graddrop", marks=pytest.mark.slow)
+])  # fmt: skip
 def test_eight_devices_by_pmap(how):
     """One step in float64 on eight devices is that of one; GradDrop draws per row of the device, so only its norm."""
     options = {"every": Options("map", update_every=2), "layers": Options("layers")}

@@ -28,18 +28,20 @@ def count(text, shape):
         # torchvision's tables of weights, which count the last dense layer (512 or 2048 to 1000, with bias) as well
         ("resnet(depth=18)", (224, 224, 3), 513 * 1000, 11_689_512, 512),
         ("resnet(depth=50)", (224, 224, 3), 2049 * 1000, 25_557_032, 2048),
-        ("resnet(depth=101)", (224, 224, 3), 2049 * 1000, 44_549_160, 2048),
+        pytest.param("resnet(depth=101)", (224, 224, 3), 2049 * 1000, 44_549_160, 2048, marks=pytest.mark.slow),
         # akamaster/pytorch_resnet_cifar10, whose table rounds them: 0.27M, 0.85M, 1.7M
         ("resnet(depth=20)", (32, 32, 3), 65 * 10, 269_722, 64),
         ("resnet(depth=56)", (32, 32, 3), 65 * 10, 853_018, 64),
-        ("resnet(depth=110)", (32, 32, 3), 65 * 10, 1_727_962, 64),
+        pytest.param("resnet(depth=110)", (32, 32, 3), 65 * 10, 1_727_962, 64, marks=pytest.mark.slow),
         # torchvision, with dense layers 25088 to 4096 to 4096 to 1000
         ("vgg(depth=11)", (224, 224, 3), 25089 * 4096 + 4097 * 4096 + 4097 * 1000, 132_863_336, 25088),
         ("vgg(depth=16)", (224, 224, 3), 25089 * 4096 + 4097 * 4096 + 4097 * 1000, 138_357_544, 25088),
         ("vgg(depth=19)", (224, 224, 3), 25089 * 4096 + 4097 * 4096 + 4097 * 1000, 143_667_240, 25088),
         # timm's tf_efficientnet_lite0 and 4
         ("efficientnet_lite()", (224, 224, 3), 1281 * 1000, 4_652_008, 1280),
-        ("efficientnet_lite(variant=4)", (300, 300, 3), 1281 * 1000, 13_006_568, 1280),
+        pytest.param(
+            "efficientnet_lite(variant=4)", (300, 300, 3), 1281 * 1000, 13_006_568, 1280, marks=pytest.mark.slow
+        ),
         # ViT-B/16 of torchvision
         ("vit(width=768, depth=12, heads=12, patch=16)", (224, 224, 3), 769 * 1000, 86_567_656, 768),
     ],

@@ -22,7 +22,7 @@ CONFIG = "--config=experiments/configs/multi_digits.py"
 SMALL = [
     "--config.data=multi_digits(num_train=300, num_val=50, num_test=50)", "--config.encoder=mlp(features=(16,))",
     "--config.balancer=uncertainty", "--config.batch_size=16", "--config.steps_per_dispatch=20",
-    "--config.eval_every=20", "--config.checkpoint_every=20", "--config.log_every=20", "--config.num_steps=2000",
+    "--config.eval_every=100", "--config.checkpoint_every=40", "--config.log_every=20", "--config.num_steps=1000",
 ]  # fmt: skip
 
 
@@ -43,10 +43,10 @@ def run(program, *flags):
 
 def final_state(workdir):
     with Checkpoints(workdir / "checkpoints") as found:
-        assert found.latest() == 2000
-        shapes = found.shapes(2000, "train")
+        assert found.latest() == 1000
+        shapes = found.shapes(1000, "train")
         target = {p: np.zeros(s, _dtype(p)) for p, s in shapes.items()}
-        return found.restore_part(2000, "train", target)
+        return found.restore_part(1000, "train", target)
 
 
 def _dtype(path):
@@ -110,7 +110,7 @@ def _steps(workdir):
 def test_a_finished_run_says_so_and_a_longer_one_continues(uninterrupted):
     before = (uninterrupted / "summary.json").read_text()
     again = run("train", CONFIG, *SMALL, f"--workdir={uninterrupted}")
-    assert again.returncode == 0 and "is finished: 2000 steps" in again.stdout
+    assert again.returncode == 0 and "is finished: 1000 steps" in again.stdout
     assert (uninterrupted / "summary.json").read_text() == before
     other = run("train", CONFIG, *SMALL, f"--workdir={uninterrupted}", "--config.balancer=equal")
     assert other.returncode == 1

@@ -65,9 +65,10 @@ CASES = {
 
 @pytest.mark.parametrize(
     "name, mode",
-    [("hard", "map"), ("hard", "vmap"), ("hard", 2), ("hard", "columns"), ("inputs per task", "vmap"),
-     ("inputs per task", "columns"), ("partly shared", "map"), ("film, one pull", "columns"),
-     ("film, branched", "map"), ("wide", "layers"), ("mtan", "layers"), ("inputs per task", "layers")],
+    [("hard", "map"), pytest.param("hard", "vmap", marks=pytest.mark.slow), ("hard", 2), ("hard", "columns"),
+     ("inputs per task", "vmap"), ("inputs per task", "columns"), ("partly shared", "map"),
+     ("film, one pull", "columns"), ("film, branched", "map"), ("wide", "layers"),
+     pytest.param("mtan", "layers", marks=pytest.mark.slow), ("inputs per task", "layers")],
 )  # fmt: skip
 def test_engine_equals_jacrev(name, mode):
     model, data = CASES[name]()

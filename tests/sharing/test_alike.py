@@ -61,20 +61,22 @@ def both(text, own):
     return [(step, tiny.in_double(first)) for step, first in made], given, model, data
 
 
-def some_now(cases):
-    """The cases, of which all but one of each way of sharing are left to `-m slow`."""
-    now = {("hard(shared_stages=1)", False), ("cross_stitch", False), ("mmoe(experts=3)", False), ("film", False),
-           ("dmtrl(latent=2, rank=3)", False), ("learning_to_branch(copies=2)", False), (TREE, False), ("hard", True),
-           ("film", True), ("dselect_k", True)}  # fmt: skip
-    assert now <= set(cases)
-    return [c if c in now else pytest.param(*c, marks=pytest.mark.slow) for c in cases]
+CASES = [(t, False) for t in (*ARCHITECTURES, *ASKED)] + [(t, True) for t in OWN]
+# One of each way of sharing; and of their outputs, which a step has but for those of the absent task, fewer.
+STEPS = {("hard(shared_stages=1)", False), ("cross_stitch", False), ("mmoe(experts=3)", False), ("film", False),
+         ("learning_to_branch(copies=2)", False), (TREE, False), ("hard", True), ("dselect_k", True)}  # fmt: skip
+OUTPUTS = {("cross_stitch", False), ("film", False), ("hard", True)}
 
 
-@pytest.mark.parametrize(
-    "text, own", some_now([(t, False) for t in (*ARCHITECTURES, *ASKED)] + [(t, True) for t in OWN])
-)
+def some_now(now):
+    """All cases, of which those but `now` are left to `-m slow`."""
+    assert now <= set(CASES)
+    return [c if c in now else pytest.param(*c, marks=pytest.mark.slow) for c in CASES]
+
+
+@pytest.mark.parametrize("text, own", some_now(STEPS))
 def test_alike_tasks_as_one_are_each_by_itself(text, own):
-    """Outputs, gradients and a step of a stateful optimizer, with a task without labels in the middle of its group."""
+    """Gradients and a step of a stateful optimizer, with a task without labels in the middle of its group."""
     with jax.enable_x64(True):
         runs, given, model, data = both(text, own)
         layout = layout_of(model, data.tasks, runs[0][1].variables, given)
@@ -90,7 +92,14 @@ def test_alike_tasks_as_one_are_each_by_itself(text, own):
             if "price" in tasks:
                 tiny.assert_same(tasks["price"], getattr(before, kind)["tasks"]["price"])
 
-        variables, key = before.variables, jax.random.key(3)
+
+@pytest.mark.parametrize("text, own", some_now(OUTPUTS))
+def test_outputs_of_alike_tasks_as_one_are_those_of_each_by_itself(text, own):
+    """And their new state; in training, of all tasks."""
+    with jax.enable_x64(True):
+        runs, given, model, data = both(text, own)
+        layout = layout_of(model, data.tasks, runs[0][1].variables, given)
+        variables, key = runs[0][1].variables, jax.random.key(3)
         plain, state, _ = quick(lambda v: forward(model, v, given, train=True, rng=key))(variables)
 
         def whole(variables):
@@ -106,8 +115,9 @@ def test_alike_tasks_as_one_are_each_by_itself(text, own):
 
 @pytest.mark.parametrize(
     "text",
-    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "taps", "cgc", "ple",
-     "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))"],
+    ["cascade(order=('color', 'price', 'width'))", "adashare", "hypernetwork", "task_routing", "cgc",
+     "branched(tree=((('color', 'sold'), ('price', 'width')), (('color',), ('sold',), ('price',), ('width',))))",
+     *(pytest.param(t, marks=pytest.mark.slow) for t in ("taps", "ple"))],
 )  # fmt: skip
 def test_on_their_own_inputs_as_one_or_by_themselves(text):
     """Tasks may read different copies of what is shared, and draw noise in modules of their own."""
@@ -127,7 +137,14 @@ def test_on_their_own_inputs_as_one_or_by_themselves(text):
     tiny.assert_close(quick(together)(variables), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("text, own", [(t, False) for t in ARCHITECTURES] + [("hard", True), ("film", True)])
+STARTS = ("hard(shared_stages=1)", "independent", "cross_stitch", "mtan", "mmoe(experts=3)", "ple", "film", "adapters",
+          "hypernetwork(size=3, width=2)", "taps", "dmtrl(latent=2, rank=3)")  # fmt: skip
+
+
+@pytest.mark.parametrize("text, own", [
+    *(pytest.param(t, False, marks=() if t in STARTS else pytest.mark.slow) for t in ARCHITECTURES), ("film", True),
+    pytest.param("hard", True, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_alike_tasks_start_as_each_by_itself(text, own):
     """What a seed gives each task does not depend on how many are initialised at once."""
     data = source(own)

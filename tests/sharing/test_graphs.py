@@ -151,7 +151,10 @@ def test_reordering_changes_nothing_and_adding_leaves_the_others_alone(text):
             np.testing.assert_array_equal(after[path], before[path], err_msg=path)
 
 
-@pytest.mark.parametrize("text", ONE_EACH)
+AS_A_GRAPH = (CASCADE, "cooperative(message='features')", "adashare")  # the others are made of the same parts
+
+
+@pytest.mark.parametrize("text", [t if t in AS_A_GRAPH else pytest.param(t, marks=pytest.mark.slow) for t in ONE_EACH])
 def test_it_trains_is_saved_and_comes_back(text, tmp_path):
     """With missing labels and UPGrad; on images, whose statistics are part of the state, by shapes."""
     data = dataclasses.replace(tiny.data(), val=None)
@@ -171,7 +174,10 @@ def test_it_trains_is_saved_and_comes_back(text, tmp_path):
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize("text, per_token", [(CASCADE, False), *((text, True) for text in ONE_EACH)])
+@pytest.mark.parametrize("text, per_token", [
+    (CASCADE, False),
+    *(pytest.param(t, True, marks=() if t in AS_A_GRAPH else pytest.mark.slow) for t in ONE_EACH),
+])  # fmt: skip
 def test_sequences(text, per_token, monkeypatch):
     """Outputs per token and per sequence; what a mask hides has no say; the invariant by reverse mode."""
     monkeypatch.setitem(heads.NAMES, "token", lambda task: TokenHead(task.size))

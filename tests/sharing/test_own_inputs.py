@@ -14,7 +14,14 @@ ABLE = [text for text in ARCHITECTURES if text.split("(")[0] in sharing.OWN_INPU
 ENCODER = "mlp(features=(4, 2))"
 
 
-@pytest.mark.parametrize("text", [{"mtan": "mtan(norm='none')"}.get(text, text) for text in ABLE])
+# One of each way of sharing; the rest are variants of them.
+NOW = ("hard(shared_stages=1)", "independent", "fully_shared", "mtan", "mmoe(experts=3)", "ple", "film",
+       "hypernetwork(size=3, width=2)", "taps", "dmtrl(latent=2, rank=3)")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [
+    pytest.param({"mtan": "mtan(norm='none')"}.get(t, t), marks=() if t in NOW else pytest.mark.slow) for t in ABLE
+])  # fmt: skip
 def test_the_same_inputs_twice_are_common_inputs(text):
     common = tiny.batch(4)
     twice = common._replace(inputs=mtl.PerTask({t.name: common.inputs for t in TWO}))

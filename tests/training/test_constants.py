@@ -1,5 +1,8 @@
 """The best constants, against scikit-learn's dummy predictors, and labels that tell nothing."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -49,6 +52,27 @@ def test_inputs_and_rows_of_each_tasks_own():
     found = constant_results(data.tasks, data.train, data.test)
     expected = np.abs(data.test.targets["a"] - data.train.targets["a"].mean()).mean()
     assert found["a"]["mae"] == pytest.approx(expected, rel=1e-4) and found["b"]["auroc"] == 0.5
+
+
+def test_what_was_compiled_for_equal_tasks_is_for_no_others():
+    """Mean squared errors of the mean by hand, under scalers and losses of the same task that differ."""
+    data = tiny.data().select(["price"])
+    (task,), factor = data.tasks, [1.0]
+    train, test = labels(data.train, "price"), labels(data.test, "price")
+    error = ((test - train.mean()) ** 2).mean()
+
+    def own(outputs, targets):
+        return factor[0] * jnp.abs(outputs - targets)
+
+    def found(**changed):
+        return baseline_losses([dataclasses.replace(task, **changed)], data.train, data.test)[0]
+
+    wide = dataclasses.replace(task.scaler, std=(2 * task.scaler.std[0],))
+    for scaler in (task.scaler, wide, task.scaler):
+        assert found(scaler=scaler) == pytest.approx(error / scaler.std[0] ** 2, rel=1e-4)
+    once = found(loss=own)
+    factor[0] = 3.0  # what a function of one's own reads may have changed
+    assert found(loss=own) == pytest.approx(3 * once, rel=1e-5) and found(loss="mae") == pytest.approx(once, rel=1e-5)
 
 
 @pytest.mark.parametrize("task, target, mask, why", [
