@@ -136,6 +136,27 @@ def test_it_goes_on_where_it_was_and_other_data_are_refused(found, source, new, 
         transfer.evaluate(source, other, **how)
 
 
+def test_old_data_are_there_at_every_number_of_labels(source, new, old, monkeypatch):
+    """A method that asks for them does so whatever is measured; what is lost is measured with the most labels."""
+    asked = []
+
+    def measured(source, data, way, *, old, forgets, seed, **how):
+        asked.append((None if way.method is None else way.method.name, old is not None, forgets))
+        if way.method is not None and way.method.name == "full":
+            raise FloatingPointError("step 3: loss of task 'sign' is nan")
+        task = {"accuracy": 1.0, "auroc": 1.0}
+        return {"test": {t.name: task for t in data.tasks}, "validation": 0.5, "forgetting": None, "trained": 1,
+                "step_flops": None, "peak_bytes": None, "seconds": 1.0}  # fmt: skip
+
+    monkeypatch.setattr(room, "measured", measured)
+    monkeypatch.setattr(room.room, "NAMES", {n: room.room.NAMES[n] for n in ("full", "ewc", "prompt")})
+    found = transfer.evaluate(source, new, "all", shots=(2, "all"), seeds=(0, 1), old=old, **FEW)
+    assert asked == [("full", True, False), *[("ewc", True, f) if w else (None, True, f)
+                     for f in (False, False, True, True) for w in (1, 0)]]  # fmt: skip
+    assert set(found.refused) == {"prompt", "full"} and "is nan" in found.refused["full"]
+    assert set(found.trainings) == {"ewc", SCRATCH}
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_trains(source, new, old, monkeypatch):
     monkeypatch.setattr(room, "measured", lambda *a, **k: pytest.fail("was trained"))
     for methods, more, match in (
