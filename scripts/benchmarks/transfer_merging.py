@@ -106,13 +106,12 @@ def shown(pair: tuple[float, float] | None) -> tuple[str, str]:
 def scorer(run: mtl.Run, data: mtl.data.Dataset) -> Callable[[Any], float]:
     """({path: leaf}) -> the negative loss of the first task on validation rows."""
     task = run.tasks[0].name
-    labels = jnp.asarray(data.val.targets[task])
+    own, state, labels = partition.flatten(run.params), run.variables["state"], jnp.asarray(data.val.targets[task])
 
     @jax.jit
-    def loss(leaves: Any) -> Any:
-        flat = {**partition.flatten(run.params), **leaves}
-        variables = {**run.variables, "params": partition.unflatten(flat, run.params)}
-        outputs = forward(run.model, variables, mtl.Batch(data.val.inputs, {}, {}))[0]
+    def loss(flat: Any, state: Any, inputs: Any) -> Any:
+        variables = {"params": partition.unflatten(flat, run.params), "state": state}
+        outputs = forward(run.model, variables, mtl.Batch(inputs, {}, {}))[0]
         return -jax.nn.log_softmax(outputs[task])[jnp.arange(len(labels)), labels].mean()
 
-    return lambda leaves: -float(loss(leaves))
+    return lambda leaves: -float(loss({**own, **leaves}, state, data.val.inputs))
