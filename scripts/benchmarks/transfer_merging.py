@@ -7,6 +7,7 @@ is under "inputs". A merged run's batch statistics, if it has any, are computed 
 """
 
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -39,13 +40,23 @@ def runs_of(depth: int) -> tuple[list[mtl.Run], dict[str, np.ndarray], mtl.data.
     for task in data.tasks:
         model = mtl.sharing.hard(encoder, (task,))
         example = mtl.Batch(images[:2], {}, {})
-        variables = jax.device_get(model.init(jax.random.key(0), example))
+        shapes = jax.eval_shape(lambda model=model, example=example: model.init(jax.random.key(0), example))
+        variables = {k: partition.unflatten({p: first(p, x) for p, x in partition.flatten(tree).items()}, tree)
+                     for k, tree in shapes.items()}  # fmt: skip
         flat = partition.flatten(variables["params"])
         base = {p: x for p, x in flat.items() if p.startswith("shared/")}
         moved = {p: moved_by(draw, x) if p in base else x for p, x in flat.items()}
-        variables["params"] = partition.unflatten(moved, variables["params"])
+        variables["params"] = partition.unflatten(moved, shapes["params"])
         runs.append(mtl.Run(model, (task,), variables, [], example))
     return runs, base, data
+
+
+def first(path: str, leaf: Any) -> np.ndarray:
+    """A kernel drawn as He et al. do, the same for all models, or a norm that changes nothing."""
+    if not path.endswith("kernel"):
+        return np.full(leaf.shape, float(path.endswith(("scale", "var"))), leaf.dtype)
+    draw = np.random.default_rng(zlib.crc32(path.encode()))
+    return ((2 / np.prod(leaf.shape[:-1])) ** 0.5 * draw.normal(size=leaf.shape)).astype(leaf.dtype)
 
 
 def moved_by(draw: np.random.Generator, leaf: np.ndarray) -> np.ndarray:
@@ -84,6 +95,7 @@ def merging_table(depth: int) -> str:
     }
     for name, solve in solves.items():
         times[name] = (None, seconds(solve)[0])
+        print(name, *shown(times[name][1]), flush=True)
     times["greedy_soup"] = (seconds(lambda: merging.greedy_soup(models, score))[0], None)
     read, (grams_of, first, grams) = seconds(reading)
     times["regmean"] = (read, seconds(lambda: merging.regmean(models, grams))[0])
@@ -106,13 +118,12 @@ def shown(pair: tuple[float, float] | None) -> tuple[str, str]:
 def scorer(run: mtl.Run, data: mtl.data.Dataset) -> Callable[[Any], float]:
     """({path: leaf}) -> the negative loss of the first task on validation rows."""
     task = run.tasks[0].name
-    labels = jnp.asarray(data.val.targets[task])
+    own, state, labels = partition.flatten(run.params), run.variables["state"], jnp.asarray(data.val.targets[task])
 
     @jax.jit
-    def loss(leaves: Any) -> Any:
-        flat = {**partition.flatten(run.params), **leaves}
-        variables = {**run.variables, "params": partition.unflatten(flat, run.params)}
-        outputs = forward(run.model, variables, mtl.Batch(data.val.inputs, {}, {}))[0]
+    def loss(flat: Any, state: Any, inputs: Any) -> Any:
+        variables = {"params": partition.unflatten(flat, run.params), "state": state}
+        outputs = forward(run.model, variables, mtl.Batch(inputs, {}, {}))[0]
         return -jax.nn.log_softmax(outputs[task])[jnp.arange(len(labels)), labels].mean()
 
-    return lambda leaves: -float(loss(leaves))
+    return lambda leaves: -float(loss({**own, **leaves}, state, data.val.inputs))

@@ -13,7 +13,7 @@ from mtl_jax.model import forward
 from mtl_jax.tasks import task_losses
 from scripts.benchmarks import measuring, transfer_model
 
-ROWS = 512  # of the data set
+ROWS = 256  # of the data set
 
 
 def probe_lines(folder: pathlib.Path) -> list[str]:
