@@ -15,10 +15,11 @@ def get_config():
     c.encoder = ""  # the source's
     c.heads = {"insect": {"ants": 310, "bees": 309}}
     c.augment = {"flip": True, "zoom": (0.5, 1.0)}
-    c.method = "lora(rank=8)"
+    c.method = "bitfit"
+    c.learning_rate = 1e-3
     c.optimizer = "adamw(weight_decay=0.01)"
-    c.schedule = "warmup_cosine_decay(warmup_steps=6)"
+    c.schedule = "warmup_cosine_decay(warmup_steps=4)"
     c.batch_size = 32
-    c.num_steps = 60
-    c.eval_every = c.checkpoint_every = 6
+    c.num_steps = 40
+    c.eval_every = c.checkpoint_every = 4
     return c
