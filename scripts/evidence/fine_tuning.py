@@ -125,12 +125,13 @@ def untrained(given: Any, seed: int, workdir: pathlib.Path) -> tuple[Any, Any]:
 OWN = {"heads": OWN_OUTPUTS, "augment": {"flip": True, "zoom": (0.5, 1.0)}}
 WAYS = (
     Way("trec", "from scratch", 3, trec_from_scratch),
-    Way("trec", "probe", 3, minilm("probe", None, 1500, 128)),
-    Way("trec", "lora(rank=8)", 1, minilm("lora(rank=8)", 2e-3, 300)),
+    Way("trec", "probe", 1, minilm("probe", None, 1500, 128)),
+    Way("trec", "lora(rank=8)", 1, minilm("lora(rank=8)", 2e-3, 200)),
     Way("trec", "layerwise(decay=0.75)", 1, minilm("layerwise(decay=0.75)", 3e-4, 500)),
-    Way("hymenoptera", "from scratch", 3, bees_from_scratch),
+    Way("hymenoptera", "from scratch", 1, bees_from_scratch),
     Way("hymenoptera", "untrained, its outputs", 1, untrained),
-    Way("hymenoptera", "probe", 3, lite("probe", None, 300)),
+    Way("hymenoptera", "probe", 1, lite("probe", None, 300)),
+    Way("hymenoptera", "probe, its outputs", 1, lite("probe", 1e-3, 200, heads=OWN_OUTPUTS)),
     Way("hymenoptera", "bitfit, its outputs", 1, lite("bitfit", 1e-3, 40, **OWN)),
     Way("hymenoptera", "layerwise(decay=0.75), its outputs", 1, lite("layerwise(decay=0.75)", 3e-4, 40, **OWN)),
 )
