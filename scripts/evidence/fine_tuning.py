@@ -9,9 +9,16 @@ MTL_JAX_DATA has trec and hymenoptera_r128; `minilm` is the folder "model" of th
 training that was stopped goes on: the command can be given again.
 
 A row of a table is a way to train; test accuracy in percent is the mean over seeds, which draw heads, order and what
-methods add, with its standard deviation; one seed where it says so. Of every run the variables that are best on
-validation are taken. Rates, numbers of steps and sizes were tried on validation alone: see `WAYS`. Seconds are of the
-processor, compilation and evaluation included, per seed.
+methods add, with its standard deviation where there are several. Of every run the variables that are best on validation
+are taken. Rates and numbers of steps are usual ones and were not searched; the encoder from scratch was chosen on
+validation, and the size of the photographs on training and validation. "New" are the test's questions that are not in
+training, nor in validation, word for word. Seconds are of the processor (two cores that had much other work),
+compilation and evaluation included, per seed.
+
+What the output shows: MiniLM fine-tuned is 6 points above training from scratch on coarse and 11 on fine classes, LoRA
+with a sixtieth of the parameters nearly so, and a probe no better than training from scratch. On ants and bees whatever
+starts from ImageNet is 22 points or more above training from scratch; which way is best cannot be told by 49
+photographs for validation (they would choose the last) and 153 for the test, where one is 0.7 points.
 """
 
 import argparse
