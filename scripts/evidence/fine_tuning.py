@@ -17,7 +17,7 @@ compilation and evaluation included, per seed.
 
 What the output shows: MiniLM fine-tuned is 6 points above training from scratch on coarse and 11 on fine classes, LoRA
 with a sixtieth of the parameters nearly so, and a probe no better than training from scratch. On ants and bees whatever
-starts from ImageNet is 22 points or more above training from scratch; which way is best cannot be told by 49
+starts from ImageNet is over 21 points above training from scratch; which way is best cannot be told by 49
 photographs for validation (they would choose the last) and 153 for the test, where one is 0.7 points.
 """
 
