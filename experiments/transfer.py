@@ -38,6 +38,8 @@ def resolved() -> dict[str, Any]:
     from experiments import assemble
 
     config = train.CONFIG.value
+    if ignored := [f for f in ("seeds", "rates", "plot") if flags.FLAGS[f].present and not SHOTS.value]:
+        raise ValueError(f"--{ignored[0]} goes with --shots, such as --shots=1,5,all")
     if METHOD.value and not SHOTS.value:
         if len(METHOD.value) > 1:
             raise ValueError("--method is given several times; --shots=1,5,all compares methods")
@@ -48,20 +50,26 @@ def resolved() -> dict[str, Any]:
 
 def adapted(config: dict[str, Any], data: Any, source: Any) -> Any:
     """The source on the data's tasks, as the config says."""
-    import mtl_jax as mtl
-    from experiments import assemble
     from mtl_jax.transfer import trunks
 
-    own = {"freeze": tuple(config["freeze"]) or None, "method": config.get("method") or None,
-           **{k: config[k] for k in ("heads", "augment") if config.get(k)}}  # fmt: skip
+    own = {"freeze": tuple(config["freeze"]) or None, "method": config.get("method") or None}
+    return trunks.adapted(source, data, **own, **arguments_of_adapt(config, data, source))
+
+
+def arguments_of_adapt(config: dict[str, Any], data: Any, source: Any) -> dict[str, Any]:
+    """What the config says of adapting, whatever the method: arguments of `adapt`, or `Pretrained.adapt`."""
+    import mtl_jax as mtl
+    from experiments import assemble
+
+    own = {k: config[k] for k in ("heads", "augment") if config.get(k)}
     if isinstance(source, mtl.Run):
         model = assemble.model_of(config, data) if config["encoder"] and config["sharing"] else None
-        load = tuple(config.get("load") or (("shared/.*", True),))
-        return trunks.adapted(source, data, load=load, model=model, **own)
+        own |= {"load": tuple(config.get("load") or (("shared/.*", True),))}
+        return own if model is None else {**own, "model": model}
     if config["encoder"]:
         raise ValueError(f"config field 'encoder': {SOURCE.value} has its own; leave the field empty, ''")
-    own |= {"sharing": config["sharing"]} if config["sharing"] else {}
-    return trunks.adapted(source, data, load=config.get("load") or None, **own)
+    own |= {k: config[k] for k in ("sharing", "load") if config.get(k)}
+    return own
 
 
 def main() -> int:
@@ -96,22 +104,27 @@ def judge(config: dict[str, Any], data: Any, workdir: pathlib.Path) -> int:
     """Evaluates methods beside training from scratch; see `mtl.transfer.evaluate`."""
     import mtl_jax as mtl
     from experiments import assemble
+    from experiments.configs import base
     from mtl_jax import files
     from mtl_jax.training.description import environment
     from mtl_jax.transfer import trunks
+    from mtl_jax.transfer.evaluation.notes import why_not_lost
 
-    if config["freeze"] or config.get("method"):
-        field = "freeze" if config["freeze"] else "method"
-        raise ValueError(f"config field {field!r}: with --shots, --method says what is compared; leave the field empty")
+    usual = {**base.get_config(), "freeze": (), "method": ""}
+    for field in ("freeze", "method", "optimizer", "schedule", "weight_decay_rules", "learning_rate_factors", "seed"):
+        if (config.get(field) or None) != (usual[field] or None):
+            raise ValueError(f"config field {field!r} is {config[field]!r}: with --shots it is each method's own "
+                             "(--method, --rates, --seeds); leave the field as it usually is")  # fmt: skip
     source = trunks.open_trunk(SOURCE.value)
     methods: Any = METHOD.value or ("probe", "lora", "full")
-    own, old = {k: config[k] for k in ("load", "heads", "augment") if config.get(k)}, None
+    own, old = arguments_of_adapt(config, data, source), None
     if isinstance(source, mtl.Run) and source.data is None:
         print("what old tasks lose is not measured: the source was trained on data that no name loads again")
     elif isinstance(source, mtl.Run):
         old = mtl.data.load(source.data, data_dir=config["data_dir"])
-    elif config.get("sharing"):
-        own["sharing"] = config["sharing"]
+        if no := why_not_lost(source, data, old, own):
+            print(f"what old tasks lose is not measured: {no}")
+            old = None
     given = assemble.arguments_of_fit(config, None)
     set_here = ("optimizer", "seed", "freeze", "learning_rate_factors", "workdir", "num_steps")
     found = mtl.transfer.evaluate(

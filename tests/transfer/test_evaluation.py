@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,7 @@ def test_differences_are_those_of_scipy(found, new):
     assert verdict.difference(np.array([0.1, 0.11, 0.12])).endswith("*")
     assert verdict.told_apart(np.array([-0.1, -0.11])) == -1 and verdict.told_apart(np.array([0.1, -0.1])) == 0
     assert verdict.difference(np.array([0.25])) == "+0.250"  # one seed has no interval
+    assert verdict.difference(np.array([0.02, 0.02])) == "+0.020"  # nor have differences that do not scatter
 
 
 def test_what_old_tasks_lose_is_nothing_where_the_trunk_stood_still(found, source):
@@ -134,6 +136,9 @@ def test_it_goes_on_where_it_was_and_other_data_are_refused(found, source, new, 
                                  kinds={"sign": "binary", "three": "classification"})  # fmt: skip
     with pytest.raises(ValueError, match="holds a run of another config; it differs in"):
         transfer.evaluate(source, other, **how)
+    spec = sharing.build("hard", mtl.encoders.build("mlp(features=(8,), activation='tanh')"), source.tasks)
+    with pytest.raises(ValueError, match="differs in source.encoder"):
+        transfer.evaluate(replace(source, model=spec), new, **how)
 
 
 def test_old_data_are_there_at_every_number_of_labels(source, new, old, monkeypatch):
@@ -151,10 +156,14 @@ def test_old_data_are_there_at_every_number_of_labels(source, new, old, monkeypa
     monkeypatch.setattr(room, "measured", measured)
     monkeypatch.setattr(room.room, "NAMES", {n: room.room.NAMES[n] for n in ("full", "ewc", "prompt")})
     found = transfer.evaluate(source, new, "all", shots=(2, "all"), seeds=(0, 1), old=old, **FEW)
-    assert asked == [("full", True, False), *[("ewc", True, f) if w else (None, True, f)
+    assert asked == [("full", True, False), *[("ewc", True, f) if w else (None, True, False)
                      for f in (False, False, True, True) for w in (1, 0)]]  # fmt: skip
     assert set(found.refused) == {"prompt", "full"} and "is nan" in found.refused["full"]
     assert set(found.trainings) == {"ewc", SCRATCH}
+    asked.clear()
+    found = transfer.evaluate(source, new, ("ewc",), shots=(2,), seeds=(0,), old=replace(old, test=None), **FEW)
+    assert asked == [("ewc", True, False), (None, True, False)]
+    assert "what old tasks lose is not measured: the old data have no test split" in found.notes
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_trains(source, new, old, monkeypatch):
@@ -165,6 +174,9 @@ def test_what_cannot_be_compared_is_refused_before_anything_trains(source, new, 
         (("full",), {"optimizer": "sgd"}, "optimizer is each training's own here"),
         (("full",), {"shots": (1, "some")}, "shots: 'some' must be a number of labels of each class, or \"all\""),
         (("full",), {"rates": (0,)}, "must be factors above 0"),
+        (("full",), {"rates": (1, 3), "validation": 0}, "a rate is chosen on validation, and there is none"),
+        (("full",), {"seeds": (0, 0)}, "trainings of one seed are one training"),
+        (("full",), {"adapt": {"method": "lora"}}, "adapt: 'method' is set by the evaluation"),
         ({SCRATCH: "full"}, {}, "a method cannot be called 'from scratch'"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -205,6 +217,20 @@ def test_a_verdict_says_what_a_skeptic_accepts(new):
     assert task == "three"
     np.testing.assert_allclose(gap, np.array(high) - np.array(low))
     assert "! " not in found.table() and "forward transfer" in found.table()
+
+
+def test_numbers_of_different_units_are_not_averaged():
+    """Errors are divided by the best constant's: a thousandth of a large one does not outweigh a small one's ruin."""
+    tasks = tuple(mtl.Task(t, "regression", size=1) for t in "ab")
+    found = Evaluation(tasks, (1,), (0, 1, 2), constant={"a": {"mae": 1000.0}, "b": {"mae": 1.0}})
+    for way, (a, b) in {"full": (1000.0, 0.9), SCRATCH: (1010.0, 0.1)}.items():
+        for noise in (0.0, 0.01, 0.02):
+            test = {"a": {"mae": a + noise}, "b": {"mae": b + noise * (way == "full")}}
+            found.add(way, 1, {"test": test, "validation": 0.5, "forgetting": None, "trained": 1, "step_flops": None,
+                               "peak_bytes": None, "seconds": 1.0})  # fmt: skip
+    np.testing.assert_allclose(found.values("full", 1, tasks)[0], (1.0 + 0.9) / 2)
+    assert found.verdict().splitlines()[0].endswith("transfer did harm") and found.gap("full", 1)[0] == "b"
+    assert "1 label of each task" in found.verdict() and "mae over the best constant's" in found.table()
 
 
 def test_the_figure_has_a_line_for_each_way(found, tmp_path):

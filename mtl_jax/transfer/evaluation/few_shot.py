@@ -88,19 +88,7 @@ def chosen_rows(task: Task, split: Batch, shots: int, seed: int) -> Bool[np.ndar
 
 
 def labelled(split: Batch, task: Task) -> Bool[np.ndarray, " row"]:
-    """Which rows have a label of a task."""
-    mask = np.asarray(split.masks[task.name])
-    return np.asarray(mask.reshape(mask.shape[0], -1).any(1))
-
-
-def fewest(data: Dataset) -> dict[str, int]:
-    """{task: labels of its rarest class in training, or all its labels where it has no classes}."""
-    found = {}
-    for task in data.tasks:
-        target, there = labels_of(data.train, task.name)[0], labelled(data.train, task)
-        if one_class_a_row(task.kind):
-            counts = np.bincount(np.asarray(target).reshape(len(there), -1)[there, 0].astype(int))
-            found[task.name] = int(counts[counts > 0].min(initial=len(there)))
-        else:
-            found[task.name] = int(there.sum())
-    return found
+    """Which rows have a label of a task that counts."""
+    mask, weights = np.asarray(split.masks[task.name]), labels_of(split, task.name)[2]
+    there = np.asarray(mask.reshape(mask.shape[0], -1).any(1))
+    return there if weights is None else there & (np.asarray(weights).reshape(len(there), -1) > 0).any(1)

@@ -25,8 +25,8 @@ def figure_of(found: Any) -> Any:
     for axis, ((metric, higher), tasks) in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(),
                                                strict=True):  # fmt: skip
         for i, way in enumerate(found.trainings):
-            values = [found.values(way, s, tasks) for s in found.shots]
-            at = [j for j, v in enumerate(values) if len(v) and np.isfinite(v).all()]
+            values = [v[np.isfinite(v)] for s in found.shots for v in [found.values(way, s, tasks)]]
+            at = [j for j, v in enumerate(values) if len(v)]
             spans = [verdict.bounds(values[j]) for j in at]
             means = [values[j].mean() for j in at]
             half = [0.0 if s is None else (s[1] - s[0]) / 2 for s in spans]
@@ -38,7 +38,7 @@ def figure_of(found: Any) -> Any:
             )  # fmt: skip
         floor = [found.constant.get(t.name, {}).get(metric) for t in tasks]
         if all(v is not None for v in floor):
-            axis.axhline(np.mean(floor), color="0.6", linestyle=":", linewidth=1)
+            axis.axhline(np.mean(np.array(floor, float) / found.units(tasks)), color="0.6", linestyle=":", linewidth=1)
         axis.set_xticks(range(len(found.shots)), [str(s) for s in found.shots])
         axis.set(xlabel="labels of each class", ylabel=f"test {metric} {'↑' if higher else '↓'}",
                  title=f"mean of {len(tasks)} tasks" if len(tasks) > 1 else tasks[0].name)  # fmt: skip

@@ -31,7 +31,7 @@ def labels_of(data: Dataset, count: int | str, seed: int, validation: int | None
 
 def read_shots(shots: Any) -> tuple[int | str, ...]:
     """Counts in ascending order, "all" last."""
-    several = (shots,) if isinstance(shots, int | str) else tuple(shots)
+    several = _several("shots", shots, 'labels of each class, such as (1, 5, "all")')
     if not several:
         raise ValueError('shots is empty; give labels of each class, such as (1, 5, "all")')
     for each in several:
@@ -45,7 +45,7 @@ def read_shots(shots: Any) -> tuple[int | str, ...]:
 
 def read_rates(rates: Any) -> tuple[float, ...]:
     """Factors on learning rates."""
-    several = (rates,) if isinstance(rates, int | float) else tuple(rates)
+    several = _several("rates", rates, "factors above 0 on learning rates, such as (0.3, 1, 3)")
     numbers = all(isinstance(r, int | float) and not isinstance(r, bool) and 0 < r < np.inf for r in several)
     if not several or not numbers:
         raise ValueError(f"rates={rates!r} must be factors above 0 on learning rates, such as (0.3, 1, 3)")
@@ -71,3 +71,22 @@ def read_methods(given: Any) -> dict[str, Method]:
     if SCRATCH in named:
         raise ValueError(f"a method cannot be called {SCRATCH!r}: that row is always there")
     return named
+
+
+def read_adapt(given: Any) -> dict[str, Any]:
+    """Further arguments of adapting, the same for all methods."""
+    if given is not None and not isinstance(given, Mapping):
+        raise parts.no_such("adapt", given, 'a dict of arguments, such as {"load": rules}')
+    found = dict(given or {})
+    for name in ("method", "old", "tasks", "inputs", "freeze"):
+        if name in found:
+            raise ValueError(f"adapt: {name!r} is set by the evaluation; leave it out")
+    return found
+
+
+def _several(name: str, given: Any, what: str) -> tuple:
+    if isinstance(given, int | float | str | np.number):
+        return (given,)
+    if not hasattr(given, "__iter__"):
+        raise parts.no_such(name, given, what)
+    return tuple(given)

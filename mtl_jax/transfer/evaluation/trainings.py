@@ -47,7 +47,7 @@ def adapted(source: Any, data: Dataset, way: Way, given: Mapping[str, Any], old:
     Args:
       source: of `trunks.open_trunk`.
       data: with the new tasks.
-      way: whose method is not None.
+      way: without a method, only the model counts.
       given: further arguments of `adapt`, or `Pretrained.adapt`.
       old: the data of the source, for methods that ask for them.
     """
@@ -71,9 +71,9 @@ def train(
     rows = min(num_rows(data.train, t.name) for t in data.tasks)
     own["batch_size"] = min(own.get("batch_size") or SMALL, rows)
     if way.method is None:
-        plain = trunks.adapted(source, data, **{k: v for k, v in given.items() if k in ("model", "sharing", "augment")})
+        model = adapted(source, data, way, given, None).model
         optimizer = parts.call(way.optimizer, {"learning_rate": way.rate})
-        return fit(plain.model, data, optimizer=optimizer, num_steps=num_steps, seed=seed, **own)
+        return fit(model, data, optimizer=optimizer, num_steps=num_steps, seed=seed, **own)
     return fine_tune(adapted(source, data, way, given, old), data, num_steps=num_steps, learning_rate=way.rate,
                      seed=seed, **own)  # fmt: skip
 
@@ -110,14 +110,20 @@ def validation_score(run: Run, data: Dataset) -> float | None:
 
 
 def lost(source: Run, run: Run, old: Dataset) -> dict[str, float] | None:
-    """{old task: how much worse it has become}, 0 where what was learned can be taken off the trunk again."""
+    """{old task: how much worse it has become}, 0 where what was learned can be taken off the trunk again.
+
+    None for architectures that have no place for old and new tasks at once.
+    """
     if trunk_stood_still(source, run):
         return {t.name: 0.0 for t in source.tasks}
     if run.model.base is not None and run.model.base[1].adds is not None:
         run = merge_adapter(run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is odd about old data was said when the source was trained
-        both = join(source, run)
+        try:
+            both = join(source, run)
+        except ValueError:  # this architecture has no place for the tasks of both
+            return None
         return {t: row[3] for t, row in forgetting(source, both, old.test).rows.items()}
 
 

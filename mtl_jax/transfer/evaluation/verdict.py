@@ -1,32 +1,37 @@
 """Whether transfer paid, in plain sentences, by paired differences over seeds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from mtl_jax.transfer.evaluation.trainings import SCRATCH
+from mtl_jax.kinds import one_class_a_row
+from mtl_jax.tasks import Task
 
 
-def bounds(values: Float[np.ndarray, " seed"]) -> tuple[float, float] | None:
-    """The 95% t-interval of a mean of paired differences; None for fewer than two."""
+def bounds(values: Float[np.ndarray, " seed"], level: float = 0.95) -> tuple[float, float] | None:
+    """The t-interval of a mean of paired differences; None for fewer than two, or without any spread.
+
+    Differences that are all the same, such as of accuracies on few rows, say nothing of how they would scatter.
+    """
     from scipy import stats
 
-    if len(values) < 2 or not np.isfinite(values).all():
+    if len(values) < 2 or not values.std() > 1e-12:
         return None
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def told_apart(values: Float[np.ndarray, " seed"]) -> int:
+def told_apart(values: Float[np.ndarray, " seed"], level: float = 0.95) -> int:
     """1 or -1 where the interval lies above or below 0, else 0."""
-    found = bounds(values)
+    found = bounds(values, level)
     return 0 if found is None else int(found[0] > 0) - int(found[1] < 0)
 
 
 def difference(values: Float[np.ndarray, " seed"]) -> str:
     """A mean of differences and the half-width of its interval; "*" where 0 lies outside."""
-    if not len(values) or not np.isfinite(values).all():
+    if not len(values):
         return "-"
     found = bounds(values)
     half = "" if found is None else f" ± {(found[1] - found[0]) / 2:.3f}"
@@ -34,28 +39,41 @@ def difference(values: Float[np.ndarray, " seed"]) -> str:
 
 
 def in_words(found: Any) -> str:
-    """The verdict of an `Evaluation`."""
+    """The verdict of an `Evaluation`; over several metrics, intervals are as much wider as Bonferroni says."""
     said, lines = {}, []
+    each = of_each(found.tasks)
+    metrics = found.metrics()
+    level = 1 - 0.05 / len(metrics)
     for shots in found.shots:
         chosen = found.chosen(shots)
-        labels = "all labels" if shots == "all" else f"{shots} label{'' if shots == 1 else 's'} of each class"
-        if chosen is None or not found.trainings.get(SCRATCH, {}).get(shots):
+        labels = "all labels" if shots == "all" else f"{shots} label{'' if shots == 1 else 's'} {each}"
+        if chosen is None:
+            lines.append(f"with {labels}, validation chose no method")
             continue
         words, signs = [], []
-        for (metric, _), tasks in found.metrics().items():
+        for (metric, _), tasks in metrics.items():
+            own, other = found.pairs(chosen, shots, tasks)
+            if not len(own):
+                continue
             gains = found.gains(chosen, shots, tasks)
-            own, other = (found.values(w, shots, tasks) for w in (chosen, SCRATCH))
-            span = bounds(gains)
-            over = "one seed, no interval" if span is None else f"95% interval {span[0]:+.3f} to {span[1]:+.3f}"
-            signs.append(told_apart(gains))
-            words.append(
-                f"{metric} {own.mean():.3f} against {other.mean():.3f} from scratch ({gains.mean():+.3f}; {over})"
-            )
+            span = bounds(gains, level)
+            over = f"{level:.3g} interval {span[0]:+.3f} to {span[1]:+.3f}" if span else "no interval"
+            over = over.replace("0.95 interval", "95% interval")
+            signs.append(told_apart(gains, level))
+            gain = f"{gains.mean():+.3f} over {len(gains)} seed{'' if len(gains) == 1 else 's'}; {over}"
+            words.append(f"{metric} {own.mean():.3f} against {other.mean():.3f} from scratch ({gain})")
+        if not words:
+            lines.append(f"with {labels}, {chosen} and from scratch have no seed in common")
+            continue
         said[shots] = verdict_of(signs)
         lines.append(f"with {labels}, {chosen}, which validation chose: {'; '.join(words)}: {SAYS[said[shots]]}")
-    if not lines:
-        return "no verdict: validation chose no method, or nothing was trained from scratch"
-    return "\n".join([*lines, summary(said)])
+    return "\n".join([*lines, summary(said, each)] if said else [*lines, "no verdict"])
+
+
+def of_each(tasks: Sequence[Task]) -> str:
+    """What labels are counted by."""
+    by_class = [one_class_a_row(t.kind) for t in tasks]
+    return "of each class" if all(by_class) else "of each class or task" if any(by_class) else "of each task"
 
 
 SAYS = {
@@ -73,7 +91,7 @@ def verdict_of(signs: list[int]) -> int:
     return 1 if 1 in signs else -1 if -1 in signs else 0
 
 
-def summary(said: dict[Any, int]) -> str:
+def summary(said: dict[Any, int], each: str) -> str:
     """One sentence over all numbers of labels."""
     by: dict[int, list[str]] = {}
     for shots, what in said.items():
@@ -81,7 +99,7 @@ def summary(said: dict[Any, int]) -> str:
     words = {1: "paid", 0: "was not told apart from training from scratch", -1: "did harm",
              2: "was better in one metric and worse in another"}  # fmt: skip
     told = [f"{words[k]} with {listed(by[k])}" for k in (1, 0, -1, 2) if k in by]
-    return f"Transfer {'; it '.join(told)} labels of each class."
+    return f"Transfer {'; it '.join(told)} labels {each}."
 
 
 def listed(names: list[str]) -> str:
