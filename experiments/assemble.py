@@ -94,7 +94,7 @@ def optimizer_of(config: dict[str, Any]) -> Any:
         return build_optimizer(config["optimizer"], schedule, config["weight_decay_rules"])
     usual = {**base.get_config(), "learning_rate": RATE}
     for field in ("learning_rate", "schedule", "weight_decay_rules"):
-        if config[field] != usual[field]:
+        if config[field] is not None and config[field] != usual[field]:  # None is the method's own rate
             raise ValueError(f"config field {field!r}: the optimizer is an object, which has its own; leave the field "
                              "out, or name the optimizer")  # fmt: skip
     return config["optimizer"]
@@ -111,18 +111,19 @@ def arguments_of_fine_tune(config: dict[str, Any], workdir: Any, method: Any) ->
     Raises:
       ValueError: for a schedule or decay rules of a method in stages, each of which would begin them anew.
     """
-    of_fit = arguments_of_fit({**config, "learning_rate": config["learning_rate"] or method.learning_rate}, workdir)
-    of_fit.pop("freeze")  # `adapt` has it
-    usual = base.get_config()
+    usual, named = base.get_config(), isinstance(config["optimizer"], str)
     own = [k for k in ("schedule", "weight_decay_rules") if config[k] != usual[k]]
     if method.solve is not None:
-        if config["learning_rate"] or own:
-            raise ValueError(f"config field {(own or ['learning_rate'])[0]!r}: {method.spec} solves for the heads in "
-                             "closed form, without an optimizer")  # fmt: skip
-        return {k: of_fit[k] for k in ("seed", "workdir")}
+        own += [k for k in ("optimizer", "learning_rate") if config[k] not in (None, usual[k])]
+        if own:
+            raise ValueError(f"config field {own[0]!r}: {method.spec} solves for the heads in closed form, without an "
+                             "optimizer")  # fmt: skip
+        return {"seed": seed_of(config), "workdir": workdir}
+    rate = (config["learning_rate"] or method.learning_rate) if named else config["learning_rate"]
+    of_fit = arguments_of_fit({**config, "learning_rate": rate}, workdir)
+    of_fit.pop("freeze")  # `adapt` has it
     if own and method.stages is not None:
         raise ValueError(f"config field {own[0]!r}: {method.spec} trains in stages, and each would begin it anew")
-    named = isinstance(config["optimizer"], str)
     if named and not own:
         asked = None if config["optimizer"] == usual["optimizer"] else config["optimizer"]
         return {**of_fit, "optimizer": asked, "learning_rate": config["learning_rate"]}
@@ -138,14 +139,18 @@ def written(config: dict[str, Any]) -> dict[str, Any]:
     return objects.written(config)
 
 
+def seed_of(config: dict[str, Any]) -> Any:
+    """The seed, or several."""
+    return tuple(config["seed"]) if isinstance(config["seed"], list | tuple) else config["seed"]
+
+
 def arguments_of_fit(config: dict[str, Any], workdir: str | None) -> dict[str, Any]:
     """The keyword arguments of `fit`."""
     optimizer = optimizer_of(config)
-    seed = config["seed"]
     return {
         **{k: config[k] for k in options.IN_CONFIGS if k not in MADE},
         "optimizer": optimizer,
-        "seed": tuple(seed) if isinstance(seed, list | tuple) else seed,
+        "seed": seed_of(config),
         "freeze": tuple(config["freeze"]) or None,
         "learning_rate_factors": tuple(config["learning_rate_factors"]),
         "mesh": parallel.make_mesh(config["mesh"]),

@@ -57,8 +57,16 @@ def calibrate(run: Any, data: Any, workdir: pathlib.Path) -> dict[str, dict[str,
     return records.plain(coverage_of(run.tasks, made.intervals(data.test.inputs, COVERAGE), data.test))
 
 
-def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -> int:
-    """Writes summary.json and prints the test metrics."""
+def report(
+    run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any], run_folder: pathlib.Path | None = None
+) -> int:
+    """Writes summary.json and prints the test metrics.
+
+    Args:
+      run, data, config: what was trained, on what, and how.
+      workdir: of the results.
+      run_folder: where the run lies, beside which its calibration goes; None: in `workdir` itself.
+    """
     from experiments import trees
     from mtl_jax import files
     from mtl_jax.reporting import many
@@ -66,7 +74,7 @@ def report(run: Any, data: Any, workdir: pathlib.Path, config: dict[str, Any]) -
     from mtl_jax.uncertainty import coverage_table
 
     summary = {"num_steps": config["num_steps"], "seed": config["seed"], **summarize(run, data)}
-    summary["coverage"] = calibrate(run, data, workdir)
+    summary["coverage"] = calibrate(run, data, run_folder or workdir)
     summary["beside_trees"] = None
     files.write_json(workdir / "summary.json", summary)
     for split in ("test", "val"):

@@ -208,7 +208,8 @@ def in_form_of(example: Any, given: Any) -> Any:
     """Inputs as a model took them in `example`: whole numbers become floats where those were.
 
     Raises:
-      ValueError: for other leaves or shapes, or floats where the model took whole numbers.
+      ValueError: for other leaves or shapes, floats where the model took whole numbers, or images of bytes where it
+        took floats, whose scale bytes do not have.
     """
     wanted, got = partition.flatten(example), partition.flatten(given)
     rows = {k: tuple(np.shape(v)[1:]) for k, v in wanted.items()}
@@ -220,11 +221,22 @@ def in_form_of(example: Any, given: Any) -> Any:
         raise ValueError(f"inputs have the shapes {shapes}; the model takes {takes}{hint}")
     for path, leaf in got.items():
         dtype = np.asarray(wanted[path]).dtype
+        check_no_bytes(dtype, leaf, place()(path))
         if leaf.dtype.kind in "iu" and np.issubdtype(dtype, np.floating):
             got[path] = leaf.astype(np.float32)
         if np.issubdtype(leaf.dtype, np.floating) and dtype.kind in "iu":
             raise ValueError(f"{place()(path)} are {leaf.dtype}; the model was trained on whole numbers, {dtype}")
     return partition.unflatten(got, given)
+
+
+def check_no_bytes(wanted: Any, given: Any, what: str) -> None:
+    """An error for images of bytes, [N, H, W, C], before a model that took images of the dtype `wanted`, floats."""
+    if np.ndim(given) == 4 and given.dtype == np.uint8 and np.issubdtype(wanted, np.floating):
+        raise ValueError(
+            f"{what} are images of bytes (uint8), and the model was trained on images of {wanted}: give them as those "
+            "were made (`prepare(images)` of the pretrained model), or as x.astype('float32') if those were 0 to 255 "
+            "too; or train on bytes"
+        )
 
 
 def warn_of_nonfinite(predictions: Mapping[str, np.ndarray], rows_axis: int) -> None:

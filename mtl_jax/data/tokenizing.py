@@ -76,12 +76,23 @@ class Texts(NamedTuple):
         return {"tokens": tokens, "mask": mask, **({"types": kinds} if pairs[0] and self.types > 1 else {})}
 
     def check_vocabulary(self, of_data: Any, source: str) -> None:
-        """An error for token ids of another vocabulary than a model's, which is `source`; None is one not known."""
-        if of_data is not None and getattr(of_data, "digest", "") != self.digest:
-            raise ValueError(
-                f"the data's token ids are those of {of_data}, and {source} was trained with another tokenizer, which "
-                "lies beside it; load the data with that one, tokenizer=FOLDER"
-            )
+        """`check_vocabulary` of this tokenizer."""
+        check_vocabulary(self.digest, of_data, source)
+
+
+def check_vocabulary(digest: str, of_data: Any, source: str) -> None:
+    """An error for token ids of another vocabulary than a model's, which is `source`; None is one not known.
+
+    Args:
+      digest: of the tokenizer that the model was trained with.
+      of_data: a data set's vocabulary.
+      source: the model, in words.
+    """
+    if of_data is not None and getattr(of_data, "digest", "") != digest:
+        raise ValueError(
+            f"the data's token ids are those of {of_data}, and {source} was trained with another tokenizer, which lies "
+            "beside it; load the data with that one, tokenizer=FOLDER"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +119,14 @@ class Tokenizer:
         return f"Tokenizer({len(self)} ids, {self.source})"
 
     def encode(self, texts: Sequence[Any], max_length: int) -> dict[str, np.ndarray]:
-        """A model's inputs, {"tokens": int32 [N, max_length], "mask": bool}, of texts; see `Texts.prepare`."""
+        """A model's inputs, {"tokens": int32 [N, max_length], "mask": bool}, of texts; see `Texts.prepare`.
+
+        Raises:
+          ValueError: for pairs of texts, whose kinds of segments a tokenizer alone does not tell.
+        """
+        if not isinstance(texts, str) and any(isinstance(t, tuple | list) for t in texts):
+            raise ValueError("these are pairs of texts, and a tokenizer alone does not say whether its model tells the "
+                             "two apart; mtl.transfer.from_pretrained(folder).prepare(pairs) does")  # fmt: skip
         return self.texts.prepare(texts, max_length)
 
 

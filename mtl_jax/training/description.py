@@ -24,15 +24,10 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
 
     Of a loss or metric that is a Python function the name is written; `load_run` asks for it.
     """
-    inputs = {
-        p: {"shape": list(np.shape(x)[1:]), "dtype": str(x.dtype)}
-        for p, x in partition.flatten(run.example.inputs).items()
-    }
     content = {
         "data": run.data,
         "tasks": [written_task(task) for task in run.tasks],
-        "inputs": inputs,
-        "per_task_inputs": isinstance(run.example.inputs, PerTask),
+        **written_inputs(run.example.inputs),
         "encoder": run.model.encoder.spec if run.model.encoder else None,
         "sharing": run.model.spec,
     }
@@ -43,6 +38,12 @@ def write_description(directory: pathlib.Path, run: Any) -> None:
         files.write_json(directory / "identity.json", run.identity)
     files.write_json(directory / "environment.json", environment())
     stored.write(directory, run.columns)
+
+
+def written_inputs(inputs: Any) -> dict[str, Any]:
+    """{"inputs": shape and dtype of a row of each leaf, "per_task_inputs"} (`read_inputs`)."""
+    rows = {p: {"shape": list(np.shape(x)[1:]), "dtype": str(x.dtype)} for p, x in partition.flatten(inputs).items()}
+    return {"inputs": rows, "per_task_inputs": isinstance(inputs, PerTask)}
 
 
 def written_task(task: Task) -> dict[str, Any]:

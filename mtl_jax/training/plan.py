@@ -125,6 +125,8 @@ def make(model: Any, data: Any, options: FitOptions) -> Plan:
     model, tasks, data = resolve_model(made, data, adapted.carried if adapted else ())
     names = tuple(t.name for t in tasks)
     serving.warn_of_other_columns(adapted.columns if adapted else None, data)
+    if adapted:
+        adapted.check_vocabulary(data)
     check_dataset(data)
     if data.val is not None:
         check_weighted(tasks, data.val)

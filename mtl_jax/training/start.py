@@ -13,6 +13,7 @@ from mtl_jax.batch import Batch
 from mtl_jax.class_weights import balanced
 from mtl_jax.data.classes import in_order_of
 from mtl_jax.data.dataset import SPLITS, Dataset
+from mtl_jax.data.tokenizing import check_vocabulary
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.reporting import many
 from mtl_jax.scaler import Scaler
@@ -35,6 +36,7 @@ class Adapted(NamedTuple):
       method: the fine-tuning method (`transfer.methods`); None for none.
       factors: the method's rules of factors on the learning rate.
       asked: what `adapt` was given as `freeze`; `freeze` has the method's rules, too.
+      tokenizer: a digest of the one that the source was trained with; None if it is not known.
     """
 
     model: MultiTaskModel
@@ -48,6 +50,7 @@ class Adapted(NamedTuple):
     method: Any = None
     factors: partition.Rules = ()
     asked: Any = None
+    tokenizer: str | None = None
 
     def defaults(self, optimizer: Any, factors: partition.Rules, freeze: Any) -> tuple[Any, partition.Rules]:
         """(optimizer, factors on its rate): those that are given, and for what is not the method's.
@@ -75,6 +78,11 @@ class Adapted(NamedTuple):
             optimizer = build_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
             optimizer = self.method.wraps(optimizer)
         return optimizer, tuple(factors) or self.factors
+
+    def check_vocabulary(self, data: Dataset) -> None:
+        """An error for a data set whose token ids are not those that the source was trained on."""
+        if self.tokenizer is not None:
+            check_vocabulary(self.tokenizer, data.vocabulary, self.source)
 
     def member(self, index: int) -> dict[str, dict[str, Any]]:
         """The variables of one of several runs."""

@@ -116,6 +116,7 @@ def adapter_of(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "encoder": plain.encoder.spec,
         "tasks": json.loads(json.dumps([description.written_task(t) for t in run.tasks])),
         "trunk": fingerprint(run.variables, small),
+        **description.written_inputs(run.example.inputs),
     }
     return about, arrays
 
@@ -162,7 +163,7 @@ def put_on(
     model = sharing.build(plain.spec, plain.encoder, tasks)
     if about["method"] is not None:
         model = attach(model, build(about["method"]))
-    example = Batch(trunk.example.inputs, {}, {})
+    example = example_of(about, trunk, where)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), example))
     variables = {}
     for kind in ("params", "state"):
@@ -183,8 +184,21 @@ def put_on(
         if left := sorted({p.removeprefix(f"{kind}/") for p in arrays if p.startswith(f"{kind}/")} - set(wanted)):
             raise ValueError(f"{where} does not fit the model: nothing there is called {left[0]}")
         variables[kind] = partition.unflatten(found, shapes[kind])
-    return Run(model, tasks, variables, [], trunk.example, config={"method": about["method"]}, columns=trunk.columns,
+    return Run(model, tasks, variables, [], example, config={"method": about["method"]}, columns=trunk.columns,
                trainable=frozenset(own))  # fmt: skip
+
+
+def example_of(about: dict[str, Any], trunk: Run, where: str) -> Batch:
+    """Rows in the form that the adapter was trained on; in the trunk's, where the file is too old to say."""
+    if "inputs" not in about:
+        return Batch(trunk.example.inputs, {}, {})
+    try:
+        found, like = description.read_inputs(about), trunk.example.inputs
+        flat = partition.flatten(found)
+        same = flat.keys() == partition.flatten(like).keys()  # nested as the trunk's are
+        return Batch(partition.unflatten(flat, like) if same else found, {}, {})
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{where} is damaged: its inputs are {about['inputs']!r}: {error}") from error
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def why_not(adapted: Adapted, variables: Any, trainable: frozenset[str], example
 def check_inputs_of(adapted: Adapted, model: MultiTaskModel, data: Dataset) -> None:
     """What `fit` says of a data set's inputs, which it does not see where it gets features in their place."""
     serving.warn_of_other_columns(adapted.columns, data)
+    adapted.check_vocabulary(data)
     check_dataset(data)
     serving.check_encoder(data, model.encoder)
     arguments.check_readable(model, data)

@@ -61,8 +61,9 @@ def solve(adapted: Adapted, data: Dataset, penalties: Sequence[float], seed: int
               "sharing": model.spec, "encoder": model.encoder.spec if model.encoder else None}  # fmt: skip
     run = Run(model, tasks, variables, [record], example, data.spec, config=config)
     run.trainable, run.columns = trainable, data.columns
-    start = identity.shared_start(adapted.variables.get("params", {}))
-    run.identity = {"starts from": adapted.source, "shared start": start}
+    rests_on = {"method": adapted.method.spec, "seed": seed, "penalties": list(penalties), "freeze": adapted.freeze,
+                "sharing": model.spec or model, "encoder": config["encoder"] or model.encoder}  # fmt: skip
+    run.identity = identity.describe(data, tasks, rests_on, adapted)
     return run
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,8 @@ from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.fingerprint import fingerprint
 from mtl_jax.tasks import Task
-from mtl_jax.training import identity
-from mtl_jax.training.arguments import check_data, check_numbers
+from mtl_jax.training import identity, options
+from mtl_jax.training.arguments import check_data, check_numbers, check_options, refuse_unknown
 from mtl_jax.training.fit import fit
 from mtl_jax.training.intervals import NAMES as INTERVALS
 from mtl_jax.training.run import Run
@@ -26,6 +26,8 @@ from mtl_jax.transfer.methods.base import Stage
 from mtl_jax.transfer.pretrained import Pretrained
 
 SCALE = ".*networks learn badly from numbers far from unit scale"  # features are what they are
+# Of the options of `fit`, those that a closed form may be given beside other methods: what they say has no object.
+COMMON = (*options.FREE, *INTERVALS, "seed", "batch_size", "patience", "config", "mesh", "parallel")
 
 
 def fine_tune(
@@ -76,19 +78,17 @@ def fine_tune(
     check_numbers(learning_rate=1.0 if learning_rate is None else learning_rate)
     folder = None if workdir is None else paths.local_folder(workdir, "workdir")
     how = adapted.method
-    if how is not None and how.solve is not None:
-        for name, value in (("optimizer", optimizer), ("learning_rate", learning_rate)):
-            if value is not None:
-                raise ValueError(f"{name} is given, and {how.spec} solves for the heads in closed form")
-        run = how.solve(adapted, data, seed=arguments.get("seed", 0))
-        return _saved(run, folder)
     if "freeze" in arguments and how is not None:
         raise ValueError("freeze goes to `adapt`, beside the method, whose rules come after it")
+    if how is not None and how.solve is not None:
+        refuse_unused(how.spec, {"optimizer": optimizer, "learning_rate": learning_rate, **arguments})
+        run = how.solve(adapted, data, seed=arguments.get("seed", 0))
+        return _saved(run, folder)
     optimizer = optimizer_text(adapted, optimizer, learning_rate)
     params = shapes_of(adapted, data)
     stages = (None,) if how is None or how.stages is None else how.stages(list(params), adapted.model.encoder)
     counts = steps_of(stages, num_steps, [arguments.get(k) for k in INTERVALS])
-    history, done, run = [], 0, None
+    history, done, run, runs = [], 0, None, []
     for i, (stage, steps) in enumerate(zip(stages, counts, strict=True)):
         now = adapted if stage is None else at_stage(adapted, stage, run, params)
         place = None if folder is None else folder / f"stage_{i + 1}"
@@ -99,8 +99,11 @@ def fine_tune(
         more = {} if len(stages) == 1 else {"stage": i + 1}
         history += [{**r, "step": r["step"] + done, **more} for r in run.history]
         done += steps
+        runs.append(run)
     assert run is not None  # there is one stage at least
-    run = dataclasses.replace(run, history=history, config={**run.config, "num_steps": num_steps})
+    cost, seconds = cost_of([r.cost for r in runs], counts), sum(r.seconds for r in runs)
+    run = dataclasses.replace(run, history=history, config={**run.config, "num_steps": num_steps}, cost=cost,
+                              seconds=seconds)  # fmt: skip
     return _saved(run, folder)
 
 
@@ -110,6 +113,36 @@ def named(tasks: Sequence[Task | str] | Task | str | None, data: Dataset) -> Seq
         return data.tasks
     several = (tasks,) if isinstance(tasks, Task | str) else tuple(tasks)
     return tuple(data.select([t]).tasks[0] if isinstance(t, str) else t for t in several)
+
+
+def refuse_unused(method: str, given: Mapping[str, Any]) -> None:
+    """An error for an argument that a closed form has no use for, or that `fit` does not know or take either."""
+    known = {"learning_rate": None, **{n: f.default for n, f in options.FIELDS.items()}}
+    refuse_unknown({k: v for k, v in given.items() if k not in known}, ["source", "data", "method", "tasks", *known])
+    check_options(options.FitOptions(**{k: v for k, v in given.items() if k in options.FIELDS}))
+    for name, value in given.items():
+        usual = [known[name]]
+        if name in options.IN_CONFIGS and name != "optimizer":
+            usual.append(options.in_config(name))
+        as_usual = value is known[name] or (parts.is_literal(value) and any(value == u for u in usual))
+        if name not in COMMON and not as_usual:
+            raise ValueError(f"{name} is given, and {method} solves for the heads in closed form, which has no use for "
+                             "it; leave it out")  # fmt: skip
+
+
+def cost_of(costs: Sequence[Mapping[str, float]], steps: Sequence[int]) -> dict[str, float]:
+    """`Run.cost` of all stages: compile seconds of all, the most bytes, FLOPs of a step on average.
+
+    What one stage's run does not know, such as that of a stage that was finished before, is left out.
+    """
+    found = {}
+    if any("compile_seconds" in c for c in costs):
+        found["compile_seconds"] = sum(c.get("compile_seconds", 0.0) for c in costs)
+    if all("peak_bytes" in c for c in costs):
+        found["peak_bytes"] = max(c["peak_bytes"] for c in costs)
+    if all("step_flops" in c for c in costs):
+        found["step_flops"] = sum(c["step_flops"] * n for c, n in zip(costs, steps, strict=True)) / sum(steps)
+    return found
 
 
 def _saved(run: Run, folder: pathlib.Path | None) -> Run:

@@ -194,7 +194,8 @@ class Pretrained:
                  *encoder_rules(leaves, source.shapes, sharing)]  # fmt: skip
         plan = make_plan(leaves, source, rules, resize=resize)
         values = split_by_kind(dict(read(plan, source, leaves)), shapes)
-        plain = Adapted(model, values, freeze, plan.report, 0, (), f"pretrained {model.encoder.spec}")
+        plain = Adapted(model, values, freeze, plan.report, 0, (), f"pretrained {model.encoder.spec}",
+                        tokenizer=self.prepared.digest if isinstance(self.prepared, Texts) else None)  # fmt: skip
         return apply(plain, *how, Batch(example.inputs, {}, {}))
 
 

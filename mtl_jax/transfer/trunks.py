@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mtl_jax import encoders, parts, paths, sharing
+from mtl_jax import encoders, partition, parts, paths, sharing
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.encoders.base import layers
+from mtl_jax.inputs import check_no_bytes, place
 from mtl_jax.tasks import Task
 from mtl_jax.training.loading import load_run
 from mtl_jax.training.run import Run
@@ -64,8 +65,18 @@ def adapted(source: Run | Pretrained, data: Dataset, tasks: Sequence[Task] | Non
         raise ValueError(f"{unread[0]} is given, and the source is {what}, which does not take it")
     tasks = data.tasks if tasks is None else tuple(tasks)
     if isinstance(source, Run):
+        if "model" not in given:
+            check_same_pixels(source, data)
         return adapt(source, tasks, **given)
     return source.adapt(tasks, **{"inputs": data, **given})
+
+
+def check_same_pixels(run: Run, data: Dataset) -> None:
+    """An error for images of bytes where the run was trained on floats."""
+    wanted = partition.flatten(run.example.inputs)
+    for path, leaf in partition.flatten(data.train.inputs).items():
+        if path in wanted:
+            check_no_bytes(np.asarray(wanted[path]).dtype, leaf, place("train")(path))
 
 
 def as_run(source: Run | Pretrained, encoder: str | None = None) -> Run:

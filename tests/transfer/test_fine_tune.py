@@ -12,9 +12,10 @@ import pytest
 import mtl_jax as mtl
 from mtl_jax import parallel, partition, transfer
 from mtl_jax.training.averages import averaged, evaluated_at
+from mtl_jax.training.identity import check_data
 from mtl_jax.training.start import initial_variables
 from mtl_jax.training.state import TrainState
-from mtl_jax.transfer.fine_tune import steps_of
+from mtl_jax.transfer.fine_tune import cost_of, steps_of
 from mtl_jax.transfer.methods import Stage
 from tests import tiny
 from tests.transfer.adapting import inputs, source, start, trained
@@ -99,6 +100,26 @@ def test_the_closed_form_is_ridge_regression_by_scikit_learn():
         transfer.fine_tune(source(), dataclasses.replace(new(), tasks=(task,)), method="probe(solver='ridge')")
 
 
+def test_a_closed_form_takes_no_argument_that_it_has_no_use_for(tmp_path):
+    """Misspelt ones and wrong ones are errors as in `fit`; what an evaluation gives all methods alike passes."""
+    adapted = transfer.adapt(source(), new().tasks, method="probe(solver='ridge')")
+    usual = {**SHORT, "balancer": "equal", "balance_paths": (), "eval_every": 5, "patience": 3, "progress": False}
+    run = transfer.fine_tune(adapted, new(), seed=3, l2=0.0, workdir=tmp_path, **usual)
+    assert run.identity["order of tasks"] == ["sold"]
+    check_data(tmp_path / "run", new())  # as the same command again does
+    other = dataclasses.replace(new(), train=new().train._replace(inputs=new().train.inputs + 1))
+    with pytest.raises(ValueError, match="holds a run of another config; it differs in .*train"):
+        check_data(tmp_path / "run", other)
+    for name, value in {"balancer": "upgrad", "l2": 1.0, "optimizer": "adam", "learning_rate": 0.1,
+                        "learning_rate_factors": ((".*", 2.0),)}.items():  # fmt: skip
+        with pytest.raises(ValueError, match=rf"^{name} is given, and probe\(solver='ridge'\) solves for the heads in"):
+            transfer.fine_tune(adapted, new(), **{name: value})
+    with pytest.raises(ValueError, match="unknown argument of fit 'batchsize'; did you mean 'batch_size'"):
+        transfer.fine_tune(adapted, new(), batchsize=3)
+    with pytest.raises(ValueError, match="batch_size"):
+        transfer.fine_tune(adapted, new(), batch_size=-3)
+
+
 # --- stages ---------------------------------------------------------------------------------------------------------
 def test_a_run_killed_while_it_unfreezes_ends_with_the_same_bits(tmp_path):
     """And each stage trains what it says, from where the one before ended."""
@@ -108,6 +129,7 @@ def test_a_run_killed_while_it_unfreezes_ends_with_the_same_bits(tmp_path):
     run = transfer.fine_tune(adapted, new(), workdir=whole, **given)
     assert [r["stage"] for r in run.history if r["split"] == "val"] == [1, 1, 2, 2, 3, 3]
     assert [r["step"] for r in run.history if r["split"] == "val"] == [5, 10, 15, 20, 25, 30]
+    assert run.seconds > 0 and run.cost.keys() >= {"compile_seconds", "peak_bytes"}
     shutil.copytree(whole, killed)
     shutil.rmtree(killed / "run")
     shutil.rmtree(killed / "stage_3")
@@ -131,6 +153,13 @@ def test_stages_share_the_steps_in_whole_dispatches():
     assert steps_of([None], 7) == [7]
     with pytest.raises(ValueError, match="fewer dispatches of 10 steps than there are stages, 2"):
         steps_of(stages, 10, [10])
+
+
+def test_what_stages_cost_is_that_of_all():
+    costs = [{"compile_seconds": 2.0, "peak_bytes": 9.0, "step_flops": 10.0},
+             {"compile_seconds": 1.0, "peak_bytes": 5.0, "step_flops": 40.0}]  # fmt: skip
+    assert cost_of(costs, [20, 10]) == {"compile_seconds": 3.0, "peak_bytes": 9.0, "step_flops": 20.0}
+    assert cost_of([{}, costs[1]], [20, 10]) == {"compile_seconds": 1.0}  # the first one was finished before
 
 
 def test_rates_of_methods_and_of_users():

@@ -17,6 +17,7 @@ from mtl_jax.encoders.base import Encoder
 from mtl_jax.gradients.engine import linearize
 from mtl_jax.transfer import methods
 from tests import tiny
+from tests.training.test_ahead import Rows
 from tests.transfer.adapting import IMAGES, SERIES, inputs, outputs, source, start, trained
 
 MLP = tiny.BATCH_NORM  # 5 -> 8 -> 6, heads of 3 and 1
@@ -362,7 +363,10 @@ def test_the_penalties():
     assert float(after.model.penalty(after.variables)) == pytest.approx(0.15 * held + 0.1 * heads, rel=1e-5)
 
     data = tiny.data().select(["color", "price"])
-    adapted, run = start(source(), "ewc(strength=2.0, rows=5)", [data.tasks[0]], old=data)
+    few = Rows(data.train.inputs, max_bytes=data.train.inputs[:5].nbytes)  # on disk, and no more may be read
+    old = dataclasses.replace(data, train=data.train._replace(inputs=few))
+    adapted, run = start(source(), "ewc(strength=2.0, rows=5)", [data.tasks[0]], old=old)
+    assert set(few.seen) == set(range(5))
     weights = {
         p.removeprefix("shared/start/fisher/"): x for p, x in adapted.variables["state"].items() if "fisher" in p
     }

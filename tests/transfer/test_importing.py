@@ -236,11 +236,35 @@ def test_texts_are_cut_into_wordpieces(bert):
     assert model.adapt(data.tasks, inputs=dataclasses.replace(data, vocabulary=own)).source
     with pytest.raises(ValueError, match=r"are those of Vocabulary.3 ids., and .* was trained with another tokenizer"):
         mtl.transfer.fine_tune(model, dataclasses.replace(data, vocabulary=words), num_steps=1)
+    for method in ("probe", "probe(solver='ridge')", "bitfit"):  # adapted without its data
+        late = model.adapt(data.tasks, inputs=data.train.inputs, method=method)
+        with pytest.raises(ValueError, match=r"are those of Vocabulary.3 ids., and pretrained transformer.* another"):
+            mtl.transfer.fine_tune(late, dataclasses.replace(data, vocabulary=words), num_steps=1)
+    with pytest.raises(ValueError, match="these are pairs of texts, and a tokenizer alone does not say"):
+        own.encode([("a", "text")], 8)
     task = mtl.Task("kind", "classification", classes=("c", "a"), head=model.head)
     adapted = model.adapt(task, heads="kind")
     kernel = np.asarray(model.variables["params"]["head"]["out"]["kernel"])
     np.testing.assert_array_equal(adapted.variables["params"]["tasks/kind/head/out/kernel"], kernel[:, [2, 0]])
     assert "tasks/kind/head/hidden_0/kernel" in adapted.report["loaded"]
+
+
+def test_an_adapter_of_texts_goes_back_on_the_weights(bert, tmp_path):
+    """Its inputs have a mask, or are of another size, which the weights alone do not say; old files say neither."""
+    model = mtl.transfer.from_pretrained(bert)
+    x = {"tokens": np.array([[2, 4, 5, 3, 0], [2, 7, 8, 5, 3]] * 4, np.int32)}
+    x["mask"] = x["tokens"] > 0
+    data = mtl.data.from_arrays(x, {"y": np.arange(8.0) / 3}, val=0, test=0)
+    tuned = mtl.transfer.fine_tune(model, data, method="probe(solver='ridge')")
+    mtl.transfer.save_adapter(tuned, tmp_path / "a.npz")
+    back, bank = mtl.transfer.load_adapter(model, tmp_path / "a.npz"), mtl.transfer.Bank(model, {"a": tuned})
+    for found in (back.predict(x), bank.predict(x, ["a"] * 8)["a"]):
+        np.testing.assert_allclose(found["y"], tuned.predict(x)["y"], rtol=1e-5, atol=1e-5)
+    about, arrays = mtl.transfer.adapted_run.read_adapter(tmp_path / "a.npz")
+    old = {k: v for k, v in about.items() if k not in ("inputs", "per_task_inputs")}
+    assert mtl.transfer.adapted_run.put_on(model, old, arrays).example.inputs.shape == (2, *model.example)
+    with pytest.raises(ValueError, match="a.npz is damaged: its inputs are 3"):
+        mtl.transfer.adapted_run.put_on(model, {**about, "inputs": 3}, arrays, "a.npz")
 
 
 def test_what_a_folder_says_of_images(tmp_path):

@@ -1,5 +1,6 @@
 """Weights of other frameworks go through the doors that a run goes through: methods, adapters, ranking, bytes."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -52,6 +53,25 @@ def test_bytes_are_scaled_as_the_model_was_trained_on_them(vit, data):
         ValueError, match=r"augment changes images of bytes \(uint8\), and the inputs are images of flo"
     ):
         vit.adapt(data.tasks, inputs=scaled, augment={"flip": True})
+
+
+def test_bytes_are_not_read_as_the_floats_of_training(folder, vit, data, tmp_path):
+    """A run on standardised pixels takes no bytes for them, when it was loaded either; small whole numbers are read."""
+    x = data.test.inputs
+    splits = {k: getattr(data, k)._replace(inputs=vit.prepare(getattr(data, k).inputs)) for k in ("train", "val")}
+    floats = dataclasses.replace(data, **splits, test=None)
+    run = transfer.fine_tune(vit, floats, method="probe(solver='ridge')")
+    run.save(tmp_path / "run")
+    for each in (run, mtl.load_run(tmp_path / "run")):
+        with pytest.raises(
+            ValueError, match=r"inputs are images of bytes \(uint8\), and the model was trained on .*32"
+        ):
+            each.predict(x)
+        with pytest.raises(ValueError, match=r"inputs of train are images of bytes \(uint8\)"):
+            transfer.fine_tune(each, data, method="probe(solver='ridge')")
+    loaded, prepared = mtl.load_run(tmp_path / "run"), vit.prepare(x)
+    np.testing.assert_allclose(loaded.predict(prepared)["red"], run.predict(prepared)["red"], rtol=1e-5)
+    assert loaded.predict(x.astype(np.float32))["red"].shape == (len(x),)  # who says so has it
 
 
 def test_a_method_acts_on_imported_weights(vit, data, tuned):

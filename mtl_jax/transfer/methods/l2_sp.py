@@ -10,6 +10,7 @@ import numpy as np
 from mtl_jax import partition, parts
 from mtl_jax.batch import Batch, num_rows
 from mtl_jax.model import MultiTaskModel, forward, merge
+from mtl_jax.on_disk import rows_of
 from mtl_jax.scaler import centred
 from mtl_jax.tasks import loss_sum
 from mtl_jax.training.start import numbered
@@ -101,7 +102,7 @@ def fisher(run: Any, data: Any, rows: int = 512) -> Leaves:
     data = data.select([t.name for t in run.tasks])
     split = centred(run.tasks, numbered(run.tasks, data)["train"])
     count = min(rows, num_rows(split))
-    split = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:count]), split._replace(weights=None))
+    split = jax.tree.map(lambda x: jnp.asarray(rows_of(x, np.arange(count))), split._replace(weights=None))
     shared = {p: x for p, x in partition.flatten(run.params).items() if partition.owner(p) == "shared"}
 
     def loss(shared: Leaves, row: Batch) -> Any:
