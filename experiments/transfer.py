@@ -97,7 +97,8 @@ def main() -> int:
         write_config(workdir, assemble.written(config))
         print(in_words(new.method, config))
         run = mtl.transfer.fine_tune(new, data, **how)
-    return train.report(run, data, workdir, config)
+    own = workdir / "run"
+    return train.report(run, data, workdir, config, own if new.method is not None and own.is_dir() else None)
 
 
 def judge(config: dict[str, Any], data: Any, workdir: pathlib.Path) -> int:

