@@ -344,6 +344,25 @@ def test_mixup_by_labels_that_stay_is_mixup_in_expectation():
     assert drawn.var() == pytest.approx(beta.var(alpha + 1, alpha), abs=0.01)
 
 
+def test_mixup_of_bytes_is_mixup_of_the_numbers_that_they_become():
+    """In front of `augmented`, which reads bytes as numbers in 0..1 and takes such numbers as they are."""
+    encoder = mtl.encoders.augmented("cnn(features=(4,))", shift=0)
+    model = mtl.sharing.hard(encoder, [mtl.Task("a", "regression")])
+    x = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 1)).astype(np.uint8)
+    mixed = transfer.methods.attach(model, transfer.methods.mixup())
+    variables = mixed.init(jax.random.key(0), mtl.Batch(jnp.asarray(x), {}, {}))
+    found = [
+        mixed.encode(variables, mtl.Batch(jnp.asarray(inputs), {}, {}), train=True, rng=jax.random.key(1))[0]
+        for inputs in (x, x.astype(np.float32) / 255)
+    ]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    with pytest.raises(ValueError, match="mixup: it adds inputs up"):
+        plain = mtl.sharing.hard(mtl.encoders.cnn(features=(4,)), [mtl.Task("a", "regression")])
+        transfer.methods.attach(plain, transfer.methods.mixup()).encode(
+            variables, mtl.Batch(jnp.asarray(x), {}, {}), train=True, rng=jax.random.key(1)
+        )
+
+
 def test_cutmix_takes_every_pixel_from_the_image_or_its_partner():
     images = jnp.broadcast_to(jnp.arange(1.0, 65.0)[:, None, None, None], (64, 8, 8, 1))
     mixed = np.asarray(methods.mixing.cut(jax.random.key(0), images, 1.0))

@@ -112,17 +112,17 @@ def validation_score(run: Run, data: Dataset) -> float | None:
 def lost(source: Run, run: Run, old: Dataset) -> dict[str, float] | None:
     """{old task: how much worse it has become}, 0 where what was learned can be taken off the trunk again.
 
-    None for architectures that have no place for old and new tasks at once.
+    None for architectures that have no place for old and new tasks at once, and where the trunk moved beside what
+    cannot be merged into it.
     """
     if trunk_stood_still(source, run):
         return {t.name: 0.0 for t in source.tasks}
-    if run.model.base is not None and run.model.base[1].adds is not None:
-        run = merge_adapter(run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is odd about old data was said when the source was trained
         try:
-            both = join(source, run)
-        except ValueError:  # this architecture has no place for the tasks of both
+            merges = run.model.base is not None and run.model.base[1].adds is not None
+            both = join(source, merge_adapter(run) if merges else run)
+        except ValueError:  # no place for the tasks of both, or what was added is no change of weights
             return None
         return {t: row[3] for t, row in forgetting(source, both, old.test).rows.items()}
 

@@ -98,8 +98,9 @@ def summary(said: dict[Any, int], each: str) -> str:
         by.setdefault(what, []).append(str(shots))
     words = {1: "paid", 0: "was not told apart from training from scratch", -1: "did harm",
              2: "was better in one metric and worse in another"}  # fmt: skip
+    last = [v for k in (1, 0, -1, 2) for v in by.get(k, [])][-1]
     told = [f"{words[k]} with {listed(by[k])}" for k in (1, 0, -1, 2) if k in by]
-    return f"Transfer {'; it '.join(told)} labels {each}."
+    return f"Transfer {'; it '.join(told)} label{'' if last == '1' else 's'} {each}."
 
 
 def listed(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from mtl_jax import parts
 from mtl_jax.batch import Batch, PerTask
+from mtl_jax.encoders.preparation import as_numbers
 from mtl_jax.keys import TaskKey, named_key
 from mtl_jax.model import MultiTaskModel
 from mtl_jax.transfer.methods import base
@@ -85,7 +86,17 @@ def mixup(alpha: float = 0.2) -> Method:
       alpha: of the Beta distribution.
     """
     base.check_between("mixup: alpha", alpha, 0, float("inf"), open_low=True)
-    return Method(3e-4, EVERYTHING, around=lambda m, _: around(m, lambda k, x: mixed_up(k, x, alpha), "mixup"))
+
+    def mixing(model: MultiTaskModel, plain: MultiTaskModel) -> MultiTaskModel:
+        # What makes bytes numbers in 0..1 takes such numbers, too.
+        reads_bytes = plain.encoder is not None and plain.encoder.prepare is not None
+
+        def mix(key: Key[Array, ""], x: Any) -> Any:
+            return mixed_up(key, jax.tree.map(as_numbers, x) if reads_bytes else x, alpha)
+
+        return around(model, mix, "mixup")
+
+    return Method(3e-4, EVERYTHING, around=mixing)
 
 
 @parts.recorded()
