@@ -2,7 +2,7 @@
 
     python scripts/evidence/few_shot.py --workdir=DIR
 
-Its output is few_shot.txt, its figure few_shot.png. MTL_JAX_DATA has omniglot.
+Its output is few_shot.txt, its figure docs/few_shot.png. MTL_JAX_DATA has omniglot.
 
 A small CNN learns the five alphabets of `small1` as tasks, by equal weights. The three alphabets of `small2` that are
 not among them (Katakana, Sanskrit, Tagalog) are the new tasks, from 1, 5 and all 13 drawings a character; test rows are
@@ -62,7 +62,7 @@ def main() -> None:
     print(f"\n{found.table()}\n")
     print(f"{sum(map(len, (r for by in found.trainings.values() for r in by.values())))} trainings of {n} steps; "
           f"{time.process_time() - began:.0f} s of the processor in this call")  # fmt: skip
-    found.plot(pathlib.Path(__file__).with_suffix(".png"))
+    found.plot(pathlib.Path(__file__).resolve().parents[2] / "docs" / "few_shot.png")
 
 
 if __name__ == "__main__":
