@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import launch, train
+from experiments import launch, reports, train
 
 flags.adopt_module_key_flags(launch)
 flags.adopt_module_key_flags(train)
@@ -86,7 +86,7 @@ def main() -> int:
     where = staged[0] if config.get("method") and staged else workdir
     if SHOTS.value:
         return judge(config, data, workdir)
-    if train.finished(workdir, assemble.written(config), data, where):
+    if reports.finished(workdir, assemble.written(config), data, where):
         return 0
     new = adapted(config, data, trunks.open_trunk(SOURCE.value))
     print("; ".join(f"{len(paths)} parameter arrays {what}" for what, paths in new.report.items() if paths))
@@ -98,7 +98,7 @@ def main() -> int:
         print(in_words(new.method, config))
         run = mtl.transfer.fine_tune(new, data, **how)
     own = workdir / "run"
-    return train.report(run, data, workdir, config, own if new.method is not None and own.is_dir() else None)
+    return reports.report(run, data, workdir, config, own if new.method is not None and own.is_dir() else None)
 
 
 def judge(config: dict[str, Any], data: Any, workdir: pathlib.Path) -> int:

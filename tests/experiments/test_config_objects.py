@@ -4,7 +4,7 @@ import optax
 import pytest
 
 import mtl_jax as mtl
-from experiments import assemble, train
+from experiments import assemble, reports
 from experiments.configs import base
 from mtl_jax.reporting import summary
 from tests import tiny
@@ -49,10 +49,10 @@ def test_a_calibration_lies_beside_its_run(run_folder, tmp_path, monkeypatch):
     """Of a fine-tuned run, whose results lie a folder above it."""
     data, folders = tiny.data(), []
     run = mtl.Run(mtl.sharing.hard(mtl.encoders.mlp(features=(8,)), data.tasks), data.tasks, {}, [], data.train)
-    monkeypatch.setattr(train, "calibrate", lambda run, data, folder: folders.append(folder) or {})
+    monkeypatch.setattr(reports, "calibrate", lambda run, data, folder: folders.append(folder) or {})
     monkeypatch.setattr(summary, "summarize", lambda run, data: {"steps": 0, "seconds": 0.0})
     folder = None if run_folder is None else tmp_path / run_folder
-    assert train.report(run, data, tmp_path, config(num_steps=2), run_folder=folder) == 0
+    assert reports.report(run, data, tmp_path, config(num_steps=2), run_folder=folder) == 0
     assert folders == [folder or tmp_path] and (tmp_path / "summary.json").exists()
 
 

@@ -1,5 +1,6 @@
 """Inputs on disk are trained on as those in memory, to the bit, read a little ahead, never whole; what is refused."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -121,7 +122,8 @@ def test_little_is_read_ahead_and_nothing_twice():
             assert len(read.seen) - read_before <= 5 * 16 + LEAST + 4
         assert 20 * 16 <= len(read.seen) <= 20 * 16 + LEAST + 4 and job.at == 20
     (feed,) = job.program.feeds
-    assert sorted(read.seen[:300]) == sorted(feed.rows(0, 30)[0].ravel()[:300].tolist())
+    drawn, seen = feed.rows(0, 30)[0].ravel().tolist(), collections.Counter(read.seen)  # threads end out of turn
+    assert collections.Counter(drawn[: 20 * 16]) <= seen <= collections.Counter(drawn)
 
 
 def test_on_several_devices_and_with_several_seeds():
