@@ -90,12 +90,7 @@ def test_tasks_with_rows_of_their_own_are_drawn_by_themselves():
 # --- trainings ------------------------------------------------------------------------------------------------------
 def test_all_ways_are_trained_alike_and_paired(found, new):
     found, how = found
-    assert found.shots == (2, "all") and set(found.trainings) == {
-        "probe(solver='ridge')",
-        "full",
-        "lora(rank=2)",
-        SCRATCH,
-    }
+    assert found.shots == (2, "all") and set(found.trainings) == {*how["methods"], SCRATCH}
     assert all(len(runs) == 2 for by in found.trainings.values() for runs in by.values())
     full, probe = (found.trainings[w]["all"][0] for w in ("full", "probe(solver='ridge')"))
     assert full["trained"] == found.trainings[SCRATCH]["all"][0]["trained"] == 6 * 8 + 8 + 8 + 1 + 3 * 8 + 3
