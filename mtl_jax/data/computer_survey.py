@@ -14,7 +14,7 @@ from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import finish
 from mtl_jax.data.dataset import Dataset, fit_scaler
 from mtl_jax.data.own_rows import check_share, held_out_of_each, split_of
-from mtl_jax.data.sources import find, read_mat
+from mtl_jax.data.sources import chosen_tasks, find, read_mat
 from mtl_jax.tasks import Task
 
 PEOPLE, COMPUTERS, ATTRIBUTES, LAST = 190, 20, 13, 4
@@ -48,10 +48,7 @@ def computer_survey(
     Raises:
       FileNotFoundError, ValueError: naming the file, the task, or the argument and what it takes.
     """
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    for name in tasks:
-        if name not in TASKS:
-            raise parts.unknown("task of data set 'computer_survey'", name, TASKS)
+    tasks = chosen_tasks("computer_survey", tasks, TASKS)
     if isinstance(computers, bool) or computers not in range(2, COMPUTERS - LAST + 1):
         raise ValueError(f"data set 'computer_survey': computers={computers!r} must be 2 to {COMPUTERS - LAST}; the "
                          f"last {LAST} of {COMPUTERS} are the test split")  # fmt: skip

@@ -14,7 +14,7 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import finish
 from mtl_jax.data.dataset import Dataset
-from mtl_jax.data.sources import find
+from mtl_jax.data.sources import chosen_tasks, find
 from mtl_jax.data.text import check_counts
 from mtl_jax.tasks import Task
 
@@ -44,10 +44,7 @@ def fsdd(
     Raises:
       FileNotFoundError, ValueError: naming the file, and the recording in it.
     """
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    for name in tasks:
-        if name not in TASKS:
-            raise parts.unknown("task of data set 'fsdd'", name, TASKS)
+    tasks = chosen_tasks("fsdd", tasks, TASKS)
     check_counts("fsdd", max_frames=max_frames, bands=bands)
     path = find("fsdd/recordings.zip", data_dir, "fsdd", SOURCE)
     recordings = read_recordings(path)

@@ -12,6 +12,7 @@ import numpy as np
 from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.dataset import Dataset, fit_scaler, select_tasks
+from mtl_jax.data.sources import chosen_tasks
 from mtl_jax.tasks import Task
 
 TASKS = ("left", "right", "sum", "left_gt_right")
@@ -42,10 +43,7 @@ def multi_digits(
     """
     if enlarge < 1:
         raise ValueError(f"multi_digits: enlarge={enlarge} must be at least 1")
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    for name in tasks:
-        if name not in TASKS:
-            raise parts.unknown("task of data set 'multi_digits'", name, TASKS)
+    tasks = chosen_tasks("multi_digits", tasks, TASKS)
     images, digits = scans()
     order = np.random.default_rng(0).permutation(len(digits))
     bounds = np.cumsum([0, *(round(s * len(digits)) for s in SHARES.values())])

@@ -1,12 +1,13 @@
-"""Where data sets lie that are not part of the project."""
+"""Where data sets lie that are not part of the project, and which of their tasks are asked for."""
 
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from mtl_jax import parts
 from mtl_jax.paths import local
 
 
@@ -50,3 +51,16 @@ def read_mat(path: pathlib.Path, shapes: Mapping[str, tuple[int | None, ...]]) -
             raise ValueError(f"{path}: {name!r} is {array.dtype} {array.shape}; it must be numbers ({wanted})")
         found[name] = array.astype(np.float64)
     return found
+
+
+def chosen_tasks(data_set: str, given: str | Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """The names of tasks that a caller asked for, one or several.
+
+    Raises:
+      ValueError: for one that the data set lacks.
+    """
+    names = (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        if name not in known:
+            raise parts.unknown(f"task of data set {data_set!r}", name, known)
+    return names

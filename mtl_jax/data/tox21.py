@@ -7,7 +7,7 @@ from mtl_jax import parts
 from mtl_jax.data.arrays import divide, finish, read
 from mtl_jax.data.dataset import Dataset
 from mtl_jax.data.ngrams import hashed_ngrams
-from mtl_jax.data.sources import find
+from mtl_jax.data.sources import chosen_tasks, find
 from mtl_jax.data.tables import read_csv
 
 ASSAYS = (
@@ -34,10 +34,7 @@ def tox21(
       longest: length of the longest n-grams.
       data_dir: where ``tox21/tox21.csv.gz`` lies; by default the environment's MTL_JAX_DATA.
     """
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    for name in tasks:
-        if name not in ASSAYS:
-            raise parts.unknown("task of data set 'tox21'", name, ASSAYS)
+    tasks = chosen_tasks("tox21", tasks, ASSAYS)
     path = find("tox21/tox21.csv.gz", data_dir, "tox21", SOURCE)
     columns = read_csv(path)
     absent = [c for c in ("smiles", *tasks) if c not in columns]

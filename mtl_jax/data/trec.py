@@ -12,7 +12,7 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import divide, finish
 from mtl_jax.data.dataset import Dataset, gather_rows
-from mtl_jax.data.sources import find
+from mtl_jax.data.sources import chosen_tasks, find
 from mtl_jax.data.tables.files import read_bytes
 from mtl_jax.data.text import check_counts, vocabulary_of
 from mtl_jax.data.tokenizing import read_tokenizer
@@ -75,10 +75,7 @@ def trec(
     Raises:
       FileNotFoundError, ValueError: naming file and line.
     """
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    for name in tasks:
-        if name not in TASKS:
-            raise parts.unknown("task of data set 'trec'", name, TASKS)
+    tasks = chosen_tasks("trec", tasks, TASKS)
     tokenizer = None if tokenizer is None else os.fspath(tokenizer)
     given = {"tasks": tasks, "tokenizer": tokenizer, "length": length, "val": val, "seed": seed,
              "min_count": min_count, "lowercase": lowercase, "affixes": affixes}  # fmt: skip

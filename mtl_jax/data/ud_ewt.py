@@ -13,7 +13,7 @@ from mtl_jax import parts
 from mtl_jax.batch import Batch
 from mtl_jax.data.arrays import finish
 from mtl_jax.data.dataset import Dataset
-from mtl_jax.data.sources import find
+from mtl_jax.data.sources import chosen_tasks, find
 from mtl_jax.data.tables import read_text
 from mtl_jax.data.text import check_counts, padded, vocabulary_of
 from mtl_jax.tasks import Task
@@ -61,10 +61,7 @@ def ud_ewt(
     Raises:
       FileNotFoundError, ValueError: naming file and line.
     """
-    tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    for name in tasks:
-        if name not in TASKS:
-            raise parts.unknown("task of data set 'ud_ewt'", name, TASKS)
+    tasks = chosen_tasks("ud_ewt", tasks, TASKS)
     check_counts("ud_ewt", num_train=num_train, max_length=max_length, min_count=min_count)
     check_counts("ud_ewt", least=2, affixes=affixes)
     found = {

@@ -57,17 +57,17 @@ class Evaluation:
         return [w for w in self.trainings if w != SCRATCH]
 
     def metrics(self) -> dict[tuple[str, bool], list[Task]]:
-        """{(headline metric, is higher better): its tasks}: over those of one metric, means mean something.
-
-        Of several tasks whose metric has units, it is divided by that of the best constant.
-        """
+        """{(headline metric, is higher better): its tasks}: over those of one metric, means mean something."""
         found: dict[tuple[str, bool], list[Task]] = {}
         for task in self.tasks:
             found.setdefault(headline(task), []).append(task)
         return found
 
     def units(self, tasks: Sequence[Task]) -> list[float]:
-        """What each task's headline metric is divided by, so that several tasks have a mean."""
+        """What each task's headline metric is divided by, so that several tasks have a mean.
+
+        Where the metric has units, and there are several tasks, that of the best constant; else 1.
+        """
         if len(tasks) == 1:
             return [1.0]
         units = [self.constant.get(t.name, {}).get(headline(t)[0]) if t.of_kind.scaled else 1.0 for t in tasks]

@@ -24,7 +24,6 @@ from mtl_jax.transfer.methods import Method
 from mtl_jax.transfer.methods.base import ADAPTER
 
 SCRATCH = "from scratch"
-NO_COST = {"trained": None, "step_flops": None, "peak_bytes": None}
 
 
 class Way(NamedTuple):

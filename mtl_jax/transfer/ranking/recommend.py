@@ -15,7 +15,7 @@ from mtl_jax.training.fit import fit
 from mtl_jax.training.run import Run
 from mtl_jax.training.selection import readable_score, yardstick
 from mtl_jax.training.start import Adapted
-from mtl_jax.transfer.adapt import adapt
+from mtl_jax.transfer import trunks
 from mtl_jax.transfer.pretrained import Pretrained
 from mtl_jax.transfer.ranking.result import Ranking
 
@@ -95,10 +95,8 @@ def recommend(
 
 def start_from(candidate: Any, data: Dataset, freeze: Any, load: Any) -> Adapted:
     """A model on the target's tasks with the candidate's trunk."""
-    if isinstance(candidate, Run):
-        return adapt(candidate, data.tasks, freeze=freeze, load=load)
-    if isinstance(candidate, Pretrained):
-        return candidate.adapt(data.tasks, freeze=freeze, inputs=data)
+    if isinstance(candidate, Run | Pretrained):
+        return trunks.adapted(candidate, data, freeze=freeze, load=load if isinstance(candidate, Run) else None)
     encoder, variables = candidate
     given = {
         kind: {f"shared/encoder/{p}": np.asarray(x) for p, x in partition.flatten(variables.get(kind, {})).items()}
